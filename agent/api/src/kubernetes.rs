@@ -1,0 +1,224 @@
+//! Kubernetes' own kinds, reduced to the fields that weft reads. Other fields are ignored, not refused.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::meta::{Labels, ObjectMeta, Resource};
+
+/// `v1` Namespace.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Namespace {
+    /// Its labels opt pods in.
+    pub metadata: ObjectMeta,
+}
+
+/// `v1` ConfigMap.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConfigMap {
+    /// Name and namespace.
+    pub metadata: ObjectMeta,
+    /// Text values by key.
+    #[serde(default)]
+    pub data: BTreeMap<String, String>,
+}
+
+/// `v1` Service.
+pub type Service = Resource<ServiceSpec>;
+
+/// `Service.spec`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ServiceSpec {
+    /// `ClusterIP` when empty.
+    #[serde(rename = "type")]
+    pub type_: String,
+    /// `None` for headless; empty when none is assigned.
+    #[serde(rename = "clusterIP")]
+    pub cluster_ip: String,
+    /// Both families, the first equal to `cluster_ip`.
+    #[serde(rename = "clusterIPs")]
+    pub cluster_ips: Vec<String>,
+    /// Target of an `ExternalName` service.
+    pub external_name: String,
+    /// Pods that it selects; empty selects none.
+    pub selector: Labels,
+    /// Its ports.
+    pub ports: Vec<ServicePort>,
+    /// Not-ready pods count as endpoints too.
+    pub publish_not_ready_addresses: bool,
+}
+
+/// One of `Service.spec.ports`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ServicePort {
+    /// May declare the protocol: `http`, `http-web`, `tcp`, `grpc-api`.
+    pub name: String,
+    /// TCP when empty.
+    pub protocol: String,
+    /// Declares the protocol, before the name does.
+    pub app_protocol: Option<String>,
+    /// The port that clients dial.
+    pub port: u16,
+    /// The port of the pods; `port` when absent.
+    pub target_port: Option<IntOrString>,
+}
+
+/// A port by number or by the name of a container's port.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum IntOrString {
+    /// A number.
+    Int(u16),
+    /// A container port's name, or a number in quotes.
+    String(String),
+}
+
+/// `v1` Pod.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pod {
+    /// Name, labels, the `weft.dev/netns` annotation.
+    pub metadata: ObjectMeta,
+    /// What should run.
+    #[serde(default)]
+    pub spec: PodSpec,
+    /// What runs.
+    #[serde(default)]
+    pub status: PodStatus,
+}
+
+/// `Pod.spec`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct PodSpec {
+    /// The node it runs on; empty in standalone mode means this one.
+    pub node_name: String,
+    /// `default` when empty.
+    pub service_account_name: String,
+    /// Uses the node's network namespace: never enrolled.
+    pub host_network: bool,
+    /// Containers, for their named ports.
+    pub containers: Vec<Container>,
+}
+
+/// One of `Pod.spec.containers`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Container {
+    /// Container name; `istio-proxy` means that the pod has its own sidecar.
+    pub name: String,
+    /// Declared ports.
+    pub ports: Vec<ContainerPort>,
+}
+
+/// One of a container's ports.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ContainerPort {
+    /// Name that a Service's `targetPort` may use.
+    pub name: String,
+    /// Number.
+    pub container_port: u16,
+    /// TCP when empty.
+    pub protocol: String,
+}
+
+/// `Pod.status`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct PodStatus {
+    /// `Running` when empty (standalone files may leave it out).
+    pub phase: String,
+    /// Primary address.
+    #[serde(rename = "podIP")]
+    pub pod_ip: String,
+    /// All addresses.
+    #[serde(rename = "podIPs")]
+    pub pod_ips: Vec<PodIp>,
+    /// Missing means Ready.
+    pub conditions: Vec<PodCondition>,
+}
+
+/// One of `Pod.status.podIPs`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct PodIp {
+    /// The address.
+    pub ip: String,
+}
+
+/// One of `Pod.status.conditions`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct PodCondition {
+    /// For example `Ready`.
+    #[serde(rename = "type")]
+    pub type_: String,
+    /// `True`, `False` or `Unknown`.
+    pub status: String,
+}
+
+/// `discovery.k8s.io/v1` EndpointSlice.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct EndpointSlice {
+    /// Label `kubernetes.io/service-name` names its Service.
+    pub metadata: ObjectMeta,
+    /// `IPv4`, `IPv6` or `FQDN`.
+    pub address_type: String,
+    /// Addresses with their conditions.
+    pub endpoints: Vec<SliceEndpoint>,
+    /// Ports, by the Service port's name.
+    pub ports: Vec<SlicePort>,
+}
+
+/// One of `EndpointSlice.endpoints`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct SliceEndpoint {
+    /// Its addresses; consumers use the first.
+    pub addresses: Vec<String>,
+    /// Whether it takes traffic.
+    pub conditions: SliceConditions,
+    /// The pod behind it.
+    pub target_ref: Option<TargetRef>,
+    /// Its node.
+    pub node_name: Option<String>,
+}
+
+/// `EndpointSlice.endpoints[].conditions`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct SliceConditions {
+    /// `None` counts as ready.
+    pub ready: Option<bool>,
+    /// `None` follows `ready`.
+    pub serving: Option<bool>,
+    /// `None` counts as false.
+    pub terminating: Option<bool>,
+}
+
+/// `EndpointSlice.endpoints[].targetRef`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct TargetRef {
+    /// `Pod` for pods.
+    pub kind: String,
+    /// Name.
+    pub name: String,
+    /// Namespace.
+    pub namespace: String,
+}
+
+/// One of `EndpointSlice.ports`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct SlicePort {
+    /// The Service port's name; empty for an unnamed one.
+    pub name: Option<String>,
+    /// The target port's number.
+    pub port: Option<u16>,
+    /// TCP when absent.
+    pub protocol: Option<String>,
+}
