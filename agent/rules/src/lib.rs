@@ -1,1 +1,11 @@
-//! Skeleton.
+//! What the objects mean. Pure functions: objects in ([`compile::Compiler`]), an immutable [`snapshot::Snapshot`]
+//! out; then, per connection and per request, [`snapshot::Snapshot::outbound`], [`snapshot::Snapshot::route_http`],
+//! [`snapshot::Snapshot::route_tcp`] and [`cluster::Cluster::pick`]. No I/O, no clock, no randomness of its own:
+//! seeds arrive as arguments.
+pub mod cluster;
+pub mod compile;
+pub mod explain;
+pub mod http_route;
+pub mod snapshot;
+pub mod tcp_route;
+pub mod workload;

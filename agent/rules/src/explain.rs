@@ -1,0 +1,1 @@
+//! Why a request would go where it would go: the same decisions, told.

@@ -1,0 +1,52 @@
+//! A pod seen as a network party.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use weft_api::meta::Labels;
+
+/// A pod, reduced to what rules, identity and telemetry need. Shared; a changed pod is a new value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Workload {
+    /// `namespace/name`.
+    pub key: Arc<str>,
+    /// Namespace.
+    pub namespace: Arc<str>,
+    /// Pod name.
+    pub name: Arc<str>,
+    /// Service account; `default` when the pod names none.
+    pub service_account: Arc<str>,
+    /// The pod's labels.
+    pub labels: Arc<Labels>,
+    /// Addresses, the primary one first.
+    pub addresses: Vec<IpAddr>,
+    /// Node it runs on; empty when not said.
+    pub node: Arc<str>,
+    /// Istio's `*_workload`: the Deployment's name where one owns it, else the owner's, else the pod's.
+    pub workload_name: Arc<str>,
+    /// Istio's `*_canonical_service`: label `service.istio.io/canonical-name`, `app.kubernetes.io/name`, `app`, else the workload name.
+    pub canonical_service: Arc<str>,
+    /// Istio's `*_canonical_revision`: `service.istio.io/canonical-revision`, `app.kubernetes.io/version`, `version`, else `latest`.
+    pub canonical_revision: Arc<str>,
+    /// Network namespace from the annotation `weft.dev/netns`: a name below `/var/run/netns`, or an absolute path.
+    pub netns: Option<Arc<str>>,
+    /// Whether its sockets should be redirected.
+    pub enrolment: Enrolment,
+}
+
+/// Whether a pod is in the mesh, and if not, why.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Enrolment {
+    /// Opted in, and able to.
+    Enrolled,
+    /// Neither its namespace nor it opts in.
+    NotSelected,
+    /// Label `weft.dev/mesh: disabled` (or Istio's `sidecar.istio.io/inject: "false"` and `istio.io/dataplane-mode: none`).
+    OptedOut,
+    /// Shares the node's network.
+    HostNetwork,
+    /// Brings its own `istio-proxy`.
+    HasSidecar,
+    /// Finished, or without an address.
+    NotRunning,
+}
