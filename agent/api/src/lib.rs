@@ -1,10 +1,12 @@
 //! Objects as users write them, what is wrong with them, and the admin API's types. No I/O.
 //!
-//! [`object::Object`] is every kind that weft reads; [`finding::Finding`] is what `weft analyze`, the admission
-//! webhook and `weft status` say about one of them.
+//! [`load::load`] reads manifests into [`object::Object`], every kind that weft reads; [`finding::Finding`] is what
+//! `weft analyze`, the admission webhook and `weft status` say about one of them; [`admin`] is what an agent answers.
+pub mod admin;
 pub mod duration;
 pub mod finding;
 pub mod istio;
 pub mod kubernetes;
+pub mod load;
 pub mod meta;
 pub mod object;
