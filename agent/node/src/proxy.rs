@@ -1,0 +1,60 @@
+//! The way of a connection: accept, detect, route, balance, forward. One worker thread for each core; a connection
+//! stays on the worker that accepted it.
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use weft_rules::snapshot::Snapshot;
+
+use crate::datapath::{LocalPod, PodListener};
+use crate::telemetry::Recorder;
+
+/// What a worker shares with the rest of the agent.
+#[derive(Debug, Clone)]
+pub struct Shared {
+    /// The rules in force. Read without a lock, for each request and connection.
+    pub snapshot: Arc<ArcSwap<Snapshot>>,
+    /// The enrolled pods of this node by address: the same-node shortcut. Replaced whole when pods come or go.
+    pub pods: Arc<ArcSwap<LocalPods>>,
+}
+
+/// Enrolled pods by address.
+pub type LocalPods = std::collections::HashMap<std::net::IpAddr, Arc<LocalPod>, foldhash::fast::RandomState>;
+
+/// What the control side tells a worker.
+#[derive(Debug)]
+pub enum Command {
+    /// Accept the connections of this pod.
+    Serve {
+        /// The pod.
+        pod: Arc<LocalPod>,
+        /// Its listeners for this worker.
+        listeners: Vec<PodListener>,
+    },
+    /// Stop accepting for this pod; connections that stand live on.
+    Release {
+        /// `namespace/name`.
+        key: Arc<str>,
+    },
+    /// Stop accepting at all; end when the last connection has ended or the deadline passes.
+    Drain {
+        /// Longest wait.
+        deadline: std::time::Duration,
+    },
+    /// Answer when every command before this one is in force.
+    Barrier(tokio::sync::oneshot::Sender<()>),
+}
+
+/// A running worker.
+#[derive(Debug)]
+pub struct Worker {
+    /// Commands to it.
+    pub commands: tokio::sync::mpsc::UnboundedSender<Command>,
+    /// Its thread.
+    pub thread: std::thread::JoinHandle<()>,
+}
+
+/// Starts one worker on a thread of its own with a current-thread runtime.
+pub fn spawn(_index: usize, _shared: Shared, _recorder: Recorder) -> std::io::Result<Worker> {
+    Err(std::io::Error::from(std::io::ErrorKind::Unsupported))
+}
