@@ -76,8 +76,12 @@ pub struct HttpRecord<'a> {
     pub version: http::Version,
     /// Host header as sent.
     pub authority: &'a str,
-    /// Request headers as forwarded.
-    pub request_headers: &'a http::HeaderMap,
+    /// `x-request-id` as forwarded.
+    pub request_id: Option<&'a http::HeaderValue>,
+    /// `user-agent` as sent.
+    pub user_agent: Option<&'a http::HeaderValue>,
+    /// `x-forwarded-for` as sent.
+    pub forwarded_for: Option<&'a http::HeaderValue>,
     /// Status sent to the client; 0 if none was.
     pub status: u16,
     /// `grpc-status`, for gRPC.

@@ -215,6 +215,12 @@ impl RetryPolicy {
         false
     }
 
+    /// Whether a try that reached its endpoint may be repeated, so that the request must be kept until its response
+    /// begins. `grpc`: the request is gRPC, whose statuses count.
+    pub fn needs_replay(&self, _grpc: bool) -> bool {
+        true
+    }
+
     /// How long to wait before retry number `retry` (from 1): exponential with full jitter.
     pub fn backoff(&self, _retry: u32, _seed: u64) -> Duration {
         Duration::ZERO
