@@ -1,0 +1,149 @@
+//! `sockops`: while a connection is being opened, tells the agent where a captured one wanted to go, and
+//! [`crate::lookup`] which ones are the agent's own.
+
+use aya_ebpf::bindings::{
+    BPF_SOCK_OPS_STATE_CB, BPF_SOCK_OPS_STATE_CB_FLAG, BPF_SOCK_OPS_TCP_CONNECT_CB, BPF_TCP_CLOSE,
+    BPF_TCP_SYN_SENT, bpf_sock_ops,
+};
+use aya_ebpf::helpers::generated::{bpf_get_netns_cookie, bpf_sock_ops_cb_flags_set};
+use aya_ebpf::macros::sock_ops;
+use aya_ebpf::programs::SockOpsContext;
+use weft_common::{Expected, OrigDst, Socket, Source, Words, owner, v4_mapped, v4_of};
+
+use crate::maps::{self, EXPECTED, ORIG_DST, Stats, field};
+use crate::read;
+
+const AF_INET: u32 = 2;
+const IGNORED: u32 = 1;
+
+// The name `sockops` is the linker's own.
+#[sock_ops]
+pub fn establish(ctx: SockOpsContext) -> u32 {
+    let ops = ctx.ops;
+    match read!(ops, op) {
+        BPF_SOCK_OPS_TCP_CONNECT_CB => {
+            if let Some(socket) = known(ops) {
+                on_connect(ops, socket);
+            }
+        }
+        BPF_SOCK_OPS_STATE_CB => {
+            let from = read!(ops, __bindgen_anon_1.args[0]);
+            let to = read!(ops, __bindgen_anon_1.args[1]);
+            if (from == BPF_TCP_SYN_SENT || to == BPF_TCP_CLOSE)
+                && let Some(socket) = known(ops)
+            {
+                on_state(ops, socket, from == BPF_TCP_SYN_SENT, to == BPF_TCP_CLOSE);
+            }
+        }
+        _ => {}
+    }
+    IGNORED
+}
+
+/// The handshake is about to begin: addresses and ports are fixed, no packet has been sent.
+#[inline(always)]
+fn on_connect(ops: *mut bpf_sock_ops, socket: &Socket) {
+    match socket.owner {
+        owner::CAPTURED => {
+            let source = source(ops);
+            let destination = OrigDst { addr_be: socket.addr_be, port: socket.port, reserved: 0 };
+            let published = ORIG_DST.insert(source, destination, 0).is_ok();
+            if let Some(stats) = Stats::of(source.cookie) {
+                stats.add(field!(captured), 1);
+                stats.add(field!(opening), 1);
+                if !published {
+                    stats.add(field!(unpublished), 1);
+                }
+            }
+        }
+        owner::AGENT_INSIDE => {
+            // If there is no room, the connection comes back to the agent's own listener and fails there.
+            let _ = EXPECTED.insert(expected(ops), 1, 0);
+        }
+        _ => return,
+    }
+    // Other programs may have asked for callbacks of their own.
+    let flags = read!(ops, bpf_sock_ops_cb_flags) | BPF_SOCK_OPS_STATE_CB_FLAG;
+    // SAFETY: the helper takes the hook's own context.
+    unsafe { bpf_sock_ops_cb_flags_set(ops, flags as i32) };
+}
+
+/// The handshake has ended one way or the other (`opened`), or the socket is closed (`closed`), or both.
+#[inline(always)]
+fn on_state(ops: *mut bpf_sock_ops, socket: &Socket, opened: bool, closed: bool) {
+    match socket.owner {
+        owner::CAPTURED => {
+            let source = source(ops);
+            if opened && let Some(stats) = Stats::of(source.cookie) {
+                stats.add(field!(opening), u64::MAX);
+            }
+            // The agent takes the entry when it accepts. If it never did, nobody else would.
+            if closed {
+                let _ = ORIG_DST.remove(source);
+            }
+        }
+        owner::AGENT_INSIDE if opened => {
+            let _ = EXPECTED.remove(expected(ops));
+        }
+        _ => {}
+    }
+}
+
+#[inline(always)]
+fn known(ops: *mut bpf_sock_ops) -> Option<&'static Socket> {
+    let socket = read!(ops, __bindgen_anon_2.sk);
+    if socket.is_null() { None } else { maps::known(socket) }
+}
+
+#[inline(always)]
+fn cookie(ops: *mut bpf_sock_ops) -> u64 {
+    // SAFETY: the helper takes the hook's own context.
+    unsafe { bpf_get_netns_cookie(ops.cast()) }
+}
+
+#[inline(always)]
+fn source(ops: *mut bpf_sock_ops) -> Source {
+    let (addr_be, _) = addresses(ops);
+    Source { cookie: cookie(ops), addr_be, port: read!(ops, local_port), reserved: 0 }
+}
+
+/// The receiver's view of this connection: its local side is this side's remote one.
+#[inline(always)]
+fn expected(ops: *mut bpf_sock_ops) -> Expected {
+    let (own, peer) = addresses(ops);
+    // The context has this port in network order, in the upper half on big-endian machines and the lower on others.
+    let peer_port = u32::from_be(read!(ops, remote_port));
+    let peer_port = if peer_port > 0xffff { peer_port >> 16 } else { peer_port };
+    Expected {
+        cookie: cookie(ops),
+        local_be: peer,
+        remote_be: own,
+        local_port: peer_port,
+        remote_port: read!(ops, local_port),
+    }
+}
+
+/// Local and remote address; those of an IPv6 socket's v4-mapped connection are IPv4.
+#[inline(always)]
+fn addresses(ops: *mut bpf_sock_ops) -> (Words, Words) {
+    let v4 = |ops: *mut bpf_sock_ops| (v4_mapped(read!(ops, local_ip4)), v4_mapped(read!(ops, remote_ip4)));
+    if read!(ops, family) == AF_INET {
+        return v4(ops);
+    }
+    let remote = [
+        read!(ops, remote_ip6[0]),
+        read!(ops, remote_ip6[1]),
+        read!(ops, remote_ip6[2]),
+        read!(ops, remote_ip6[3]),
+    ];
+    if v4_of(remote).is_some() {
+        return v4(ops);
+    }
+    let local = [
+        read!(ops, local_ip6[0]),
+        read!(ops, local_ip6[1]),
+        read!(ops, local_ip6[2]),
+        read!(ops, local_ip6[3]),
+    ];
+    (local, remote)
+}
