@@ -43,7 +43,7 @@ impl std::str::FromStr for Span {
             return Err(err());
         }
         #[expect(clippy::cast_sign_loss, reason = "a sum of unsigned numbers")]
-        Ok(Self(Duration::from_nanos(nanos as u64)))
+        Ok(Self(Duration::from_nanos(nanos.round() as u64)))
     }
 }
 
@@ -55,12 +55,63 @@ impl fmt::Display for Span {
 
 impl<'de> Deserialize<'de> for Span {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+        struct Text;
+        impl serde::de::Visitor<'_> for Text {
+            type Value = Span;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a duration such as 1h, 1m, 1s or 1ms")
+            }
+
+            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Span, E> {
+                text.parse().map_err(E::custom)
+            }
+        }
+        deserializer.deserialize_str(Text)
+    }
+}
+
+impl schemars::JsonSchema for Span {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Duration".into()
+    }
+
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({ "type": "string" })
     }
 }
 
 impl Serialize for Span {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_read_as_go_writes_them() {
+        for (text, millis) in
+            [("1h", 3_600_000), ("1m30s", 90_000), ("0.5s", 500), ("2.3s", 2300), ("0s", 0), ("1500ms", 1500)]
+        {
+            assert_eq!(text.parse::<Span>().expect(text).0, Duration::from_millis(millis), "{text}");
+        }
+        for text in ["", "5", "s", "-1s", "1 s", "1d", "1.2.3s", "1e3s", "99999999999h", "5S", "s5"] {
+            assert!(text.parse::<Span>().is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_duration_reads_what_it_writes() {
+        for text in ["1h", "1m30s", "250ms", "1ns", "7us", "1.000000001s"] {
+            let span: Span = text.parse().expect(text);
+            assert_eq!(span.to_string().parse::<Span>().expect(text), span, "{text}");
+        }
     }
 }

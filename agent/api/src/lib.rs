@@ -10,3 +10,5 @@ pub mod kubernetes;
 pub mod load;
 pub mod meta;
 pub mod object;
+pub mod validate;
+mod yaml;

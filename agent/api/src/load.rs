@@ -1,8 +1,16 @@
 //! Reads manifests: YAML or JSON text in; typed, checked objects and findings out.
 
+mod broken;
+mod fault;
+mod kinds;
+mod misprint;
+mod read;
+mod schema;
+
 use crate::finding::Finding;
 use crate::meta::ObjectKey;
 use crate::object::Object;
+use crate::yaml;
 
 /// What a file held.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -58,8 +66,10 @@ pub struct Ignored {
 pub struct Unreadable {
     /// The object that it seems to be, by the looks of its text; never trust it with a decision.
     pub key: Option<ObjectKey>,
-    /// Why.
-    pub finding: Finding,
+    /// Why: at least one error.
+    pub findings: Vec<Finding>,
+    /// Where it starts in the file, from 1.
+    pub line: usize,
 }
 
 impl Loaded {
@@ -68,14 +78,26 @@ impl Loaded {
         let mut all: Vec<Finding> = self.objects.iter().flat_map(|o| o.findings.iter().cloned()).collect();
         all.extend(self.refused.iter().flat_map(|o| o.findings.iter().cloned()));
         all.extend(self.ignored.iter().filter_map(|o| o.finding.clone()));
-        all.extend(self.unreadable.iter().map(|o| o.finding.clone()));
+        all.extend(self.unreadable.iter().flat_map(|o| o.findings.iter().cloned()));
         all.sort_by_key(|finding| finding.line);
         all
     }
 }
 
-/// Reads all objects of `text`; `file` is how findings call it. Never panics, whatever the text.
+/// Reads all objects of `text`, YAML or JSON; `file` is how findings call it. Never panics, whatever the text, and
+/// takes time in proportion to its length.
+///
+/// Each object has passed [`crate::validate::validate`]; what that refuses is in [`Loaded::refused`].
 pub fn load(file: &str, text: &str) -> Loaded {
-    let _ = (file, text);
-    Loaded::default()
+    let mut loaded = Loaded::default();
+    for piece in yaml::split(text) {
+        match yaml::parse(&piece) {
+            Ok(document) => read::document(file, document, &mut loaded),
+            Err(error) => loaded.unreadable.push(broken::explain(file, &piece, &error)),
+        }
+    }
+    loaded
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Percent, PortSelector};
@@ -12,7 +13,7 @@ use crate::meta::{Labels, Resource};
 pub type DestinationRule = Resource<DestinationRuleSpec>;
 
 /// `DestinationRule.spec`.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct DestinationRuleSpec {
     /// The service it applies to.
@@ -28,7 +29,7 @@ pub struct DestinationRuleSpec {
 }
 
 /// A selection of pods by label.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct WorkloadSelector {
     /// All must be present.
@@ -36,7 +37,7 @@ pub struct WorkloadSelector {
 }
 
 /// One of `spec.subsets`.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Subset {
     /// DNS label.
@@ -48,7 +49,7 @@ pub struct Subset {
 }
 
 /// How connections to a destination are made.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct TrafficPolicy {
     /// Choice of endpoint.
@@ -70,7 +71,7 @@ pub struct TrafficPolicy {
 }
 
 /// `trafficPolicy.portLevelSettings[]`.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct PortTrafficPolicy {
     /// The port.
@@ -86,7 +87,7 @@ pub struct PortTrafficPolicy {
 }
 
 /// `loadBalancer`.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct LoadBalancerSettings {
     /// One of the simple algorithms.
@@ -102,7 +103,7 @@ pub struct LoadBalancerSettings {
 }
 
 /// `loadBalancer.simple`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum SimpleLb {
     /// The default: LEAST_REQUEST.
@@ -120,7 +121,7 @@ pub enum SimpleLb {
 }
 
 /// `loadBalancer.consistentHash`.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct ConsistentHash {
     /// Hash of a header.
@@ -140,7 +141,7 @@ pub struct ConsistentHash {
 }
 
 /// `consistentHash.httpCookie`.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct HttpCookie {
     /// Cookie name.
@@ -154,7 +155,7 @@ pub struct HttpCookie {
 }
 
 /// An attribute of a minted cookie.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct CookieAttribute {
     /// Name.
@@ -164,7 +165,7 @@ pub struct CookieAttribute {
 }
 
 /// `consistentHash.ringHash`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct RingHash {
     /// 1024 when absent.
@@ -172,7 +173,7 @@ pub struct RingHash {
 }
 
 /// `consistentHash.maglev`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Maglev {
     /// 65537 when absent.
@@ -180,7 +181,7 @@ pub struct Maglev {
 }
 
 /// `loadBalancer.warmup`.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Warmup {
     /// How long.
@@ -192,7 +193,7 @@ pub struct Warmup {
 }
 
 /// `loadBalancer.localityLbSetting`.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct LocalityLbSetting {
     /// Weights between localities.
@@ -206,7 +207,7 @@ pub struct LocalityLbSetting {
 }
 
 /// `localityLbSetting.distribute[]`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct LocalityDistribute {
     /// Locality of the caller.
@@ -216,7 +217,7 @@ pub struct LocalityDistribute {
 }
 
 /// `localityLbSetting.failover[]`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct LocalityFailover {
     /// Region.
@@ -226,7 +227,7 @@ pub struct LocalityFailover {
 }
 
 /// `connectionPool`.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct ConnectionPoolSettings {
     /// For TCP and HTTP.
@@ -236,7 +237,7 @@ pub struct ConnectionPoolSettings {
 }
 
 /// `connectionPool.tcp`.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct TcpSettings {
     /// Upper bound of connections.
@@ -252,7 +253,7 @@ pub struct TcpSettings {
 }
 
 /// `connectionPool.tcp.tcpKeepalive`.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct TcpKeepalive {
     /// Unanswered probes before it is dead.
@@ -264,7 +265,7 @@ pub struct TcpKeepalive {
 }
 
 /// `connectionPool.http`.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct HttpSettings {
     /// Requests waiting for a connection.
@@ -286,7 +287,7 @@ pub struct HttpSettings {
 }
 
 /// `outlierDetection`.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct OutlierDetection {
     /// Deprecated name of `consecutive5xxErrors`.
@@ -311,7 +312,7 @@ pub struct OutlierDetection {
 }
 
 /// `tls`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct ClientTlsSettings {
     /// How.
@@ -335,7 +336,7 @@ pub struct ClientTlsSettings {
 }
 
 /// `tls.mode`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum TlsMode {
     /// Plaintext.
@@ -349,7 +350,7 @@ pub enum TlsMode {
 }
 
 /// `tunnel`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct TunnelSettings {
     /// `CONNECT` or `POST`.
@@ -361,7 +362,7 @@ pub struct TunnelSettings {
 }
 
 /// `proxyProtocol`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct ProxyProtocol {
     /// `V1` or `V2`.
@@ -369,7 +370,7 @@ pub struct ProxyProtocol {
 }
 
 /// `retryBudget`.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct RetryBudget {
     /// Share of active requests.

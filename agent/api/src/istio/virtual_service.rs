@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::duration::Span;
@@ -11,7 +12,7 @@ use crate::meta::{Labels, Resource};
 pub type VirtualService = Resource<VirtualServiceSpec>;
 
 /// `VirtualService.spec`.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct VirtualServiceSpec {
     /// Names of the destinations it applies to.
@@ -29,7 +30,7 @@ pub struct VirtualServiceSpec {
 }
 
 /// One of `spec.http`.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct HttpRoute {
     /// For access logs and metrics.
@@ -67,7 +68,7 @@ pub struct HttpRoute {
 }
 
 /// One alternative of `match`: all given fields must hold.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct HttpMatchRequest {
     /// Joined to the route's name in logs.
@@ -101,7 +102,7 @@ pub struct HttpMatchRequest {
 }
 
 /// Exactly one of three ways to match a text; none at all means "present" where that makes sense.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct StringMatch {
     /// Equal.
@@ -116,7 +117,7 @@ pub struct StringMatch {
 }
 
 /// A weighted destination.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct HttpRouteDestination {
     /// Where to.
@@ -128,7 +129,7 @@ pub struct HttpRouteDestination {
 }
 
 /// A service, and maybe a subset and a port of it.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Destination {
     /// Service name; short names are relative to the rule's namespace.
@@ -140,7 +141,7 @@ pub struct Destination {
 }
 
 /// A port by number.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct PortSelector {
     /// Port number.
@@ -148,7 +149,7 @@ pub struct PortSelector {
 }
 
 /// `redirect`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct HttpRedirect {
     /// Replaces the whole path; the query stays.
@@ -168,7 +169,7 @@ pub struct HttpRedirect {
 }
 
 /// `directResponse`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct HttpDirectResponse {
     /// 200 to 599.
@@ -178,7 +179,7 @@ pub struct HttpDirectResponse {
 }
 
 /// A literal body.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct HttpBody {
     /// As text.
@@ -188,7 +189,7 @@ pub struct HttpBody {
 }
 
 /// `delegate`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Delegate {
     /// Name of the delegate VirtualService.
@@ -198,7 +199,7 @@ pub struct Delegate {
 }
 
 /// `rewrite`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct HttpRewrite {
     /// Replaces the matched prefix, or the whole path.
@@ -210,7 +211,7 @@ pub struct HttpRewrite {
 }
 
 /// `rewrite.uriRegexRewrite`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct RegexRewrite {
     /// RE2, every occurrence is replaced.
@@ -220,7 +221,7 @@ pub struct RegexRewrite {
 }
 
 /// `retries`.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct HttpRetry {
     /// Retries after the first try; 0 switches them off.
@@ -238,7 +239,7 @@ pub struct HttpRetry {
 }
 
 /// `fault`.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct HttpFaultInjection {
     /// Delay before forwarding.
@@ -248,7 +249,7 @@ pub struct HttpFaultInjection {
 }
 
 /// `fault.delay`.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct FaultDelay {
     /// How long.
@@ -262,7 +263,7 @@ pub struct FaultDelay {
 }
 
 /// `fault.abort`.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct FaultAbort {
     /// 200 to 599.
@@ -278,7 +279,7 @@ pub struct FaultAbort {
 }
 
 /// One of `mirrors`.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct HttpMirrorPolicy {
     /// Where to.
@@ -288,7 +289,7 @@ pub struct HttpMirrorPolicy {
 }
 
 /// A share, 0.0 to 100.0, in steps of 0.0001.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Percent {
     /// The share.
@@ -296,7 +297,7 @@ pub struct Percent {
 }
 
 /// `corsPolicy`.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct CorsPolicy {
     /// Exact origins; deprecated form.
@@ -318,7 +319,7 @@ pub struct CorsPolicy {
 }
 
 /// `headers`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Headers {
     /// On the request.
@@ -328,7 +329,7 @@ pub struct Headers {
 }
 
 /// What to do to headers: all `set`, then all `add`, then `remove`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct HeaderOperations {
     /// Overwrites.
@@ -340,7 +341,7 @@ pub struct HeaderOperations {
 }
 
 /// One of `spec.tls`.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct TlsRoute {
     /// Any of these.
@@ -350,7 +351,7 @@ pub struct TlsRoute {
 }
 
 /// One alternative of a TLS route's match.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct TlsMatch {
     /// Server names.
@@ -368,7 +369,7 @@ pub struct TlsMatch {
 }
 
 /// One of `spec.tcp`.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct TcpRoute {
     /// Any of these; empty matches all.
@@ -378,7 +379,7 @@ pub struct TcpRoute {
 }
 
 /// One alternative of a TCP route's match.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct L4Match {
     /// Addresses of the destination, as CIDR.
@@ -396,7 +397,7 @@ pub struct L4Match {
 }
 
 /// A weighted L4 destination.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct RouteDestination {
     /// Where to.

@@ -1,0 +1,270 @@
+//! From a document to objects.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use serde::de::DeserializeOwned;
+
+use super::kinds::{Reading, is_cluster_scoped, reading};
+use super::schema::Schema;
+use super::{Ignored, Loaded, LoadedObject, Refused, fault, misprint};
+use crate::finding::{Finding, Severity, code};
+use crate::meta::{ObjectKey, ObjectMeta};
+use crate::object::Object;
+use crate::validate::{self, Problem};
+use crate::yaml::{Data, Document, Node, Path, Segment, from_node};
+
+/// Most errors that are told about one object.
+const MAX_FAULTS: usize = 32;
+
+/// Reads the objects of a document: one, or the items of a List.
+pub(super) fn document(file: &str, document: Document<'_>, loaded: &mut Loaded) {
+    let Some(mut root) = document.root else { return };
+    let mut duplicates: Vec<Problem> = document
+        .duplicates
+        .into_iter()
+        .map(|duplicate| {
+            let (first, second) = (duplicate.first, duplicate.second);
+            let message = format!("the key is there twice, on lines {first} and {second} (keep one of them)");
+            Problem { severity: Severity::Error, code: code::DUPLICATE_KEY, path: duplicate.path, message }
+        })
+        .collect();
+    let kind = root.get("kind").and_then(Node::text).unwrap_or_default();
+    let is_list =
+        kind.ends_with("List") && matches!(root.get("items"), Some(Node { data: Data::List(_), .. }));
+    if !is_list {
+        return object(file, &mut root, duplicates, loaded);
+    }
+    let items = root
+        .at_mut(&[Segment::Key("items".into())])
+        .map(|items| std::mem::replace(&mut items.data, Data::Null));
+    let Some(Data::List(items)) = items else { return };
+    for (index, mut item) in items.into_iter().enumerate() {
+        let base = [Segment::Key("items".into()), Segment::Index(index)];
+        let own = duplicates.extract_if(.., |problem| problem.path.starts_with(&base));
+        let own =
+            own.map(|problem| Problem { path: problem.path[base.len()..].to_vec(), ..problem }).collect();
+        object(file, &mut item, own, loaded);
+    }
+    if !duplicates.is_empty() {
+        let findings = duplicates
+            .into_iter()
+            .map(|problem| problem.into_finding(UNNAMED, Some((file, &root))))
+            .collect();
+        loaded.refused.push(Refused { key: None, findings, line: root.line });
+    }
+}
+
+/// How findings call what has no name.
+pub(super) const UNNAMED: &str = "?";
+
+/// Reads one object.
+fn object(file: &str, node: &mut Node<'_>, duplicates: Vec<Problem>, loaded: &mut Loaded) {
+    let line = node.line;
+    let text = |key: &str| node.get(key).and_then(Node::text).unwrap_or_default();
+    let (api_version, kind) = (text("apiVersion"), text("kind"));
+    if kind.is_empty() || api_version.is_empty() {
+        let finding = not_an_object(node).into_finding(UNNAMED, Some((file, node)));
+        loaded.refused.push(Refused { key: None, findings: vec![finding], line });
+        return;
+    }
+    let key = key_of(node, kind);
+    let resource = resource(key.as_ref(), kind);
+    let one = |severity, code, message: String| {
+        let path = if code == code::UNKNOWN_VERSION { "apiVersion" } else { "kind" };
+        let path = vec![Segment::Key(path.into())];
+        Problem { severity, code, path, message }.into_finding(&resource, Some((file, node)))
+    };
+    let refuse = |finding: Finding| Refused { key: key.clone(), findings: vec![finding], line };
+    let ignored = |finding| Ignored {
+        kind: kind.to_owned(),
+        name: key.as_ref().map(|key| key.name.clone()).unwrap_or_default(),
+        finding,
+        line,
+    };
+    match reading(api_version, kind) {
+        Reading::Foreign => return loaded.ignored.push(ignored(None)),
+        Reading::NotYet(effect) => {
+            let message = format!("{kind} is not in force in this version of weft: {effect}");
+            return loaded.ignored.push(ignored(Some(one(Severity::Warning, code::NOT_IN_FORCE, message))));
+        }
+        Reading::OtherVersion(accepted) => {
+            let message =
+                format!("{api_version} has no {kind} that weft reads (write apiVersion: {accepted})");
+            return loaded.refused.push(refuse(one(Severity::Error, code::UNKNOWN_VERSION, message)));
+        }
+        Reading::Removed(today) => {
+            let message = format!("{kind} of {api_version} is a kind of the past (use {today})");
+            return loaded.refused.push(refuse(one(Severity::Error, code::REMOVED_KIND, message)));
+        }
+        Reading::Never(instead) => {
+            let message = format!("{kind} is not supported ({instead})");
+            return loaded.refused.push(refuse(one(Severity::Error, code::UNSUPPORTED_KIND, message)));
+        }
+        Reading::Read => {}
+    }
+    let kind = kind.to_owned();
+    let (object, problems) = typed(&kind, node, duplicates);
+    let findings: Vec<Finding> =
+        problems.into_iter().map(|problem| problem.into_finding(&resource, Some((file, node)))).collect();
+    match object {
+        Some(object) if !findings.iter().any(Finding::is_error) => {
+            loaded.objects.push(LoadedObject { object, findings, line });
+        }
+        _ => loaded.refused.push(Refused { key, findings, line }),
+    }
+}
+
+fn not_an_object(node: &Node<'_>) -> Problem {
+    // Istio 0.1 wrote `type: route-rule` and neither kind nor apiVersion.
+    let (code, path, message) = match node.get("type").and_then(Node::text) {
+        Some(kind @ ("route-rule" | "destination-policy" | "ingress-rule")) if node.get("kind").is_none() => {
+            (
+                code::REMOVED_KIND,
+                vec![Segment::Key("type".into())],
+                format!(
+                    "{kind} is a rule of the past (use a VirtualService, with a DestinationRule for its subsets)"
+                ),
+            )
+        }
+        _ => {
+            let missing =
+                ["apiVersion", "kind"].into_iter().filter(|key| node.get(key).and_then(Node::text).is_none());
+            let missing: Vec<_> = missing.collect();
+            let message = match node.data {
+                Data::Map(_) => format!(
+                    "no Kubernetes object: {} missing",
+                    if missing.len() == 2 {
+                        "apiVersion and kind are".to_owned()
+                    } else {
+                        format!("{} is", missing.first().unwrap_or(&"kind"))
+                    }
+                ),
+                _ => "no Kubernetes object: not a mapping (begin with apiVersion, kind and metadata)"
+                    .to_owned(),
+            };
+            (code::NOT_AN_OBJECT, Vec::new(), message)
+        }
+    };
+    Problem { severity: Severity::Error, code, path, message }
+}
+
+/// The object's name, if it has one.
+fn key_of(node: &Node<'_>, kind: &str) -> Option<ObjectKey> {
+    let metadata = node.get("metadata")?;
+    let name = metadata.get("name")?.written()?.into_owned();
+    let namespace =
+        metadata.get("namespace").and_then(Node::written).map(Cow::into_owned).unwrap_or_default();
+    let namespace = namespace_of(kind, namespace);
+    (!name.is_empty()).then(|| ObjectKey { kind: kind.to_owned(), namespace, name })
+}
+
+/// How findings call an object, named or not.
+pub(super) fn resource(key: Option<&ObjectKey>, kind: &str) -> String {
+    key.map_or_else(|| format!("{kind}/{UNNAMED}"), ToString::to_string)
+}
+
+/// The namespace that an object is in.
+pub(super) fn namespace_of(kind: &str, written: String) -> String {
+    if is_cluster_scoped(kind) {
+        String::new()
+    } else if written.is_empty() {
+        "default".to_owned()
+    } else {
+        written
+    }
+}
+
+/// Reads the object, with all problems that can be told at once. Problems of the form keep the checks of the
+/// meaning from being made: they would only repeat them.
+fn typed(kind: &str, node: &mut Node<'_>, problems: Vec<Problem>) -> (Option<Object>, Vec<Problem>) {
+    let schema = Schema::of(kind);
+    let mut reader = Reader { node, schema: schema.as_ref(), problems, taken: Vec::new() };
+    let object = reader.object(kind);
+    reader.restore();
+    let mut problems = reader.problems;
+    let Some(mut object) = object else { return (None, problems) };
+    if let Some(metadata) = metadata_mut(&mut object) {
+        metadata.namespace = namespace_of(kind, std::mem::take(&mut metadata.namespace));
+    }
+    if !problems.iter().any(|problem| problem.severity == Severity::Error) {
+        problems.extend(validate::check(&object));
+    }
+    (Some(object), problems)
+}
+
+/// Reads what fits, and explains what does not.
+struct Reader<'n, 'a> {
+    node: &'n mut Node<'a>,
+    schema: Option<&'n Schema>,
+    problems: Vec<Problem>,
+    /// What was taken out of the node, and from where, in order.
+    taken: Vec<(Path, Data<'a>)>,
+}
+
+impl Reader<'_, '_> {
+    fn object(&mut self, kind: &str) -> Option<Object> {
+        if let Some(schema) = self.schema {
+            for stray in misprint::find(self.node, schema, &mut self.problems) {
+                self.take(stray);
+            }
+        }
+        match kind {
+            "Namespace" => self.read().map(|o| Object::Namespace(Arc::new(o))),
+            "Pod" => self.read().map(|o| Object::Pod(Arc::new(o))),
+            "Service" => self.read().map(|o| Object::Service(Arc::new(o))),
+            "ConfigMap" => self.read().map(|o| Object::ConfigMap(Arc::new(o))),
+            "EndpointSlice" => self.read().map(|o| Object::EndpointSlice(Arc::new(o))),
+            "VirtualService" => self.read().map(|o| Object::VirtualService(Arc::new(o))),
+            "DestinationRule" => self.read().map(|o| Object::DestinationRule(Arc::new(o))),
+            _ => None,
+        }
+    }
+
+    /// Reads it, taking out what does not fit and reading again, until it fits or there is too much of it.
+    fn read<T: DeserializeOwned>(&mut self) -> Option<T> {
+        for _ in 0..MAX_FAULTS {
+            let error = match from_node(self.node) {
+                Ok(object) => return Some(object),
+                Err(error) => error,
+            };
+            self.problems.push(fault::explain(self.node, self.schema, &error));
+            if error.path.is_empty() || !self.take(error.path) {
+                return None;
+            }
+        }
+        None
+    }
+
+    /// Takes a value out of the reading; false when it is out already.
+    fn take(&mut self, path: Path) -> bool {
+        let Some(misfit) = self.node.at_mut(&path).filter(|node| node.data != Data::Skipped) else {
+            return false;
+        };
+        let data = std::mem::replace(&mut misfit.data, Data::Skipped);
+        self.taken.push((path, data));
+        true
+    }
+
+    /// Puts back what was taken, for the lines of the findings.
+    fn restore(&mut self) {
+        while let Some((path, data)) = self.taken.pop() {
+            if let Some(node) = self.node.at_mut(&path) {
+                node.data = data;
+            }
+        }
+    }
+}
+
+/// The metadata of an object that nobody else holds yet.
+fn metadata_mut(object: &mut Object) -> Option<&mut ObjectMeta> {
+    Some(match object {
+        Object::Namespace(o) => &mut Arc::get_mut(o)?.metadata,
+        Object::Pod(o) => &mut Arc::get_mut(o)?.metadata,
+        Object::Service(o) => &mut Arc::get_mut(o)?.metadata,
+        Object::ConfigMap(o) => &mut Arc::get_mut(o)?.metadata,
+        Object::EndpointSlice(o) => &mut Arc::get_mut(o)?.metadata,
+        Object::VirtualService(o) => &mut Arc::get_mut(o)?.metadata,
+        Object::DestinationRule(o) => &mut Arc::get_mut(o)?.metadata,
+    })
+}
