@@ -1,11 +1,44 @@
 //! The kernel edge: loads and pins the eBPF programs, enrols pods, owns the listeners inside their network
 //! namespaces and opens the agent's own sockets there.
+//!
+//! [`Datapath`] is the agent's side of it, used by one task; [`LocalPod`] is the workers', used for every connection.
+//! What is in the kernel outlives the agent: with it dead, enrolled pods fail closed; the next one takes over.
 
-use std::io;
-use std::net::{IpAddr, SocketAddr};
-use std::os::fd::OwnedFd;
-use std::path::PathBuf;
-use std::sync::Arc;
+mod bpf;
+mod error;
+mod mounts;
+mod netns;
+mod object;
+mod pod;
+mod probe;
+mod record;
+mod routing;
+mod sockets;
+mod status;
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs;
+use std::net::IpAddr;
+use std::os::fd::{AsFd, AsRawFd};
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::thread;
+
+use weft_common::{Listener, LookupConfig, Pod, PodStats};
+
+pub use error::DatapathError;
+pub use pod::LocalPod;
+pub use probe::check;
+pub use status::{DatapathStatus, PodStatus};
+
+use bpf::Insert;
+use error::Context;
+use netns::Netns;
+use object::Pins;
+use pod::{Kernel, Prepared, Unused};
+use record::{Record, Records};
+use sockets::Listeners;
 
 /// Where the datapath keeps its state and how many proxy workers share each pod's connections.
 #[derive(Debug, Clone)]
@@ -38,7 +71,8 @@ pub enum Direction {
     Inbound,
 }
 
-/// A listening socket inside a pod's namespace, non-blocking, for one worker.
+/// A listening socket inside a pod's namespace, non-blocking, for one worker. Sockets accepted from it have
+/// `TCP_NODELAY` and are blocking, as the kernel makes them.
 #[derive(Debug)]
 pub struct PodListener {
     /// Which way its connections go.
@@ -47,32 +81,294 @@ pub struct PodListener {
     pub socket: std::net::TcpListener,
 }
 
-/// An enrolled pod, shared with the workers that serve it.
+/// Namespaces that have the agent's rules in them, by cookie.
+type PreparedPods = Arc<Mutex<HashMap<u64, Weak<Prepared>>>>;
+
+/// The kernel side of a node.
 #[derive(Debug)]
-pub struct LocalPod {
-    /// What was enrolled.
-    pub network: PodNetwork,
-    /// `SO_NETNS_COOKIE` of its namespace.
-    pub cookie: u64,
-    _netns: OwnedFd,
+pub struct Datapath {
+    workers: usize,
+    pins: Pins,
+    kernel: Arc<Kernel>,
+    home_cookie: u64,
+    records: Records,
+    pods: BTreeMap<Arc<str>, Arc<LocalPod>>,
+    /// What a dead agent left and nobody has claimed, with its pod's name if it is known.
+    unclaimed: BTreeMap<u64, Option<String>>,
+    prepared: PreparedPods,
+    unused: Sender<Unused>,
 }
 
-impl LocalPod {
-    /// Takes the address that the pod's program dialled, for an outbound connection accepted from `peer`.
-    /// Consumes the kernel's entry. `None`: the connection was not captured (somebody dialled the listener itself).
-    pub fn take_orig_dst(&self, _peer: SocketAddr) -> io::Result<Option<SocketAddr>> {
-        Err(io::Error::from(io::ErrorKind::Unsupported))
+impl Datapath {
+    /// Loads and attaches the programs, or takes over what a dead agent with the same directories has pinned: its
+    /// pods fail closed until they are enrolled again or [`Self::release_unclaimed`] lets them go.
+    pub fn start(options: &DatapathOptions) -> Result<Self, DatapathError> {
+        probe::check()?;
+        let cgroup = mounts::cgroup_root()?;
+        let pins = Pins::at(mounts::bpf_dir(&options.bpf_dir)?);
+        fs::create_dir_all(&options.run_dir)
+            .context(|| format!("cannot create {}", options.run_dir.display()))?;
+        let home = Netns::current().context(|| "cannot open the agent's network namespace".to_owned())?;
+        let home_cookie = sockets::netns_cookie().context(|| "cannot read SO_NETNS_COOKIE".to_owned())?;
+        let maps = object::start(&pins, &cgroup)?;
+        let records = Records::of(&options.run_dir);
+        let prepared = PreparedPods::default();
+        let (unused, to_take_back) = mpsc::channel();
+        let mut datapath = Self {
+            workers: options.workers.max(1),
+            pins,
+            kernel: Arc::new(Kernel { maps, home }),
+            home_cookie,
+            records: records.clone(),
+            pods: BTreeMap::new(),
+            unclaimed: BTreeMap::new(),
+            prepared: Arc::clone(&prepared),
+            unused,
+        };
+        datapath.take_over()?;
+        thread::Builder::new()
+            .name("weft-unused".into())
+            .spawn(move || take_back_unused(&to_take_back, &prepared, &records))
+            .context(|| "cannot start a thread".to_owned())?;
+        Ok(datapath)
     }
 
-    /// Starts a connection to a program *in this pod* at `to`, shown to it as coming from `from`
-    /// (transparent; port chosen by the kernel). The returned socket is non-blocking and connecting:
-    /// await writability, then read `SO_ERROR`.
-    pub fn dial_inside(&self, _from: IpAddr, _to: SocketAddr) -> io::Result<std::net::TcpStream> {
-        Err(io::Error::from(io::ErrorKind::Unsupported))
+    fn take_over(&mut self) -> Result<(), DatapathError> {
+        let in_map = self.kernel.maps.pods.keys().context(|| "cannot read map PODS".to_owned())?;
+        let plan = record::plan_takeover(&self.pins.pods()?, &in_map, &self.records.load_all());
+        for cookie in plan.forget {
+            self.switch_off(cookie)?;
+            self.records.remove(cookie);
+        }
+        self.unclaimed = plan.adopt;
+        Ok(())
     }
 
-    /// Starts a connection *from this pod's network namespace* to `to`, exempt from capture. As [`Self::dial_inside`].
-    pub fn dial_outside(&self, _to: SocketAddr) -> io::Result<std::net::TcpStream> {
-        Err(io::Error::from(io::ErrorKind::Unsupported))
+    /// Puts a running pod in the mesh: connections that it opens or gets from now on go to the listeners returned,
+    /// one list for each worker. Connections that it has live on as they are.
+    ///
+    /// # Errors
+    /// Nothing is changed then, except that a pod that a dead agent had enrolled goes on failing closed.
+    pub fn enrol(
+        &mut self,
+        network: PodNetwork,
+    ) -> Result<(Arc<LocalPod>, Vec<Vec<PodListener>>), DatapathError> {
+        let key = &network.key;
+        if self.pods.contains_key(key) {
+            return Err(DatapathError::AlreadyEnrolled { key: Arc::clone(key) });
+        }
+        if network.addresses.is_empty() {
+            return Err(DatapathError::NoAddress { key: Arc::clone(key) });
+        }
+        let unusable =
+            |source| DatapathError::Netns { key: Arc::clone(key), path: network.netns.clone(), source };
+        let netns = Netns::open(&network.netns).map_err(unusable)?;
+        let cookie = netns.run(sockets::netns_cookie).flatten().map_err(unusable)?;
+        if cookie == self.home_cookie {
+            return Err(DatapathError::HostNetwork { key: Arc::clone(key) });
+        }
+        if let Some(other) = self.pods.values().find(|pod| pod.cookie == cookie) {
+            return Err(DatapathError::NetnsTaken {
+                key: Arc::clone(key),
+                other: Arc::clone(&other.network.key),
+            });
+        }
+        let prepared = self.prepare(&network, netns, cookie)?;
+        let workers = self.workers;
+        let listeners = prepared
+            .netns
+            .run(|| sockets::listen(workers))
+            .flatten()
+            .context(|| format!("cannot listen in pod {key}"))?;
+        if let Err(error) = self.switch_on(&network, &prepared, &listeners) {
+            // A pod that a dead agent had enrolled stays closed.
+            if !self.unclaimed.contains_key(&cookie) {
+                self.switch_off(cookie)?;
+            }
+            return Err(error);
+        }
+        self.unclaimed.remove(&cookie);
+        let pod = Arc::new(LocalPod { network, cookie, prepared, kernel: Arc::clone(&self.kernel) });
+        self.pods.insert(Arc::clone(&pod.network.key), Arc::clone(&pod));
+        let mut by_worker: Vec<Vec<PodListener>> = (0..workers).map(|_| Vec::new()).collect();
+        for bound in listeners.bound {
+            by_worker[bound.worker].push(bound.listener);
+        }
+        Ok((pod, by_worker))
     }
+
+    /// The pod's namespace with the agent's rules in it. They may be there still, for connections of an earlier
+    /// enrolment.
+    fn prepare(
+        &self,
+        network: &PodNetwork,
+        netns: Netns,
+        cookie: u64,
+    ) -> Result<Arc<Prepared>, DatapathError> {
+        let mut all = lock(&self.prepared);
+        if let Some(prepared) = all.get(&cookie).and_then(Weak::upgrade) {
+            return Ok(prepared);
+        }
+        let what = || format!("cannot prepare the network of pod {}", network.key);
+        let record = Record {
+            cookie,
+            key: network.key.as_ref().to_owned(),
+            netns: network.netns.clone(),
+            addresses: network.addresses.clone(),
+            sysctls: netns.run(routing::read_sysctls).flatten().context(what)?,
+            boot: record::boot_id(),
+        };
+        let record = self.records.save(record)?;
+        if let Err(error) = netns.run(|| routing::set_up(&record.sysctls)).flatten() {
+            netns.run(|| routing::tear_down(&record.sysctls)).flatten().ok();
+            self.records.remove(cookie);
+            return Err(error).context(what);
+        }
+        let prepared = Arc::new(Prepared { netns: Arc::new(netns), cookie, unused: self.unused.clone() });
+        all.insert(cookie, Arc::downgrade(&prepared));
+        Ok(prepared)
+    }
+
+    /// Redirects from now on. Listeners first, then what arrives, then what the pod opens: nothing is redirected to
+    /// nowhere.
+    fn switch_on(
+        &self,
+        network: &PodNetwork,
+        prepared: &Prepared,
+        listeners: &Listeners,
+    ) -> Result<(), DatapathError> {
+        let (cookie, maps) = (prepared.cookie, &self.kernel.maps);
+        let what = || format!("cannot write the maps for pod {}", network.key);
+        maps.stats.insert(&cookie, &PodStats::default(), Insert::IfAbsent).context(what)?;
+        for bound in &listeners.bound {
+            let key = Listener { cookie, kind: bound.kind, worker: bound.worker as u32 };
+            maps.listeners.insert(&key, &bound.listener.socket.as_raw_fd(), Insert::Any).context(what)?;
+        }
+        let config = LookupConfig {
+            cookie,
+            workers: self.workers as u32,
+            outbound_port: listeners.outbound_port,
+            inbound_port: listeners.inbound_port,
+        };
+        object::attach_pod(&self.pins, config, prepared.netns.as_fd())?;
+        maps.pods.insert(&cookie, &kernel_pod(&network.addresses), Insert::Any).context(what)
+    }
+
+    /// Takes a pod out of the mesh at once; what is not enrolled is not missed. Its open connections live on for as
+    /// long as their [`LocalPod`]s do. Whoever has its listeners should first accept what is queued, then close them.
+    pub fn release(&mut self, key: &str) -> Result<(), DatapathError> {
+        match self.pods.remove(key) {
+            Some(pod) => self.switch_off(pod.cookie),
+            None => Ok(()),
+        }
+    }
+
+    fn switch_off(&self, cookie: u64) -> Result<(), DatapathError> {
+        let what = || format!("cannot remove the pod with network namespace {cookie} from a map");
+        self.kernel.maps.pods.remove(&cookie).context(what)?;
+        self.pins.remove_pod(cookie)?;
+        self.kernel.maps.stats.remove(&cookie).context(what)
+    }
+
+    /// Lets go of pods that a dead agent had enrolled and that nobody has enrolled again. To be called once, when all
+    /// pods of the node are known.
+    pub fn release_unclaimed(&mut self) -> Result<(), DatapathError> {
+        for cookie in std::mem::take(&mut self.unclaimed).into_keys() {
+            self.switch_off(cookie)?;
+            if let Some(record) = self.records.load(cookie) {
+                take_back(&record, &self.records);
+            }
+        }
+        self.pins.remove_other_versions()
+    }
+
+    /// What is enrolled, and the kernel's counters.
+    pub fn status(&self) -> DatapathStatus {
+        let pods = self.pods.values().map(|pod| {
+            let stats = self.kernel.maps.stats.get(&pod.cookie).ok().flatten().unwrap_or_default();
+            PodStatus::new(&pod.network, pod.cookie, &stats)
+        });
+        DatapathStatus {
+            bpf_dir: self.pins.base().to_owned(),
+            workers: self.workers,
+            pods: pods.collect(),
+            unclaimed: self.unclaimed.values().flatten().cloned().collect(),
+        }
+    }
+
+    /// Ends. `keep_pinned`: everything stays for a successor, and pods fail closed until it is there. Otherwise nothing
+    /// is left, and connections that are still open are on their own.
+    pub fn shutdown(mut self, keep_pinned: bool) -> Result<(), DatapathError> {
+        if keep_pinned {
+            return Ok(());
+        }
+        let pods = std::mem::take(&mut self.pods);
+        for cookie in pods.values().map(|pod| pod.cookie).chain(self.unclaimed.keys().copied()) {
+            self.switch_off(cookie)?;
+        }
+        let all = lock(&self.prepared);
+        take_back_all(&self.records);
+        drop(all);
+        self.pins.remove_all()
+    }
+}
+
+/// Removes what a dead agent with these directories has left. Returns the names of the pods that it had enrolled.
+/// Must not be called while an agent runs.
+pub fn cleanup(run_dir: &Path, bpf_dir: &Path) -> Result<Vec<String>, DatapathError> {
+    if let Some(dir) = mounts::existing_bpf_dir(bpf_dir) {
+        Pins::at(dir).remove_all()?;
+    }
+    Ok(take_back_all(&Records::of(run_dir)))
+}
+
+/// Takes back the rules in every namespace on record.
+fn take_back_all(records: &Records) -> Vec<String> {
+    let mut keys = Vec::new();
+    for record in records.load_all() {
+        take_back(&record, records);
+        keys.push(record.key);
+    }
+    records.remove_dir();
+    keys
+}
+
+/// Takes back the rules in one namespace, unless it is gone, or its path leads to another one by now.
+fn take_back(record: &Record, records: &Records) {
+    if let Ok(netns) = Netns::open(&record.netns)
+        && netns.run(sockets::netns_cookie).flatten().is_ok_and(|cookie| cookie == record.cookie)
+        && let Err(error) = netns.run(|| routing::tear_down(&record.sysctls)).flatten()
+    {
+        tracing::warn!(pod = record.key, %error, "cannot take back the network rules of a pod");
+    }
+    records.remove(record.cookie);
+}
+
+/// Takes back the rules in namespaces whose last connection has let go, until the datapath is gone.
+fn take_back_unused(unused: &Receiver<Unused>, prepared: &PreparedPods, records: &Records) {
+    for Unused { netns, cookie } in unused {
+        let mut all = lock(prepared);
+        // The pod may have been enrolled again meanwhile.
+        if all.get(&cookie).is_some_and(|prepared| prepared.strong_count() > 0) {
+            continue;
+        }
+        all.remove(&cookie);
+        let Some(record) = records.load(cookie) else { continue };
+        if let Err(error) = netns.run(|| routing::tear_down(&record.sysctls)).flatten() {
+            tracing::warn!(pod = record.key, %error, "cannot take back the network rules of a pod");
+        }
+        records.remove(cookie);
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A pod as the kernel programs know it: the first address of each family.
+fn kernel_pod(addresses: &[IpAddr]) -> Pod {
+    let addresses = || addresses.iter().map(IpAddr::to_canonical);
+    let addr4_be = addresses().find(IpAddr::is_ipv4).map_or(0, |ip| pod::to_words(ip)[3]);
+    let addr6_be = addresses().find(IpAddr::is_ipv6).map_or([0; 4], pod::to_words);
+    Pod { addr6_be, addr4_be, reserved: 0 }
 }

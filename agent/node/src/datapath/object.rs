@@ -1,0 +1,257 @@
+//! The kernel programs: loaded with aya, attached by links, and pinned so that they outlive the agent.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::{Path, PathBuf};
+
+use aya::programs::links::{CgroupAttachMode, FdLink, Link};
+use aya::programs::{CgroupSockAddr, Program, ProgramError, SkLookup, SockOps};
+use aya::{Ebpf, EbpfLoader};
+use weft_common::{LAYOUT_VERSION, Listener, LookupConfig, OrigDst, Pod, PodStats, Socket, Source};
+
+use super::bpf::{self, Map};
+use super::error::{Context, DatapathError};
+
+/// The object that `cargo xtask build` made, or nothing.
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/weft.bpf.o"));
+
+/// The hooks of the whole machine.
+const CGROUP_PROGRAMS: [&str; 5] = ["connect4", "connect6", "getpeername4", "getpeername6", "establish"];
+const LOOKUP_PROGRAM: &str = "lookup";
+const MAPS: [&str; 6] = ["PODS", "POD_STATS", "SOCKETS", "ORIG_DST", "EXPECTED", "LISTENERS"];
+const POD_LINK: &str = "pod_";
+
+/// The maps that the agent reads or writes. `weft-common` says what is in them.
+#[derive(Debug)]
+pub struct Maps {
+    pub pods: Map<u64, Pod>,
+    pub stats: Map<u64, PodStats>,
+    /// Keyed by socket descriptor.
+    pub sockets: Map<i32, Socket>,
+    pub orig_dst: Map<Source, OrigDst>,
+    /// Values are socket descriptors.
+    pub listeners: Map<Listener, i32>,
+}
+
+impl Maps {
+    fn open(dir: &Path) -> io::Result<Self> {
+        Ok(Self {
+            pods: Map::open(&dir.join("PODS"))?,
+            stats: Map::open(&dir.join("POD_STATS"))?,
+            sockets: Map::open(&dir.join("SOCKETS"))?,
+            orig_dst: Map::open(&dir.join("ORIG_DST"))?,
+            listeners: Map::open(&dir.join("LISTENERS"))?,
+        })
+    }
+}
+
+/// A pod's link that a dead agent left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PinnedPod {
+    /// The pod's namespace.
+    pub cookie: u64,
+    /// Whether the namespace still exists.
+    pub alive: bool,
+}
+
+/// Where everything is pinned, for this version of the layout.
+#[derive(Debug)]
+pub struct Pins {
+    base: PathBuf,
+    dir: PathBuf,
+}
+
+impl Pins {
+    /// The pins below `base`, a directory on a bpffs.
+    pub fn at(base: PathBuf) -> Self {
+        let dir = base.join(format!("v{LAYOUT_VERSION}"));
+        Self { base, dir }
+    }
+
+    /// Where they are.
+    pub fn base(&self) -> &Path {
+        &self.base
+    }
+
+    fn link(&self, program: &str) -> PathBuf {
+        self.dir.join(format!("link_{program}"))
+    }
+
+    fn pod(&self, cookie: u64) -> PathBuf {
+        self.dir.join(format!("{POD_LINK}{cookie:x}"))
+    }
+
+    /// All pods that have a link here.
+    pub fn pods(&self) -> Result<Vec<PinnedPod>, DatapathError> {
+        let what = || format!("cannot read {}", self.dir.display());
+        let mut pods = Vec::new();
+        for entry in fs::read_dir(&self.dir).context(what)? {
+            let entry = entry.context(what)?;
+            let Some(cookie) = pod_cookie(&entry.file_name().to_string_lossy()) else { continue };
+            let alive = bpf::open_pinned(&entry.path()).and_then(|link| bpf::link_is_alive(link.as_fd()));
+            pods.push(PinnedPod { cookie, alive: alive.unwrap_or(false) });
+        }
+        Ok(pods)
+    }
+
+    /// Removes a pod's link: what arrives for it is its own again.
+    pub fn remove_pod(&self, cookie: u64) -> Result<(), DatapathError> {
+        let path = self.pod(cookie);
+        remove_if_there(&path).context(|| format!("cannot remove {}", path.display()))
+    }
+
+    /// Removes what other versions of the layout have pinned.
+    pub fn remove_other_versions(&self) -> Result<(), DatapathError> {
+        for entry in fs::read_dir(&self.base).into_iter().flatten().flatten() {
+            if entry.path() != self.dir {
+                remove_tree(&entry.path())?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes everything. Programs and maps end when nobody holds them.
+    pub fn remove_all(&self) -> Result<(), DatapathError> {
+        remove_tree(&self.base)
+    }
+}
+
+fn pod_cookie(name: &str) -> Option<u64> {
+    u64::from_str_radix(name.strip_prefix(POD_LINK)?, 16).ok()
+}
+
+fn remove_if_there(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
+fn remove_tree(dir: &Path) -> Result<(), DatapathError> {
+    match fs::remove_dir_all(dir) {
+        // A directory that is a mount point itself stays, empty.
+        Err(error) if !matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ResourceBusy) => {
+            Err(error).context(|| format!("cannot remove {}", dir.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Loads the programs and attaches those of the whole machine, replacing a dead agent's without a gap.
+pub fn start(pins: &Pins, cgroup: &File) -> Result<Maps, DatapathError> {
+    if OBJECT.is_empty() {
+        return Err(DatapathError::NoPrograms);
+    }
+    fs::create_dir_all(&pins.dir).context(|| format!("cannot create {}", pins.dir.display()))?;
+    let mut object = load(pins, None)?;
+    let maps = Maps::open(&pins.dir).context(|| format!("cannot open maps in {}", pins.dir.display()))?;
+    for name in CGROUP_PROGRAMS {
+        attach_to_cgroup(&mut object, name, cgroup, &pins.link(name))
+            .map_err(|source| DatapathError::Program { program: name, source: Box::new(source) })?;
+    }
+    Ok(maps)
+}
+
+/// Attaches a pod's own program to its namespace, replacing one that is there without a gap.
+pub fn attach_pod(pins: &Pins, config: LookupConfig, netns: BorrowedFd<'_>) -> Result<(), DatapathError> {
+    let mut object = load(pins, Some(&config))?;
+    attach_to_netns(&mut object, netns, &pins.pod(config.cookie))
+        .map_err(|source| DatapathError::Program { program: LOOKUP_PROGRAM, source: Box::new(source) })
+}
+
+fn load(pins: &Pins, config: Option<&LookupConfig>) -> Result<Ebpf, DatapathError> {
+    let mut loader = EbpfLoader::new();
+    for name in MAPS {
+        loader.map_pin_path(name, pins.dir.join(name));
+    }
+    if let Some(config) = config {
+        loader.override_global("LOOKUP_CONFIG", bpf::bytes_of(config), true);
+    }
+    loader.load(OBJECT).map_err(|error| DatapathError::Load(Box::new(error)))
+}
+
+fn attach_to_cgroup(
+    object: &mut Ebpf,
+    name: &'static str,
+    cgroup: &File,
+    pin: &Path,
+) -> Result<(), ProgramError> {
+    // A link allows others beside it by itself.
+    let mode = CgroupAttachMode::Single;
+    match object.program_mut(name) {
+        Some(Program::CgroupSockAddr(program)) => {
+            let program: &mut CgroupSockAddr = program;
+            program.load()?;
+            if replace(pin, program.fd()?.as_fd())? {
+                return Ok(());
+            }
+            let id = program.attach(cgroup, mode)?;
+            pin_link(program.take_link(id)?, pin)
+        }
+        Some(Program::SockOps(program)) => {
+            let program: &mut SockOps = program;
+            program.load()?;
+            if replace(pin, program.fd()?.as_fd())? {
+                return Ok(());
+            }
+            let id = program.attach(cgroup, mode)?;
+            pin_link(program.take_link(id)?, pin)
+        }
+        _ => Err(missing(name)),
+    }
+}
+
+fn attach_to_netns(object: &mut Ebpf, netns: BorrowedFd<'_>, pin: &Path) -> Result<(), ProgramError> {
+    let Some(Program::SkLookup(program)) = object.program_mut(LOOKUP_PROGRAM) else {
+        return Err(missing(LOOKUP_PROGRAM));
+    };
+    let program: &mut SkLookup = program;
+    program.load()?;
+    if replace(pin, program.fd()?.as_fd())? {
+        return Ok(());
+    }
+    let id = program.attach(netns)?;
+    pin_link(program.take_link(id)?, pin)
+}
+
+/// Puts `program` into the link pinned at `pin`. False: there is none that is alive, and nothing is pinned there.
+fn replace(pin: &Path, program: BorrowedFd<'_>) -> Result<bool, ProgramError> {
+    match bpf::open_pinned(pin).and_then(|link| bpf::update_link(link.as_fd(), program)) {
+        Ok(()) => Ok(true),
+        Err(_) => remove_if_there(pin).map(|()| false).map_err(ProgramError::IOError),
+    }
+}
+
+fn pin_link<L>(link: L, pin: &Path) -> Result<(), ProgramError>
+where
+    L: Link,
+    FdLink: TryFrom<L>,
+{
+    let not_a_link = || ProgramError::IOError(io::Error::other("this kernel has no bpf_link for the hook"));
+    let link = FdLink::try_from(link).map_err(|_| not_a_link())?;
+    link.pin(pin).map_err(|error| ProgramError::IOError(io::Error::other(error)))?;
+    Ok(())
+}
+
+fn missing(name: &str) -> ProgramError {
+    ProgramError::IOError(io::Error::new(io::ErrorKind::NotFound, format!("no program {name} in the object")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Pins, pod_cookie};
+    use std::path::PathBuf;
+
+    #[test]
+    fn a_pods_pin_tells_its_cookie() {
+        let pins = Pins::at(PathBuf::from("/sys/fs/bpf/weft"));
+        let name = pins.pod(0x1_0000_00ab);
+        assert_eq!(
+            pod_cookie(name.file_name().and_then(|name| name.to_str()).unwrap_or("")),
+            Some(0x1_0000_00ab)
+        );
+        assert_eq!(pod_cookie("PODS"), None);
+        assert_eq!(pod_cookie("pod_x"), None);
+    }
+}

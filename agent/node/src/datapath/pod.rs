@@ -1,0 +1,162 @@
+//! An enrolled pod, as the workers use it: on the way of every connection, so each call here is counted in system calls.
+
+use std::io;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpStream};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::mpsc::Sender;
+
+use weft_common::{OrigDst, Socket, Source, Words, owner, v4_of};
+
+use super::PodNetwork;
+use super::bpf::Insert;
+use super::netns::Netns;
+use super::object::Maps;
+use super::sockets;
+
+/// What every pod's connections need.
+#[derive(Debug)]
+pub struct Kernel {
+    /// The maps.
+    pub maps: Maps,
+    /// The agent's own namespace.
+    pub home: Netns,
+}
+
+/// A pod's namespace with the agent's rules and routes in it. Connections borrow client addresses through these, so
+/// they stay until the last one lets go.
+#[derive(Debug)]
+pub struct Prepared {
+    /// The namespace.
+    pub netns: Arc<Netns>,
+    /// Its cookie.
+    pub cookie: u64,
+    /// Who takes the rules back.
+    pub unused: Sender<Unused>,
+}
+
+/// A namespace that no connection needs any more.
+#[derive(Debug)]
+pub struct Unused {
+    /// The namespace.
+    pub netns: Arc<Netns>,
+    /// Its cookie.
+    pub cookie: u64,
+}
+
+impl Drop for Prepared {
+    fn drop(&mut self) {
+        // After shutdown nobody listens, and nothing is left to do.
+        self.unused.send(Unused { netns: Arc::clone(&self.netns), cookie: self.cookie }).ok();
+    }
+}
+
+/// An enrolled pod, shared with the workers that serve it.
+#[derive(Debug)]
+pub struct LocalPod {
+    /// What was enrolled.
+    pub network: PodNetwork,
+    /// `SO_NETNS_COOKIE` of its namespace.
+    pub cookie: u64,
+    pub(super) prepared: Arc<Prepared>,
+    pub(super) kernel: Arc<Kernel>,
+}
+
+impl LocalPod {
+    /// Takes the address that the pod's program dialled, for an outbound connection accepted from `peer`.
+    /// Consumes the kernel's entry. `None`: the connection was not captured (somebody dialled the listener itself).
+    pub fn take_orig_dst(&self, peer: SocketAddr) -> io::Result<Option<SocketAddr>> {
+        let source = Source {
+            cookie: self.cookie,
+            addr_be: to_words(peer.ip()),
+            port: u32::from(peer.port()),
+            reserved: 0,
+        };
+        Ok(self.kernel.maps.orig_dst.take(&source)?.map(to_socket_addr))
+    }
+
+    /// Starts a connection to a program *in this pod* at `to`, shown to it as coming from `from`
+    /// (transparent; port chosen by the kernel). The returned socket is non-blocking and connecting:
+    /// await writability, then read `SO_ERROR`. It has `TCP_NODELAY`, as accepted ones have.
+    ///
+    /// # Errors
+    /// `InvalidInput` if `from` and `to` are of different families.
+    pub fn dial_inside(&self, from: IpAddr, to: SocketAddr) -> io::Result<TcpStream> {
+        let (from, to) = (from.to_canonical(), SocketAddr::new(to.ip().to_canonical(), to.port()));
+        if from.is_ipv4() != to.is_ipv4() {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "addresses of different families"));
+        }
+        let socket = self.socket(to.ip(), owner::AGENT_INSIDE)?;
+        // A link-local address means nothing without its link, which is not this one.
+        if !matches!(from, IpAddr::V6(from) if from.is_unicast_link_local()) {
+            sockets::borrow_address(socket.as_fd(), from)?;
+        }
+        sockets::connect(socket, to)
+    }
+
+    /// Starts a connection *from this pod's network namespace* to `to`, exempt from capture. As [`Self::dial_inside`].
+    pub fn dial_outside(&self, to: SocketAddr) -> io::Result<TcpStream> {
+        let to = SocketAddr::new(to.ip().to_canonical(), to.port());
+        let socket = self.socket(to.ip(), owner::AGENT_OUTSIDE)?;
+        sockets::connect(socket, to)
+    }
+
+    /// A socket in the pod's namespace that weft's hooks know for the agent's.
+    fn socket(&self, family_of: IpAddr, owner: u32) -> io::Result<OwnedFd> {
+        let socket = {
+            let _inside = self.prepared.netns.enter(&self.kernel.home)?;
+            sockets::tcp_socket(family_of)?
+        };
+        let value = Socket { owner, ..Socket::default() };
+        self.kernel.maps.sockets.insert(&socket.as_raw_fd(), &value, Insert::Any)?;
+        Ok(socket)
+    }
+}
+
+/// An address as the kernel programs have it.
+pub fn to_words(ip: IpAddr) -> Words {
+    let octets = match ip {
+        IpAddr::V4(ip) => ip.to_ipv6_mapped().octets(),
+        IpAddr::V6(ip) => ip.octets(),
+    };
+    let (words, _) = octets.as_chunks::<4>();
+    std::array::from_fn(|index| u32::from_ne_bytes(words[index]))
+}
+
+/// An address as Rust has it; IPv4 comes out as IPv4.
+fn to_ip(words: Words) -> IpAddr {
+    if let Some(v4) = v4_of(words) {
+        return IpAddr::from(v4.to_ne_bytes());
+    }
+    let mut octets = [0; 16];
+    for (bytes, word) in octets.as_chunks_mut::<4>().0.iter_mut().zip(words) {
+        *bytes = word.to_ne_bytes();
+    }
+    IpAddr::V6(Ipv6Addr::from(octets))
+}
+
+fn to_socket_addr(orig_dst: OrigDst) -> SocketAddr {
+    SocketAddr::new(to_ip(orig_dst.addr_be), orig_dst.port as u16)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{to_ip, to_words};
+    use proptest::prelude::*;
+    use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+    proptest! {
+        #[test]
+        fn addresses_go_to_the_kernel_and_back(v4: u32, v6: u128) {
+            for ip in [IpAddr::from(Ipv4Addr::from(v4)), IpAddr::from(Ipv6Addr::from(v6))] {
+                prop_assert_eq!(to_ip(to_words(ip)), ip.to_canonical());
+            }
+        }
+    }
+
+    #[test]
+    fn words_hold_the_address_in_network_order() {
+        let words = to_words(IpAddr::from([10, 0, 0, 1]));
+        assert_eq!(words[3].to_ne_bytes(), [10, 0, 0, 1]);
+    }
+}

@@ -1,0 +1,173 @@
+//! What the agent changes in a pod's namespace, besides listening: loopback is up, a rule and a route bring replies to
+//! a borrowed client address back to the agent, and two sysctls. All functions work in the calling thread's namespace.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+
+use netlink_packet_core::{
+    NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload,
+};
+use netlink_packet_route::link::{LinkFlags, LinkMessage};
+use netlink_packet_route::route::{
+    RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
+};
+use netlink_packet_route::rule::{RuleAction, RuleAttribute, RuleMessage};
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+use rustix::net::{self, RecvFlags, SendFlags, SocketFlags, SocketType};
+
+/// The mark of connections that borrow a client's address. Grants nothing: a pod may set it too, and reaches itself.
+pub const INBOUND_MARK: u32 = 0x7765_6674;
+/// The routing table that such connections use, and the preference of the rule that leads there.
+const TABLE: u32 = 15_006;
+/// Loopback is always the first device of a namespace.
+const LOOPBACK: u32 = 1;
+
+/// What a namespace must have set:
+/// - `tcp_fwmark_accept`: the reply to a marked connection carries its mark, so that the rule sees it.
+/// - `tcp_tw_reuse`: a borrowed address may use its ports again at once; there are no more than 28,000 of them.
+const SYSCTLS: &[&str] = &["net/ipv4/tcp_fwmark_accept", "net/ipv4/tcp_tw_reuse"];
+const WANTED: &str = "1";
+
+/// Values that were found and changed, by name.
+pub type Sysctls = BTreeMap<String, String>;
+
+/// The sysctls as they are, those that need a change only.
+pub fn read_sysctls() -> io::Result<Sysctls> {
+    let mut found = Sysctls::new();
+    for &name in SYSCTLS {
+        let value = match fs::read_to_string(format!("/proc/sys/{name}")) {
+            Ok(value) => value.trim().to_owned(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            Err(error) => return Err(error),
+        };
+        if value != WANTED {
+            found.insert(name.to_owned(), value);
+        }
+    }
+    Ok(found)
+}
+
+/// Sets everything up; what is there already is left.
+pub fn set_up(sysctls: &Sysctls) -> io::Result<()> {
+    for name in sysctls.keys() {
+        fs::write(format!("/proc/sys/{name}"), WANTED)?;
+    }
+    let netlink = Netlink::open()?;
+    netlink.send(RouteNetlinkMessage::SetLink(loopback_up()), 0)?;
+    for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+        let create = NLM_F_CREATE | NLM_F_EXCL;
+        let rule = netlink.send(RouteNetlinkMessage::NewRule(rule(family)), create);
+        let route = netlink.send(RouteNetlinkMessage::NewRoute(route(family)), create);
+        for result in [rule, route] {
+            match result {
+                Err(error) if is(&error, libc::EEXIST) => {}
+                Err(error) if family == AddressFamily::Inet6 && is_missing_family(&error) => {}
+                other => other?,
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Takes everything back that [`set_up`] did. A sysctl that somebody else has changed since is left.
+pub fn tear_down(sysctls: &Sysctls) -> io::Result<()> {
+    for (name, value) in sysctls {
+        let path = format!("/proc/sys/{name}");
+        if fs::read_to_string(&path).is_ok_and(|now| now.trim() == WANTED) {
+            fs::write(path, value)?;
+        }
+    }
+    let netlink = Netlink::open()?;
+    for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+        let rule = netlink.send(RouteNetlinkMessage::DelRule(rule(family)), 0);
+        let route = netlink.send(RouteNetlinkMessage::DelRoute(route(family)), 0);
+        for result in [rule, route] {
+            match result {
+                Err(error) if is(&error, libc::ENOENT) || is(&error, libc::ESRCH) => {}
+                Err(error) if family == AddressFamily::Inet6 && is_missing_family(&error) => {}
+                other => other?,
+            }
+        }
+    }
+    Ok(())
+}
+
+fn is(error: &io::Error, errno: i32) -> bool {
+    error.raw_os_error() == Some(errno)
+}
+
+/// The namespace has no IPv6.
+fn is_missing_family(error: &io::Error) -> bool {
+    [libc::EAFNOSUPPORT, libc::EOPNOTSUPP, libc::ENODEV, libc::EACCES].iter().any(|&errno| is(error, errno))
+}
+
+fn loopback_up() -> LinkMessage {
+    let mut link = LinkMessage::default();
+    link.header.index = LOOPBACK;
+    link.header.flags = LinkFlags::Up;
+    link.header.change_mask = LinkFlags::Up;
+    link
+}
+
+/// `ip rule add fwmark MARK lookup TABLE`
+fn rule(family: AddressFamily) -> RuleMessage {
+    let mut rule = RuleMessage::default();
+    rule.header.family = family;
+    rule.header.action = RuleAction::ToTable;
+    rule.attributes = vec![
+        RuleAttribute::Priority(TABLE),
+        RuleAttribute::FwMark(INBOUND_MARK),
+        RuleAttribute::FwMask(u32::MAX),
+        RuleAttribute::Table(TABLE),
+    ];
+    rule
+}
+
+/// `ip route add local default dev lo table TABLE`
+fn route(family: AddressFamily) -> RouteMessage {
+    let mut route = RouteMessage::default();
+    route.header = RouteHeader {
+        address_family: family,
+        protocol: RouteProtocol::Static,
+        scope: RouteScope::Host,
+        kind: RouteType::Local,
+        ..RouteHeader::default()
+    };
+    route.attributes = vec![RouteAttribute::Oif(LOOPBACK), RouteAttribute::Table(TABLE)];
+    route
+}
+
+/// A routing socket, one request at a time.
+struct Netlink(rustix::fd::OwnedFd);
+
+impl Netlink {
+    fn open() -> io::Result<Self> {
+        // Protocol 0 is NETLINK_ROUTE.
+        let (family, flags) = (net::AddressFamily::NETLINK, SocketFlags::CLOEXEC);
+        Ok(Self(net::socket_with(family, SocketType::RAW, flags, None)?))
+    }
+
+    /// Sends one request and waits for the kernel's word on it.
+    fn send(&self, message: RouteNetlinkMessage, flags: u16) -> io::Result<()> {
+        let mut header = NetlinkHeader::default();
+        header.flags = NLM_F_REQUEST | NLM_F_ACK | flags;
+        let mut request = NetlinkMessage::new(header, NetlinkPayload::from(message));
+        request.finalize();
+        let mut bytes = vec![0; request.buffer_len()];
+        request.serialize(&mut bytes);
+        net::send(&self.0, &bytes, SendFlags::empty())?;
+
+        let mut answer = [0_u8; 4096];
+        let (length, _) = net::recv(&self.0, &mut answer, RecvFlags::empty())?;
+        let answer = NetlinkMessage::<RouteNetlinkMessage>::deserialize(&answer[..length])
+            .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error.to_string()))?;
+        match answer.payload {
+            NetlinkPayload::Error(error) => match error.code {
+                Some(_) => Err(error.to_io()),
+                None => Ok(()),
+            },
+            _ => Err(io::Error::new(io::ErrorKind::InvalidData, "the kernel did not answer the request")),
+        }
+    }
+}
