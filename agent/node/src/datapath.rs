@@ -289,7 +289,7 @@ impl Datapath {
             PodStatus::new(&pod.network, pod.cookie, &stats)
         });
         DatapathStatus {
-            bpf_dir: self.pins.base().to_owned(),
+            bpf_dir: self.pins.name().to_owned(),
             workers: self.workers,
             pods: pods.collect(),
             unclaimed: self.unclaimed.values().flatten().cloned().collect(),

@@ -3,7 +3,7 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::thread;
 
@@ -16,32 +16,112 @@ use super::error::{Context, DatapathError};
 const BPFFS: rustix::fs::FsWord = 0xcafe_4a11;
 /// Where bpffs belongs.
 const BPFFS_HOME: &str = "/sys/fs/bpf";
-/// The root directory of the machine's first process, seen from here.
-const INIT_ROOT: &str = "/proc/1/root";
+/// Held while looking for a bpffs and mounting one: a second one on top would hide the first one's pins.
+const MOUNT_LOCK: &str = "/run/weft.mount.lock";
+/// The root directory of this process.
+const HERE: &str = "/";
 
-/// Where `wanted` is, on a bpffs. Pins must outlive this process, and so must the mount that they are in: if it is
-/// not in this process's mount namespace, then in that of the machine's first process, where it is mounted if need be.
-pub fn bpf_dir(wanted: &Path) -> Result<PathBuf, DatapathError> {
-    let path = existing_bpf_dir(wanted).map_or_else(|| mount_bpffs(wanted), Ok)?;
-    fs::create_dir_all(&path).context(|| format!("cannot create {}", path.display()))?;
-    Ok(path)
+/// A directory on a bpffs, reached through an open descriptor: it may be in another mount namespace, whose processes
+/// come and go.
+#[derive(Debug)]
+pub struct BpfDir {
+    _mount: OwnedFd,
+    path: PathBuf,
+    name: PathBuf,
 }
 
-/// Where `wanted` is, if there is a bpffs for it.
-pub fn existing_bpf_dir(wanted: &Path) -> Option<PathBuf> {
-    [wanted.to_owned(), below(INIT_ROOT, wanted)].into_iter().find(|path| is_on_bpffs(path))
+impl BpfDir {
+    /// A path that works for as long as this value lives.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The path as people write it.
+    pub fn name(&self) -> &Path {
+        &self.name
+    }
 }
 
-fn mount_bpffs(wanted: &Path) -> Result<PathBuf, DatapathError> {
+/// The directory `wanted` on a bpffs. Pins must outlive this process, and so must the mount that they are in: if it
+/// is not in this process's mount namespace, it is looked for in those of the machine's first process and of this
+/// one's parents, and mounted there if need be.
+pub fn bpf_dir(wanted: &Path) -> Result<BpfDir, DatapathError> {
+    let lock = File::create(MOUNT_LOCK);
+    if let Ok(lock) = &lock {
+        lock.lock().ok();
+    }
+    if let Some(dir) = existing_bpf_dir(wanted) {
+        return Ok(dir);
+    }
+    mount_bpffs(wanted)?;
+    existing_bpf_dir(wanted).ok_or_else(|| DatapathError::Unsupported {
+        missing: format!("no bpffs for {}", wanted.display()),
+        cure: format!("mount one: mount -t bpf bpf {BPFFS_HOME}"),
+    })
+}
+
+/// The directory `wanted`, if there is a bpffs for it; the directory itself may be missing.
+pub fn existing_bpf_dir(wanted: &Path) -> Option<BpfDir> {
+    roots().iter().find_map(|root| {
+        let path = below(root, wanted);
+        let mount = path.ancestors().filter(|dir| is_on_bpffs(dir)).last()?;
+        let handle = File::open(mount).ok()?;
+        let within = path.strip_prefix(mount).ok()?;
+        let path = PathBuf::from(format!("/proc/self/fd/{}", handle.as_raw_fd())).join(within);
+        Some(BpfDir { _mount: handle.into(), path, name: wanted.to_owned() })
+    })
+}
+
+fn is_on_bpffs(dir: &Path) -> bool {
+    rustix::fs::statfs(dir).is_ok_and(|found| found.f_type == BPFFS)
+}
+
+/// Root directories of this process and of others whose mount namespaces outlive it.
+fn roots() -> Vec<PathBuf> {
+    let others = other_mount_namespaces().into_iter().map(|process| format!("/proc/{process}/root"));
+    std::iter::once(HERE.to_owned()).chain(others).map(PathBuf::from).collect()
+}
+
+/// Processes with another mount namespace than this one, the likeliest host of it first. The machine's first process
+/// may be closed even to root; the second one is the kernel's own.
+fn other_mount_namespaces() -> Vec<u32> {
+    let own = mount_namespace("thread-self");
+    let mut parents: Vec<u32> =
+        std::iter::successors(parent_of("self"), |parent| parent_of(&parent.to_string())).collect();
+    parents.reverse();
+    let differs =
+        |process: &u32| mount_namespace(&process.to_string()).is_some_and(|namespace| Some(namespace) != own);
+    [1].into_iter().chain(parents).chain([2]).filter(differs).collect()
+}
+
+fn mount_namespace(process: &str) -> Option<PathBuf> {
+    fs::read_link(format!("/proc/{process}/ns/mnt")).ok()
+}
+
+fn parent_of(process: &str) -> Option<u32> {
+    parent_in_status(&fs::read_to_string(format!("/proc/{process}/status")).ok()?)
+}
+
+fn parent_in_status(status: &str) -> Option<u32> {
+    let parent = status.lines().find_map(|line| line.strip_prefix("PPid:"))?.trim().parse().ok()?;
+    (parent > 1).then_some(parent)
+}
+
+fn mount_bpffs(wanted: &Path) -> Result<(), DatapathError> {
     let point = if wanted.starts_with(BPFFS_HOME) { Path::new(BPFFS_HOME) } else { wanted };
-    let elsewhere = mount_namespace("1").is_some_and(|init| Some(init) != mount_namespace("thread-self"));
-    if elsewhere && in_init_namespace(|| mount_at(point)).is_ok() {
-        tracing::info!(path = %point.display(), "mounted bpffs in the machine's mount namespace");
-        return Ok(below(INIT_ROOT, wanted));
+    let others = other_mount_namespaces();
+    for process in &others {
+        if in_mount_namespace_of(*process, || mount_at(point)).is_ok() {
+            tracing::info!(path = %point.display(), process, "mounted bpffs in the mount namespace of another process");
+            return Ok(());
+        }
     }
     mount_at(point).context(|| format!("cannot mount bpffs at {}", point.display()))?;
     tracing::info!(path = %point.display(), "mounted bpffs");
-    Ok(wanted.to_owned())
+    if !others.is_empty() {
+        tracing::warn!("bpffs is mounted for this process alone: if the agent dies, its pods leave the mesh");
+    }
+    Ok(())
 }
 
 fn mount_at(point: &Path) -> io::Result<()> {
@@ -50,13 +130,9 @@ fn mount_at(point: &Path) -> io::Result<()> {
     Ok(mount::mount("bpf", point, "bpf", flags, c"mode=0700")?)
 }
 
-fn mount_namespace(process: &str) -> Option<PathBuf> {
-    fs::read_link(format!("/proc/{process}/ns/mnt")).ok()
-}
-
-/// Runs `work` on a thread in the mount namespace of the machine's first process.
-fn in_init_namespace(work: impl FnOnce() -> io::Result<()> + Send) -> io::Result<()> {
-    let namespace: OwnedFd = File::open("/proc/1/ns/mnt")?.into();
+/// Runs `work` on a thread in the mount namespace of `process`.
+fn in_mount_namespace_of(process: u32, work: impl FnOnce() -> io::Result<()> + Send) -> io::Result<()> {
+    let namespace: OwnedFd = File::open(format!("/proc/{process}/ns/mnt"))?.into();
     thread::scope(|scope| {
         let inside = scope.spawn(|| {
             unshare_fs()?;
@@ -76,22 +152,18 @@ fn unshare_fs() -> io::Result<()> {
     Ok(())
 }
 
-/// Is the nearest directory at or above `path` that exists on a bpffs?
-fn is_on_bpffs(path: &Path) -> bool {
-    let nearest = path.ancestors().find(|dir| dir.is_dir());
-    nearest.and_then(|dir| rustix::fs::statfs(dir).ok()).is_some_and(|found| found.f_type == BPFFS)
-}
-
-fn below(root: &str, path: &Path) -> PathBuf {
-    Path::new(root).join(path.strip_prefix("/").unwrap_or(path))
+fn below(root: &Path, path: &Path) -> PathBuf {
+    root.join(path.strip_prefix("/").unwrap_or(path))
 }
 
 /// Opens the root of the machine's cgroup2 hierarchy.
 pub fn cgroup_root() -> Result<File, DatapathError> {
-    let here = mounted_cgroups("/proc/thread-self/mounts", "/");
-    let init = mounted_cgroups("/proc/1/mounts", INIT_ROOT);
+    let own = mounted_cgroups("thread-self", Path::new(HERE));
+    let others = other_mount_namespaces().into_iter().flat_map(|process| {
+        mounted_cgroups(&process.to_string(), Path::new(&format!("/proc/{process}/root")))
+    });
     let mut found_part = None;
-    for path in here.into_iter().chain(init) {
+    for path in own.into_iter().chain(others) {
         match File::open(&path) {
             Ok(dir) if is_root(&path) => return Ok(dir),
             Ok(_) => found_part = Some(path),
@@ -99,7 +171,7 @@ pub fn cgroup_root() -> Result<File, DatapathError> {
         }
     }
     if let Ok(dir) = unattached_cgroup2() {
-        let own = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&dir));
+        let own = format!("/proc/self/fd/{}", dir.as_raw_fd());
         if is_root(Path::new(&own)) {
             return Ok(dir);
         }
@@ -115,8 +187,8 @@ pub fn cgroup_root() -> Result<File, DatapathError> {
     })
 }
 
-fn mounted_cgroups(mounts: &str, root: &str) -> Vec<PathBuf> {
-    let text = fs::read_to_string(mounts).unwrap_or_default();
+fn mounted_cgroups(process: &str, root: &Path) -> Vec<PathBuf> {
+    let text = fs::read_to_string(format!("/proc/{process}/mounts")).unwrap_or_default();
     cgroup2_mounts(&text).map(|path| below(root, Path::new(path))).collect()
 }
 
@@ -139,12 +211,12 @@ fn unattached_cgroup2() -> io::Result<File> {
     mount::fsconfig_create(&context)?;
     let dir = mount::fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())?;
     // Attaching wants a descriptor that was opened for reading.
-    File::open(format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&dir)))
+    File::open(format!("/proc/self/fd/{}", dir.as_raw_fd()))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{below, cgroup2_mounts};
+    use super::{below, cgroup2_mounts, parent_in_status};
     use std::path::Path;
 
     #[test]
@@ -156,6 +228,14 @@ mod tests {
 
     #[test]
     fn absolute_paths_go_below_another_root() {
-        assert_eq!(below("/proc/1/root", Path::new("/sys/fs/bpf/x")), Path::new("/proc/1/root/sys/fs/bpf/x"));
+        let (root, path) = (Path::new("/proc/1/root"), Path::new("/sys/fs/bpf/x"));
+        assert_eq!(below(root, path), Path::new("/proc/1/root/sys/fs/bpf/x"));
+        assert_eq!(below(Path::new("/"), path), path);
+    }
+
+    #[test]
+    fn parents_end_at_the_first_process() {
+        assert_eq!(parent_in_status("Name:\tweft\nPPid:\t812\n"), Some(812));
+        assert_eq!(parent_in_status("Name:\tsh\nPPid:\t1\n"), None);
     }
 }

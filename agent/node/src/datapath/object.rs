@@ -12,6 +12,7 @@ use weft_common::{LAYOUT_VERSION, Listener, LookupConfig, OrigDst, Pod, PodStats
 
 use super::bpf::{self, Map};
 use super::error::{Context, DatapathError};
+use super::mounts::BpfDir;
 
 /// The object that `cargo xtask build` made, or nothing.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/weft.bpf.o"));
@@ -58,20 +59,20 @@ pub struct PinnedPod {
 /// Where everything is pinned, for this version of the layout.
 #[derive(Debug)]
 pub struct Pins {
-    base: PathBuf,
+    base: BpfDir,
     dir: PathBuf,
 }
 
 impl Pins {
-    /// The pins below `base`, a directory on a bpffs.
-    pub fn at(base: PathBuf) -> Self {
-        let dir = base.join(format!("v{LAYOUT_VERSION}"));
+    /// The pins below `base`.
+    pub fn at(base: BpfDir) -> Self {
+        let dir = base.path().join(format!("v{LAYOUT_VERSION}"));
         Self { base, dir }
     }
 
-    /// Where they are.
-    pub fn base(&self) -> &Path {
-        &self.base
+    /// Where they are, as people write it.
+    pub fn name(&self) -> &Path {
+        self.base.name()
     }
 
     fn link(&self, program: &str) -> PathBuf {
@@ -79,7 +80,7 @@ impl Pins {
     }
 
     fn pod(&self, cookie: u64) -> PathBuf {
-        self.dir.join(format!("{POD_LINK}{cookie:x}"))
+        self.dir.join(pod_pin(cookie))
     }
 
     /// All pods that have a link here.
@@ -103,7 +104,7 @@ impl Pins {
 
     /// Removes what other versions of the layout have pinned.
     pub fn remove_other_versions(&self) -> Result<(), DatapathError> {
-        for entry in fs::read_dir(&self.base).into_iter().flatten().flatten() {
+        for entry in fs::read_dir(self.base.path()).into_iter().flatten().flatten() {
             if entry.path() != self.dir {
                 remove_tree(&entry.path())?;
             }
@@ -113,8 +114,12 @@ impl Pins {
 
     /// Removes everything. Programs and maps end when nobody holds them.
     pub fn remove_all(&self) -> Result<(), DatapathError> {
-        remove_tree(&self.base)
+        remove_tree(self.base.path())
     }
+}
+
+fn pod_pin(cookie: u64) -> String {
+    format!("{POD_LINK}{cookie:x}")
 }
 
 fn pod_cookie(name: &str) -> Option<u64> {
@@ -240,17 +245,11 @@ fn missing(name: &str) -> ProgramError {
 
 #[cfg(test)]
 mod tests {
-    use super::{Pins, pod_cookie};
-    use std::path::PathBuf;
+    use super::{pod_cookie, pod_pin};
 
     #[test]
     fn a_pods_pin_tells_its_cookie() {
-        let pins = Pins::at(PathBuf::from("/sys/fs/bpf/weft"));
-        let name = pins.pod(0x1_0000_00ab);
-        assert_eq!(
-            pod_cookie(name.file_name().and_then(|name| name.to_str()).unwrap_or("")),
-            Some(0x1_0000_00ab)
-        );
+        assert_eq!(pod_cookie(&pod_pin(0x1_0000_00ab)), Some(0x1_0000_00ab));
         assert_eq!(pod_cookie("PODS"), None);
         assert_eq!(pod_cookie("pod_x"), None);
     }
