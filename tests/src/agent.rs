@@ -1,0 +1,216 @@
+//! `weft agent` as a process, and `weft …` asking it.
+
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use rustix::process::Signal;
+use serde_json::Value;
+
+use crate::metrics::Metrics;
+use crate::process::{self, Daemon, Output};
+use crate::world::{World, bpf_dir, built_binary};
+
+/// For the agent to be ready: it loads programs into the kernel and reads the whole folder.
+const START: Duration = Duration::from_mins(1);
+/// For everything to be in force.
+const APPLY: &str = "--wait-applied=20";
+
+/// How an agent is to be run.
+#[derive(Debug, Clone)]
+pub struct AgentSpec {
+    /// The node that it serves.
+    pub node: String,
+    /// The network namespace that it lives in; `None` for the machine's own.
+    pub netns: Option<String>,
+    /// Further flags.
+    pub flags: Vec<String>,
+    /// Its number among the world's agents.
+    pub number: u16,
+}
+
+/// An agent that runs, or ran.
+#[derive(Debug)]
+pub struct Agent {
+    spec: AgentSpec,
+    run_dir: PathBuf,
+    bpf_dir: PathBuf,
+    manifests: PathBuf,
+    records: PathBuf,
+    log: PathBuf,
+    metrics: SocketAddr,
+    readiness: SocketAddr,
+    daemon: Option<Daemon>,
+}
+
+impl Agent {
+    /// Starts an agent on `manifests` and waits until it is ready.
+    pub fn start(world: &World, manifests: &Path, spec: AgentSpec) -> Result<Self> {
+        let dir = world.dir().join("agents").join(&spec.node);
+        fs::create_dir_all(&dir)?;
+        let port = 20_000 + u16::from(world.index()) * 20 + spec.number * 2;
+        let mut agent = Self {
+            run_dir: dir.join("run"),
+            bpf_dir: bpf_dir(world.label(), &spec.node),
+            manifests: manifests.to_path_buf(),
+            records: world.records(),
+            log: dir.join("agent.log"),
+            metrics: (Ipv4Addr::LOCALHOST, port).into(),
+            readiness: (Ipv4Addr::LOCALHOST, port + 1).into(),
+            spec,
+            daemon: None,
+        };
+        agent.spawn()?;
+        agent.ready()?;
+        Ok(agent)
+    }
+
+    /// Starts the process again after its end; does not wait for readiness.
+    pub fn spawn(&mut self) -> Result<()> {
+        let weft = built_binary("weft")?;
+        let mut command = match &self.spec.netns {
+            None => Command::new(weft),
+            Some(netns) => {
+                let mut command = Command::new("ip");
+                command.args(["netns", "exec", netns]).arg(weft);
+                command
+            }
+        };
+        command.arg("agent").arg("--standalone").arg(&self.manifests);
+        command.args(["--node", &self.spec.node]);
+        command.arg("--run-dir").arg(&self.run_dir);
+        command.arg("--bpf-dir").arg(&self.bpf_dir);
+        command.args(["--metrics-addr", &self.metrics.to_string()]);
+        command.args(["--readiness-addr", &self.readiness.to_string()]);
+        command.args(&self.spec.flags);
+        self.daemon = Some(Daemon::start(&mut command, &self.log, &self.records)?);
+        Ok(())
+    }
+
+    /// Waits until it serves.
+    pub fn ready(&mut self) -> Result<()> {
+        let readiness = self.readiness;
+        let daemon = self.daemon.as_mut().context("the agent does not run")?;
+        let outcome = crate::eventually("agent ready", START, || {
+            if let Some(code) = daemon.ended()? {
+                // No use in waiting for it.
+                return Ok(Some(code));
+            }
+            let (status, body) = crate::get(readiness, "/healthz/ready")?;
+            anyhow::ensure!(status == 200, "status {status}: {body}");
+            Ok(None)
+        });
+        let errors = daemon.errors();
+        match outcome {
+            Ok(None) => Ok(()),
+            Ok(Some(code)) => anyhow::bail!("the agent ended with {code}:\n{errors}"),
+            Err(error) => Err(error.context(errors)),
+        }
+    }
+
+    /// Where it keeps its socket.
+    pub fn run_dir(&self) -> &Path {
+        &self.run_dir
+    }
+
+    /// Where it pins.
+    pub fn bpf_dir(&self) -> &Path {
+        &self.bpf_dir
+    }
+
+    /// The address of its metrics.
+    pub fn metrics_address(&self) -> SocketAddr {
+        self.metrics
+    }
+
+    /// The address of its readiness.
+    pub fn readiness_address(&self) -> SocketAddr {
+        self.readiness
+    }
+
+    /// The node that it serves.
+    pub fn node(&self) -> &str {
+        &self.spec.node
+    }
+
+    /// Process id.
+    pub fn id(&self) -> Result<u32> {
+        Ok(self.daemon.as_ref().context("the agent does not run")?.id())
+    }
+
+    /// SIGTERM; answers the exit code.
+    pub fn terminate(&mut self) -> Result<i32> {
+        let mut daemon = self.daemon.take().context("the agent does not run")?;
+        daemon.signal(Signal::TERM)?;
+        daemon.wait(Duration::from_secs(30))
+    }
+
+    /// SIGKILL.
+    pub fn kill(&mut self) -> Result<()> {
+        drop(self.daemon.take().context("the agent does not run")?);
+        Ok(())
+    }
+
+    /// `weft WORDS… --run-dir …`.
+    pub fn weft(&self, words: &[&str]) -> Result<Output> {
+        Output::of(&mut self.weft_command(words)?)
+    }
+
+    /// The same, to be run by the caller.
+    pub fn weft_command(&self, words: &[&str]) -> Result<Command> {
+        let mut command = Command::new(built_binary("weft")?);
+        command.args(words).arg("--run-dir").arg(&self.run_dir);
+        Ok(command)
+    }
+
+    /// Waits until all that its folder holds now is in force.
+    pub fn wait_applied(&self) -> Result<()> {
+        self.weft(&["status", APPLY])?.good().context("weft status --wait-applied").map(drop)
+    }
+
+    /// `weft status -o json`.
+    pub fn status(&self) -> Result<Value> {
+        self.weft(&["status", "-o", "json"])?.json()
+    }
+
+    /// Its metrics now.
+    pub fn metrics(&self) -> Result<Metrics> {
+        let (status, text) = crate::get(self.metrics, "/metrics")?;
+        anyhow::ensure!(status == 200, "metrics: status {status}");
+        Metrics::parse(&text)
+    }
+
+    /// Its access log so far, line by line.
+    pub fn access_log(&self) -> Vec<String> {
+        let text = fs::read(&self.log).map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+        text.unwrap_or_default().lines().map(str::to_owned).collect()
+    }
+
+    /// What it said on standard error.
+    pub fn errors(&self) -> String {
+        fs::read_to_string(self.log.with_extension("err")).unwrap_or_default()
+    }
+
+    /// CPU time used so far.
+    pub fn cpu_time(&self) -> Result<Duration> {
+        process::cpu_time(self.id()?)
+    }
+
+    /// Resident memory.
+    pub fn rss_bytes(&self) -> Result<u64> {
+        process::rss_bytes(self.id()?)
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        if let Some(mut daemon) = self.daemon.take() {
+            // In order, so that the kernel is left clean; dropping the process kills what does not go.
+            daemon.signal(Signal::TERM).ok();
+            daemon.wait(Duration::from_secs(5)).ok();
+        }
+    }
+}
