@@ -1,11 +1,40 @@
 //! Objects in, snapshot out; a change recompiles only what depends on it.
+//!
+//! A VirtualService becomes an entry in the host tables and touches nothing else: destinations are resolved when a
+//! request takes them. A Service is compiled with its endpoints and with the DestinationRules for its host, so a
+//! change of any of these compiles that service again, and no other.
 
 use std::sync::Arc;
 
-use weft_api::meta::ObjectKey;
+use weft_api::istio::{DestinationRule, VirtualService};
+use weft_api::kubernetes::ConfigMap;
+use weft_api::meta::{Labels, ObjectKey};
 use weft_api::object::Object;
 
-use crate::snapshot::Snapshot;
+use crate::host::{self, HostPattern};
+use crate::http_route::HttpRoute;
+use crate::intern::Interner;
+use crate::mesh::MeshSettings;
+use crate::service_entry::ServiceEntry;
+use crate::shard::{Map, Set};
+use crate::snapshot::{Protocol, RuleList, Snapshot};
+use crate::virtual_service::Rules;
+use crate::visibility::Visibility;
+use crate::workload::Workload;
+
+mod base64;
+mod endpoints;
+mod pod;
+mod pods;
+mod policy;
+mod protocol;
+mod route;
+mod services;
+
+use pod::PodRecord;
+use pods::Pods;
+use policy::PolicyRecord;
+use services::{Kind, ServiceRecord, Services, SliceRecord};
 
 /// What stands outside the objects.
 #[derive(Debug, Clone)]
@@ -32,17 +61,398 @@ pub enum Change {
 /// Holds the objects and what was compiled from each.
 #[derive(Debug)]
 pub struct Compiler {
-    _options: CompilerOptions,
+    options: CompilerOptions,
+    intern: Interner,
+    /// ConfigMaps that may hold MeshConfig, by name.
+    config_maps: Map<String, Arc<ConfigMap>>,
+    pods: Pods,
+    services: Services,
+    virtual_services: Map<Arc<str>, (Arc<VirtualService>, Arc<Rules>)>,
+    policies: Map<Arc<str>, Arc<PolicyRecord>>,
+    /// DestinationRules by exact host, oldest first.
+    exact_policies: Map<Arc<str>, Vec<Arc<PolicyRecord>>>,
+    /// DestinationRules by what follows `*.`, oldest first.
+    wildcard_policies: Map<Arc<str>, Vec<Arc<PolicyRecord>>>,
+    /// Addresses under which a service is entered in the snapshot.
+    claims: Map<Arc<str>, Box<[std::net::IpAddr]>>,
+    /// Names of default routes and the like.
+    default_name: Arc<str>,
+    /// Services to compile before the next publication.
+    dirty: Set<Arc<str>>,
+    mesh_changed: bool,
+    snapshot: Snapshot,
 }
+
+/// Names of the ConfigMap that holds MeshConfig, the one that wins first.
+const MESH_CONFIG_MAPS: [&str; 2] = ["weft", "istio"];
 
 impl Compiler {
     /// An empty world.
     pub fn new(options: CompilerOptions) -> Self {
-        Self { _options: options }
+        let mesh =
+            MeshSettings { cluster_domain: options.cluster_domain.as_str().into(), ..Default::default() };
+        Self {
+            options,
+            intern: Interner::default(),
+            config_maps: Map::default(),
+            pods: Pods::default(),
+            services: Services::default(),
+            virtual_services: Map::default(),
+            policies: Map::default(),
+            exact_policies: Map::default(),
+            wildcard_policies: Map::default(),
+            claims: Map::default(),
+            default_name: "default".into(),
+            dirty: Set::default(),
+            mesh_changed: false,
+            snapshot: Snapshot { mesh: Arc::new(mesh), ..Snapshot::default() },
+        }
     }
 
-    /// Applies changes, all at once, and returns the snapshot after them.
-    pub fn apply(&mut self, _changes: Vec<Change>) -> Arc<Snapshot> {
-        Arc::new(Snapshot::default())
+    /// Applies changes, all at once, and returns the snapshot after them. Never panics.
+    pub fn apply(&mut self, changes: Vec<Change>) -> Arc<Snapshot> {
+        for change in changes {
+            match change {
+                Change::Put(object) => self.put(object),
+                Change::Delete(key) => self.delete(&key),
+            }
+        }
+        if std::mem::take(&mut self.mesh_changed) {
+            self.reload_mesh();
+        }
+        for host in std::mem::take(&mut self.dirty) {
+            self.compile_service(&host);
+        }
+        self.intern.sweep();
+        self.snapshot.generation += 1;
+        Arc::new(self.snapshot.clone())
     }
+
+    fn put(&mut self, object: Object) {
+        match object {
+            Object::Namespace(namespace) => {
+                self.set_namespace(&namespace.metadata.name, Some(&namespace.metadata.labels));
+            }
+            Object::Pod(pod) => {
+                let record = PodRecord::compile(&pod, &self.options, &mut self.intern);
+                let workload = record.workload.clone();
+                let (old, changed) = self.pods.put(record, &mut self.snapshot);
+                if let Some(old) = old {
+                    self.touch_services_of(&old.workload);
+                }
+                if changed {
+                    self.touch_services_of(&workload);
+                }
+            }
+            Object::Service(service) => {
+                let record = ServiceRecord::compile(&service, &self.options.cluster_domain, &mut self.intern);
+                let host = record.service.host.clone();
+                if self.services.put(record) {
+                    self.dirty.insert(host);
+                }
+            }
+            Object::EndpointSlice(slice) => {
+                let key = slice_key(&slice.metadata.namespace, &slice.metadata.name);
+                let record = SliceRecord::compile(&slice, &self.options.cluster_domain, &mut self.intern);
+                self.put_slice(&key, record);
+            }
+            Object::ConfigMap(config_map) => {
+                let meta = &config_map.metadata;
+                if self.may_hold_mesh_config(&meta.namespace, &meta.name) {
+                    self.config_maps.insert(meta.name.clone(), config_map);
+                    self.mesh_changed = true;
+                }
+            }
+            Object::VirtualService(object) => self.put_virtual_service(&object),
+            Object::DestinationRule(object) => self.put_policy(&object),
+        }
+    }
+
+    fn delete(&mut self, key: &ObjectKey) {
+        let full = format!("{}/{}", key.namespace, key.name);
+        match key.kind.as_str() {
+            "Namespace" => self.set_namespace(&key.name, None),
+            "Pod" => {
+                if let Some(old) = self.pods.remove(&full, &mut self.snapshot) {
+                    self.touch_services_of(&old.workload);
+                }
+            }
+            "Service" => {
+                let host = services::full_name(&key.name, &key.namespace, &self.options.cluster_domain);
+                if let Some(old) = self.services.remove(&host) {
+                    self.dirty.insert(old.service.host.clone());
+                }
+            }
+            "EndpointSlice" => self.put_slice(&slice_key(&key.namespace, &key.name), None),
+            "ConfigMap" if self.may_hold_mesh_config(&key.namespace, &key.name) => {
+                self.mesh_changed |= self.config_maps.remove(&key.name).is_some();
+            }
+            "VirtualService" => {
+                if let Some((_, rules)) = self.virtual_services.remove(&*full) {
+                    self.list_rules(&rules, false);
+                }
+            }
+            "DestinationRule" => {
+                if let Some(record) = self.policies.remove(&*full) {
+                    self.list_policy(&record, false);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn may_hold_mesh_config(&self, namespace: &str, name: &str) -> bool {
+        namespace == self.options.root_namespace && MESH_CONFIG_MAPS.contains(&name)
+    }
+
+    fn set_namespace(&mut self, name: &str, labels: Option<&Labels>) {
+        let name = self.intern.text(name);
+        for workload in self.pods.set_namespace(&name, labels, &mut self.snapshot) {
+            self.touch_services_of(&workload);
+        }
+    }
+
+    fn touch_services_of(&mut self, workload: &Workload) {
+        let dirty = &mut self.dirty;
+        self.services.touched_by(workload, |host| {
+            dirty.insert(host.clone());
+        });
+    }
+
+    fn put_slice(&mut self, key: &str, record: Option<SliceRecord>) {
+        let touched = self.services.put_slice(key.into(), record);
+        self.dirty.extend(touched.into_iter().flatten());
+    }
+
+    fn put_virtual_service(&mut self, object: &Arc<VirtualService>) {
+        let rules = Arc::new(route::compile(object, &self.snapshot.mesh, &mut self.intern));
+        let old = self.virtual_services.insert(rules.key.clone(), (object.clone(), rules.clone()));
+        if let Some((_, old)) = old {
+            self.list_rules(&old, false);
+        }
+        self.list_rules(&rules, true);
+    }
+
+    /// Enters a VirtualService in the host tables, or takes it out.
+    fn list_rules(&mut self, rules: &Arc<Rules>, add: bool) {
+        if !rules.on_mesh {
+            return;
+        }
+        for pattern in &rules.hosts {
+            match pattern {
+                HostPattern::Exact(host) => {
+                    let table = &mut self.snapshot.exact_rules;
+                    match with_rules(table.get(host), rules, add) {
+                        Some(list) => drop(table.insert(host.clone(), list)),
+                        None => drop(table.remove(host)),
+                    }
+                }
+                HostPattern::Below(suffix) => {
+                    let table = Arc::make_mut(&mut self.snapshot.wildcard_rules);
+                    match with_rules(table.get(suffix), rules, add) {
+                        Some(list) => drop(table.insert(suffix.clone(), list)),
+                        None => drop(table.remove(suffix)),
+                    }
+                }
+            }
+        }
+    }
+
+    fn put_policy(&mut self, object: &Arc<DestinationRule>) {
+        let record = Arc::new(PolicyRecord::compile(object, &self.snapshot.mesh, &mut self.intern));
+        if let Some(old) = self.policies.insert(record.key.clone(), record.clone()) {
+            self.list_policy(&old, false);
+        }
+        self.list_policy(&record, true);
+    }
+
+    fn list_policy(&mut self, record: &Arc<PolicyRecord>, add: bool) {
+        let (table, name) = match &record.pattern {
+            HostPattern::Exact(name) => (&mut self.exact_policies, name),
+            HostPattern::Below(suffix) => (&mut self.wildcard_policies, suffix),
+        };
+        let list = table.entry(name.clone()).or_default();
+        list.retain(|other| other.key != record.key);
+        if add {
+            let at = list.partition_point(|other| other.age < record.age);
+            list.insert(at, record.clone());
+        }
+        if list.is_empty() {
+            table.remove(name);
+        }
+        match &record.pattern {
+            HostPattern::Exact(name) => drop(self.dirty.insert(name.clone())),
+            HostPattern::Below(suffix) => {
+                let below = |name: &&Arc<str>| host::suffixes(name).any(|other| *other == **suffix);
+                self.dirty.extend(self.services.hosts().filter(below).cloned());
+            }
+        }
+    }
+
+    /// MeshConfig is read by everything: all is compiled anew.
+    fn reload_mesh(&mut self) {
+        let source = MESH_CONFIG_MAPS.iter().find_map(|name| self.config_maps.get(*name));
+        let mesh = MeshSettings::read(source.map(|map| &**map), &self.options.cluster_domain);
+        if mesh == *self.snapshot.mesh {
+            return;
+        }
+        self.snapshot.mesh = Arc::new(mesh);
+        let rules: Vec<_> = self.virtual_services.values().map(|(object, _)| object.clone()).collect();
+        for object in rules {
+            self.put_virtual_service(&object);
+        }
+        let policies: Vec<_> = self.policies.values().map(|record| record.rule.clone()).collect();
+        for object in policies {
+            self.put_policy(&object);
+        }
+        self.dirty.extend(self.services.hosts().cloned());
+    }
+
+    fn compile_service(&mut self, host: &Arc<str>) {
+        let old = self.snapshot.services.get(host).cloned();
+        let (entry, addresses) = match self.services.get(host) {
+            Some(record) => {
+                let (entry, addresses) = build(
+                    record,
+                    &self.options,
+                    &self.services,
+                    &self.pods,
+                    (&self.exact_policies, &self.wildcard_policies),
+                    &self.snapshot,
+                    old.as_deref(),
+                    &self.default_name,
+                    &mut self.intern,
+                );
+                (Some(Arc::new(entry)), addresses)
+            }
+            None => (None, Vec::new()),
+        };
+        self.count_ports(old.as_deref(), entry.as_deref());
+        self.claim(host, addresses);
+        match entry {
+            Some(entry) => drop(self.snapshot.services.insert(host.clone(), entry)),
+            None => drop(self.snapshot.services.remove(host)),
+        }
+    }
+
+    fn count_ports(&mut self, old: Option<&ServiceEntry>, new: Option<&ServiceEntry>) {
+        let http = |entry: Option<&ServiceEntry>| -> Vec<u16> {
+            let ports = entry.into_iter().flat_map(|entry| &entry.ports);
+            ports.filter(|port| port.protocol != Protocol::Tcp).map(|port| port.port).collect()
+        };
+        let (old, new) = (http(old), http(new));
+        if old == new {
+            return;
+        }
+        let index = Arc::make_mut(&mut self.snapshot.http_ports);
+        new.into_iter().for_each(|port| index.add(port));
+        old.into_iter().for_each(|port| index.remove(port));
+    }
+
+    /// Enters the service under these addresses, and under no others.
+    fn claim(&mut self, host: &Arc<str>, addresses: Vec<std::net::IpAddr>) {
+        let addresses: Box<[_]> = addresses.into();
+        let old = self.claims.get(host).map_or(&[][..], |old| &**old);
+        if *old == *addresses {
+            return;
+        }
+        let old: Vec<_> = old.to_vec();
+        for address in old.iter().filter(|address| !addresses.contains(address)) {
+            self.set_owner(*address, host, false);
+        }
+        for address in addresses.iter().filter(|address| !old.contains(address)) {
+            self.set_owner(*address, host, true);
+        }
+        if addresses.is_empty() {
+            self.claims.remove(host);
+        } else {
+            self.claims.insert(host.clone(), addresses);
+        }
+    }
+
+    fn set_owner(&mut self, address: std::net::IpAddr, host: &Arc<str>, add: bool) {
+        let vips = &mut self.snapshot.vips;
+        let mut owners: Vec<Arc<str>> = vips.get(&address).map(|owners| owners.to_vec()).unwrap_or_default();
+        owners.retain(|owner| owner != host);
+        if add {
+            owners.push(host.clone());
+            // An address of a service's own before that of an endpoint.
+            let headless =
+                |host: &str| self.services.get(host).is_some_and(|record| record.kind == Kind::Headless);
+            owners.sort_by(|a, b| (headless(a), a).cmp(&(headless(b), b)));
+        }
+        if owners.is_empty() {
+            vips.remove(&address);
+        } else {
+            vips.insert(address, owners.into());
+        }
+    }
+}
+
+type PolicyTable = Map<Arc<str>, Vec<Arc<PolicyRecord>>>;
+
+#[expect(clippy::too_many_arguments, reason = "the compiler's parts, borrowed one by one")]
+fn build(
+    record: &ServiceRecord,
+    options: &CompilerOptions,
+    services: &Services,
+    pods: &Pods,
+    (exact, wildcard): (&PolicyTable, &PolicyTable),
+    snapshot: &Snapshot,
+    old: Option<&ServiceEntry>,
+    default_name: &Arc<str>,
+    intern: &mut Interner,
+) -> (ServiceEntry, Vec<std::net::IpAddr>) {
+    let host = &record.service.host;
+    let mesh = &snapshot.mesh;
+    let endpoints = endpoints::resolve(record, services, pods, snapshot, old);
+    let candidates =
+        exact.get(host).into_iter().chain(host::suffixes(host).filter_map(|suffix| wildcard.get(suffix)));
+    let policies = policy::Build {
+        record,
+        endpoints: &endpoints,
+        mesh,
+        root_namespace: &options.root_namespace,
+        candidates: candidates.flatten().collect(),
+        old,
+    }
+    .policies(intern);
+    let addresses = match &record.kind {
+        Kind::Addressed(addresses) => addresses.to_vec(),
+        Kind::Headless => endpoints::addresses(&endpoints),
+        Kind::External(_) => Vec::new(),
+    };
+    let retry = mesh.retry.clone();
+    let entry = ServiceEntry {
+        visibility: Visibility::compile(
+            &record.export_to,
+            &mesh.service_export_to,
+            &record.service.namespace,
+            intern,
+        ),
+        ports: record.ports.iter().map(|port| port.entry.clone()).collect(),
+        alias_of: match &record.kind {
+            Kind::External(target) => Some(target.clone()),
+            _ => None,
+        },
+        default_route: Arc::new(HttpRoute::default_for(host.clone(), default_name.clone(), retry)),
+        service: record.service.clone(),
+        policies,
+    };
+    (entry, addresses)
+}
+
+fn slice_key(namespace: &str, name: &str) -> String {
+    format!("{namespace}/{name}")
+}
+
+/// A list with or without these rules; `None` if nothing is left of it.
+fn with_rules(list: Option<&RuleList>, rules: &Arc<Rules>, add: bool) -> Option<RuleList> {
+    let mut all: Vec<Arc<Rules>> = list.map(|list| list.to_vec()).unwrap_or_default();
+    all.retain(|other| other.key != rules.key);
+    if add {
+        let at = all.partition_point(|other| other.age < rules.age);
+        all.insert(at, rules.clone());
+    }
+    (!all.is_empty()).then(|| all.into())
 }

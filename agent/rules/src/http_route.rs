@@ -1,10 +1,29 @@
-//! A compiled HTTP route: what a match decided, and every effect on the request and its response as a function.
+//! A compiled HTTP route: every effect on the request and its response as a function. Which route a request takes
+//! is decided in `matching.rs`.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::header::HOST;
 use http::request::Parts;
 use http::{HeaderMap, StatusCode};
+
+use crate::draw::{Use, draw, happens};
+
+mod cors;
+mod fault;
+mod headers;
+mod redirect;
+mod retry;
+mod rewrite;
+
+pub use cors::Cors;
+pub use fault::{Abort, Fault, FaultDraw};
+pub use headers::HeaderRules;
+pub use redirect::Redirect;
+pub use retry::{RetryPolicy, TryOutcome};
+
+pub(crate) use rewrite::Rewrite;
 
 /// The route that a request matched, and how its path did.
 #[derive(Debug, Clone)]
@@ -18,10 +37,13 @@ pub struct MatchedHttpRoute {
 /// One of a VirtualService's `http` entries, or a service's default route.
 #[derive(Debug)]
 pub struct HttpRoute {
-    /// The route's name as access logs have it; `default` for a default route.
+    /// The route's name as access logs have it, with the match's name after a dot; `default` for a default route,
+    /// empty where the rule names none.
     pub name: Arc<str>,
     /// `namespace/name` of the VirtualService; `None` for a default route.
     pub virtual_service: Option<Arc<str>>,
+    /// Position in the VirtualService's `http`, from 0.
+    pub index: usize,
     /// What answers.
     pub action: HttpAction,
     /// Deadline over all tries; `None` is no deadline.
@@ -36,6 +58,7 @@ pub struct HttpRoute {
     pub cors: Option<Cors>,
     /// Header operations of the route.
     pub headers: HeaderRules,
+    pub(crate) rewrite: Option<Box<Rewrite>>,
 }
 
 /// What answers a request.
@@ -67,19 +90,11 @@ pub struct Destination {
     pub host: Arc<str>,
     /// Subset.
     pub subset: Option<Arc<str>>,
-    /// Service port; `None`: the service's only one, or the one addressed.
+    /// Service port; `None`: the one addressed.
     pub port: Option<u16>,
 }
 
-/// Header operations, compiled: names and values parsed once.
-#[derive(Debug, Default)]
-pub struct HeaderRules {}
-
-/// `redirect`, compiled.
-#[derive(Debug)]
-pub struct Redirect {}
-
-/// `directResponse`, compiled.
+/// `directResponse`, compiled; also what stands in for a route that cannot be served.
 #[derive(Debug)]
 pub struct DirectResponse {
     /// Status.
@@ -97,132 +112,109 @@ pub struct Mirror {
     pub parts_per_million: u32,
 }
 
-/// `fault`, compiled.
-#[derive(Debug)]
-pub struct Fault {}
-
-/// What a fault draws for one request.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct FaultDraw {
-    /// Wait so long first.
-    pub delay: Option<Duration>,
-    /// Then answer so instead of forwarding.
-    pub abort: Option<Abort>,
-}
-
-/// How an injected abort answers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Abort {
-    /// HTTP status; body `fault filter abort`.
-    Http(StatusCode),
-    /// gRPC status (200 with `grpc-status`, towards gRPC clients).
-    Grpc(u32),
-}
-
-/// `corsPolicy`, compiled.
-#[derive(Debug)]
-pub struct Cors {}
-
-/// `retries`, compiled.
-#[derive(Debug)]
-pub struct RetryPolicy {
-    /// Retries after the first try.
-    pub attempts: u32,
-    /// Deadline of each try.
-    pub per_try_timeout: Option<Duration>,
-    /// Do not go where an earlier try went, if another endpoint exists.
-    pub avoid_previous_hosts: bool,
-}
-
-/// How a try ended, for the retry decision.
-#[derive(Debug)]
-pub enum TryOutcome<'a> {
-    /// The connection was not made.
-    ConnectFailure,
-    /// HTTP/2 REFUSED_STREAM: certainly not processed.
-    RefusedStream,
-    /// The connection ended before response headers. `request_sent`: some of the request was written.
-    Reset {
-        /// Whether any of the request was written.
-        request_sent: bool,
-    },
-    /// The try's own deadline passed.
-    PerTryTimeout,
-    /// A response began.
-    Response {
-        /// Status.
-        status: StatusCode,
-        /// Headers (`grpc-status` of a trailers-only response counts).
-        headers: &'a HeaderMap,
-    },
+impl Mirror {
+    /// Whether this request is copied; `index` is the mirror's position in its route.
+    pub fn draws(&self, index: usize, seed: u64) -> bool {
+        happens(seed.rotate_left(17).wrapping_add(index as u64), Use::Mirror, self.parts_per_million)
+    }
 }
 
 impl HttpRoute {
+    /// A service's route where no rule says otherwise.
+    pub(crate) fn default_for(host: Arc<str>, name: Arc<str>, retry: Option<Arc<RetryPolicy>>) -> Self {
+        let destination = Destination { host, subset: None, port: None };
+        let only = WeightedDestination { destination, weight: 1, headers: HeaderRules::default() };
+        Self {
+            name,
+            virtual_service: None,
+            index: 0,
+            action: HttpAction::Forward(vec![only]),
+            timeout: None,
+            retry,
+            fault: None,
+            mirrors: Vec::new(),
+            cors: None,
+            headers: HeaderRules::default(),
+            rewrite: None,
+        }
+    }
+
     /// Chooses a destination by weight. `None` if the route does not forward.
-    pub fn pick(&self, _seed: u64) -> Option<&WeightedDestination> {
-        None
+    pub fn pick(&self, seed: u64) -> Option<&WeightedDestination> {
+        let HttpAction::Forward(destinations) = &self.action else { return None };
+        pick_weighted(destinations, |destination| destination.weight, seed)
     }
 
     /// Applies `rewrite` and the request header operations of the route and of the chosen destination,
-    /// `x-envoy-original-path` included.
+    /// `x-envoy-original-path` included. Envoy's order: the destination's headers, the route's, Host, path.
     pub fn rewrite_request(
         &self,
-        _chosen: &WeightedDestination,
-        _matched_prefix: Option<usize>,
-        _request: &mut Parts,
+        chosen: &WeightedDestination,
+        matched_prefix: Option<usize>,
+        request: &mut Parts,
     ) {
+        chosen.headers.apply_to_request(request);
+        self.headers.apply_to_request(request);
+        let rewritten = self.rewrite.as_ref().and_then(|rewrite| rewrite.authority.as_ref());
+        if let Some(host) = rewritten.or(self.headers.host()).or(chosen.headers.host()) {
+            headers::set_authority(request, host);
+        }
+        if let Some(rewrite) = &self.rewrite {
+            rewrite.rewrite_path(matched_prefix, request);
+        }
     }
 
     /// Applies the response header operations of the route and of the chosen destination (`None` for redirects,
     /// direct responses and faults).
-    pub fn rewrite_response(&self, _chosen: Option<&WeightedDestination>, _headers: &mut HeaderMap) {}
-}
-
-impl Redirect {
-    /// Status and `location` for a request that came with `scheme` to port `addressed`.
-    pub fn location(
-        &self,
-        _request: &Parts,
-        _matched_prefix: Option<usize>,
-        _scheme: &str,
-        _addressed: u16,
-    ) -> (StatusCode, String) {
-        (StatusCode::MOVED_PERMANENTLY, String::new())
+    pub fn rewrite_response(&self, chosen: Option<&WeightedDestination>, headers: &mut HeaderMap) {
+        if let Some(chosen) = chosen {
+            chosen.headers.apply_to_response(headers);
+        }
+        self.headers.apply_to_response(headers);
     }
 }
 
-impl Fault {
-    /// Decides for one request.
-    pub fn draw(&self, _seed: u64) -> FaultDraw {
-        FaultDraw::default()
+/// One of a list by its weights; the only one regardless of its weight.
+pub(crate) fn pick_weighted<T>(list: &[T], weight: impl Fn(&T) -> u32, seed: u64) -> Option<&T> {
+    if let [only] = list {
+        return Some(only);
+    }
+    let total: u64 = list.iter().map(|item| u64::from(weight(item))).sum();
+    if total == 0 {
+        return None;
+    }
+    let mut point = draw(seed, Use::Destination).u64(0..total);
+    list.iter().find(|item| {
+        let share = u64::from(weight(item));
+        let hit = point < share;
+        point = point.saturating_sub(share);
+        hit
+    })
+}
+
+/// The host that a request names: the target's own authority before the Host header (RFC 9112, section 3.2.2).
+pub(crate) fn authority(request: &Parts) -> &str {
+    match request.uri.authority() {
+        Some(authority) => authority.as_str(),
+        None => request.headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default(),
     }
 }
 
-impl Cors {
-    /// The answer to a preflight that this policy answers itself; `None`: forward it.
-    pub fn preflight(&self, _request: &Parts) -> Option<HeaderMap> {
-        None
-    }
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-    /// Adds the headers that an actual request's response needs.
-    pub fn decorate(&self, _request_headers: &HeaderMap, _response_headers: &mut HeaderMap) {}
-}
-
-impl RetryPolicy {
-    /// Whether a try that ended so may be repeated (the caller counts attempts). Reads the request's
-    /// `x-envoy-retry-on` family no more than Istio's sidecars let callers do.
-    pub fn retries(&self, _outcome: &TryOutcome<'_>) -> bool {
-        false
-    }
-
-    /// Whether a try that reached its endpoint may be repeated, so that the request must be kept until its response
-    /// begins. `grpc`: the request is gRPC, whose statuses count.
-    pub fn needs_replay(&self, _grpc: bool) -> bool {
-        true
-    }
-
-    /// How long to wait before retry number `retry` (from 1): exponential with full jitter.
-    pub fn backoff(&self, _retry: u32, _seed: u64) -> Duration {
-        Duration::ZERO
+    #[test]
+    fn weights_are_shares_of_their_sum() {
+        let list = [("a", 95), ("zero", 0), ("b", 5)];
+        let picked = |name| {
+            let of = |seed| pick_weighted(&list, |item| item.1, seed).unwrap().0;
+            (0..20_000).filter(|seed| of(*seed) == name).count()
+        };
+        assert!((18_850..19_150).contains(&picked("a")), "{}", picked("a"));
+        assert_eq!(picked("zero"), 0);
+        assert_eq!(picked("a") + picked("b"), 20_000);
+        assert_eq!(pick_weighted(&[0], |item| *item, 1), Some(&0));
+        assert_eq!(pick_weighted(&[0, 0], |item| *item, 1), None);
     }
 }

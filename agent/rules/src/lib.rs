@@ -4,8 +4,19 @@
 //! seeds arrive as arguments.
 pub mod cluster;
 pub mod compile;
+mod draw;
 pub mod explain;
+mod host;
 pub mod http_route;
+mod intern;
+mod matching;
+mod mesh;
+mod pattern;
+mod port_index;
+mod service_entry;
+mod shard;
 pub mod snapshot;
 pub mod tcp_route;
+mod virtual_service;
+mod visibility;
 pub mod workload;

@@ -7,16 +7,39 @@ use std::sync::Arc;
 use http::request::Parts;
 
 use crate::cluster::{Cluster, Service};
-use crate::http_route::{Destination, MatchedHttpRoute};
+use crate::host::{self, HostBuffer, RequestHost};
+use crate::http_route::{Destination, HttpRoute, MatchedHttpRoute};
+use crate::matching::{MatchedPath, RequestView};
+use crate::mesh::MeshSettings;
+use crate::port_index::PortIndex;
+use crate::service_entry::ServiceEntry;
+use crate::shard::{Map, Sharded};
 use crate::tcp_route::TcpDecision;
+use crate::virtual_service::{HttpOutcome, Rules};
 use crate::workload::Workload;
 
 /// Everything that routing reads.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub struct Snapshot {
     /// Increases by one with each publication.
     pub generation: u64,
+    pub(crate) mesh: Arc<MeshSettings>,
+    /// By full name.
+    pub(crate) services: Sharded<Arc<str>, Arc<ServiceEntry>>,
+    /// Services by their addresses: a ClusterIP, or the endpoints of a headless one.
+    pub(crate) vips: Sharded<IpAddr, Arc<[Arc<str>]>>,
+    /// VirtualServices on the mesh by exact host, oldest first.
+    pub(crate) exact_rules: Sharded<Arc<str>, RuleList>,
+    /// VirtualServices on the mesh by what follows `*.`, oldest first.
+    pub(crate) wildcard_rules: Arc<Map<Arc<str>, RuleList>>,
+    /// Ports on which some service speaks, or may speak, HTTP.
+    pub(crate) http_ports: Arc<PortIndex>,
+    pub(crate) workloads: Sharded<Arc<str>, Arc<Workload>>,
+    pub(crate) addresses: Sharded<IpAddr, Arc<Workload>>,
 }
+
+/// VirtualServices of one host, oldest first.
+pub(crate) type RuleList = Arc<[Arc<Rules>]>;
 
 /// What a service port speaks, by declaration (`appProtocol`, then the port's name).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -47,7 +70,8 @@ pub enum HttpDecision {
     Route(MatchedHttpRoute),
     /// The host has rules and none matches: 404, flag `NR`.
     NoRoute,
-    /// Nobody knows the host: to the address dialled (ALLOW_ANY, `PassthroughCluster`).
+    /// Nobody knows the host: to the address dialled (ALLOW_ANY, `PassthroughCluster`). Where that is a service's
+    /// virtual address, [`Snapshot::behind`] tells what it stands for.
     Passthrough,
     /// Nobody knows the host: 502, `BlackHoleCluster` (REGISTRY_ONLY).
     BlackHole,
@@ -84,40 +108,229 @@ pub enum Unroutable {
     },
 }
 
+/// How many `ExternalName` services may follow one another.
+const ALIAS_HOPS: usize = 4;
+
+/// The rules that a request's host falls under.
+pub(crate) struct HostEntry<'a> {
+    /// The service of that name, with this port.
+    pub(crate) service: Option<&'a Arc<ServiceEntry>>,
+    /// The name that rules know it by.
+    pub(crate) name: &'a str,
+}
+
 impl Snapshot {
-    /// The workload that has this address.
-    pub fn workload_at(&self, _address: IpAddr) -> Option<&Arc<Workload>> {
-        None
+    /// The workload that has this address. Pods on the host's network share theirs, and have none here.
+    pub fn workload_at(&self, address: IpAddr) -> Option<&Arc<Workload>> {
+        self.addresses.get(&address)
+    }
+
+    /// The workload of this `namespace/name`.
+    pub fn workload(&self, key: &str) -> Option<&Arc<Workload>> {
+        self.workloads.get(key)
     }
 
     /// All workloads known, in no particular order.
     pub fn workloads(&self) -> impl Iterator<Item = &Arc<Workload>> {
-        std::iter::empty()
+        self.workloads.iter().map(|(_, workload)| workload)
     }
 
     /// Classifies a captured connection by the address that was dialled.
-    pub fn outbound(&self, _caller: &Workload, _dst: SocketAddr) -> Outbound {
-        Outbound { protocol: Protocol::Detect, service: None }
+    pub fn outbound(&self, caller: &Workload, dst: SocketAddr) -> Outbound {
+        if let Some(entry) = self.service_at(caller, dst)
+            && let Some(port) = entry.port(dst.port())
+        {
+            return Outbound { protocol: port.protocol, service: Some(entry.service.clone()) };
+        }
+        // On a port that services speak HTTP on, a Host may name one of them; on any other, bytes are bytes.
+        let protocol = if self.http_ports.contains(dst.port()) { Protocol::Detect } else { Protocol::Tcp };
+        Outbound { protocol, service: None }
     }
 
-    /// Decides where a request goes. `dst` is the address that was dialled; `seed` is fresh randomness.
-    pub fn route_http(&self, _caller: &Workload, _dst: SocketAddr, _request: &Parts) -> HttpDecision {
-        HttpDecision::Passthrough
+    /// The visible service that has this address and port.
+    pub(crate) fn service_at(&self, caller: &Workload, dst: SocketAddr) -> Option<&Arc<ServiceEntry>> {
+        let owners = self.vips.get(&dst.ip().to_canonical())?;
+        owners.iter().find_map(|host| {
+            let entry = self.services.get(host)?;
+            (entry.port(dst.port()).is_some() && entry.visibility.admits(&caller.namespace)).then_some(entry)
+        })
     }
 
-    /// Decides where a TCP connection goes.
-    pub fn route_tcp(&self, _caller: &Workload, _dst: SocketAddr, _seed: u64) -> TcpDecision {
-        TcpDecision::Passthrough
+    /// What stands behind a service's address where no rule applies, as kube-proxy would have it.
+    pub fn behind(&self, caller: &Workload, dst: SocketAddr) -> Option<&Arc<Cluster>> {
+        let entry = self.service_at(caller, dst)?;
+        Some(&entry.policies.others.port(dst.port())?.whole)
+    }
+
+    /// Decides where a request goes. `dst` is the address that was dialled. Allocates nothing unless the host has
+    /// capital letters beyond a small buffer's room; takes no lock.
+    pub fn route_http(&self, caller: &Workload, dst: SocketAddr, request: &Parts) -> HttpDecision {
+        let port = dst.port();
+        let request = RequestView::of(request);
+        let decide = |entry: &HostEntry<'_>| self.decide(caller, port, entry, &request);
+        // A sniffed port has a listener of its own for each service: the address decides, whatever the Host.
+        let dialled = self.service_at(caller, dst);
+        if let Some(entry) = dialled
+            && entry.port(port).is_some_and(|port| port.protocol == Protocol::Detect)
+        {
+            return decide(&HostEntry { service: Some(entry), name: &entry.service.host });
+        }
+        if !self.http_ports.contains(port) {
+            return self.unknown_http();
+        }
+        let (mut lower, mut full) = (HostBuffer::new(), HostBuffer::new());
+        match host::normalize(request.authority, &mut lower) {
+            RequestHost::Nothing => self.unknown_http(),
+            RequestHost::Address(address) => match self.service_at(caller, (address, port).into()) {
+                Some(entry) if entry.serves_http(port) => {
+                    decide(&HostEntry { service: Some(entry), name: &entry.service.host })
+                }
+                _ => self.unknown_http(),
+            },
+            RequestHost::Name(name) => {
+                let entry = self.host_entry(caller, port, name, &mut full);
+                if entry.name != name && self.exact_rules.get(name).is_some() {
+                    // A rule may name literally what is also a service's short name.
+                    let literal = self.decide_by_rules(caller, port, self.exact_rules.get(name), &request);
+                    if let Some(decision) = literal {
+                        return decision;
+                    }
+                }
+                decide(&entry)
+            }
+        }
+    }
+
+    /// Finds the service that a normalised name means to this caller, on this port.
+    pub(crate) fn host_entry<'a>(
+        &'a self,
+        caller: &Workload,
+        port: u16,
+        name: &'a str,
+        buffer: &'a mut HostBuffer,
+    ) -> HostEntry<'a> {
+        let visible = |name: &str| {
+            self.service(name)
+                .filter(|entry| entry.serves_http(port) && entry.visibility.admits(&caller.namespace))
+        };
+        let found = visible(name)
+            .or_else(|| visible(host::expand(name, &caller.namespace, &self.mesh.cluster_domain, buffer)?));
+        HostEntry { service: found, name: found.map_or(name, |entry| &entry.service.host) }
+    }
+
+    /// The service of this full name; an `ExternalName` one is the one it names.
+    pub(crate) fn service(&self, host: &str) -> Option<&Arc<ServiceEntry>> {
+        let mut entry = self.services.get(host)?;
+        for _ in 0..ALIAS_HOPS {
+            match &entry.alias_of {
+                None => return Some(entry),
+                Some(target) => entry = self.services.get(target)?,
+            }
+        }
+        None
+    }
+
+    fn decide(
+        &self,
+        caller: &Workload,
+        port: u16,
+        entry: &HostEntry<'_>,
+        request: &RequestView<'_>,
+    ) -> HttpDecision {
+        for rules in self.rules_for(entry.name) {
+            if let Some(decision) = self.decide_by_rules(caller, port, Some(rules), request) {
+                return decision;
+            }
+        }
+        match entry.service {
+            Some(entry) => matched(&entry.default_route, MatchedPath::Prefix(1), request),
+            None => self.unknown_http(),
+        }
+    }
+
+    /// The rules that name this host: exactly, then by ever shorter wildcards.
+    pub(crate) fn rules_for(&self, name: &str) -> impl Iterator<Item = &RuleList> {
+        let wildcards = (!self.wildcard_rules.is_empty())
+            .then(|| host::suffixes(name).filter_map(|suffix| self.wildcard_rules.get(suffix)));
+        self.exact_rules.get(name).into_iter().chain(wildcards.into_iter().flatten())
+    }
+
+    /// The oldest visible rule with routes for this caller decides. `None`: there is none.
+    fn decide_by_rules(
+        &self,
+        caller: &Workload,
+        port: u16,
+        rules: Option<&RuleList>,
+        request: &RequestView<'_>,
+    ) -> Option<HttpDecision> {
+        let mut visible = rules?.iter().filter(|rules| rules.visibility.admits(&caller.namespace));
+        visible.find_map(|rules| match rules.route_http(caller, port, request) {
+            HttpOutcome::Matched(route, path) => Some(matched(route, path, request)),
+            HttpOutcome::NoMatch => Some(HttpDecision::NoRoute),
+            HttpOutcome::Invisible => None,
+        })
+    }
+
+    pub(crate) fn unknown_http(&self) -> HttpDecision {
+        if self.mesh.registry_only { HttpDecision::BlackHole } else { HttpDecision::Passthrough }
+    }
+
+    /// Decides where a TCP connection goes. `seed` is fresh randomness.
+    pub fn route_tcp(&self, caller: &Workload, dst: SocketAddr, seed: u64) -> TcpDecision {
+        let Some(entry) = self.service_at(caller, dst) else {
+            return if self.mesh.registry_only { TcpDecision::BlackHole } else { TcpDecision::Passthrough };
+        };
+        let host = &entry.service.host;
+        let speaks_http =
+            entry.port(dst.port()).is_some_and(|p| matches!(p.protocol, Protocol::Http | Protocol::Http2));
+        // A port that is declared to speak HTTP has no `tcp` rules.
+        let lists = (!speaks_http).then(|| self.rules_for(host)).into_iter().flatten();
+        for rules in lists.flat_map(|list| list.iter()) {
+            if rules.visibility.admits(&caller.namespace)
+                && let Some(route) = rules.route_tcp(caller, dst.ip(), dst.port())
+            {
+                return match route.pick(seed) {
+                    Some(destination) => TcpDecision::Forward {
+                        destination: destination.clone(),
+                        virtual_service: Some(rules.key.clone()),
+                    },
+                    None => TcpDecision::NoRoute,
+                };
+            }
+        }
+        let destination = Destination { host: host.clone(), subset: None, port: None };
+        TcpDecision::Forward { destination, virtual_service: None }
     }
 
     /// Resolves a destination for this caller. `addressed` is the port that the caller dialled: it counts where
-    /// the destination names none.
+    /// the destination names none, even if the service has but one (as in Istio's sidecars; its gateways differ).
     pub fn cluster(
         &self,
         caller: &Workload,
         destination: &Destination,
-        _addressed: u16,
+        addressed: u16,
     ) -> Result<Arc<Cluster>, Unroutable> {
-        Err(Unroutable::UnknownHost { host: destination.host.clone(), namespace: caller.namespace.clone() })
+        let host = &destination.host;
+        let entry =
+            self.service(host).filter(|entry| entry.visibility.admits(&caller.namespace)).ok_or_else(
+                || Unroutable::UnknownHost { host: host.clone(), namespace: caller.namespace.clone() },
+            )?;
+        let port = destination.port.unwrap_or(addressed);
+        let clusters = entry
+            .clusters(caller)
+            .port(port)
+            .ok_or_else(|| Unroutable::UnknownPort { host: host.clone(), port })?;
+        match &destination.subset {
+            None => Ok(clusters.whole.clone()),
+            Some(subset) => clusters.subset(subset).cloned().ok_or_else(|| Unroutable::UnknownSubset {
+                host: host.clone(),
+                subset: subset.clone(),
+                namespace: caller.namespace.clone(),
+            }),
+        }
     }
+}
+
+fn matched(route: &Arc<HttpRoute>, path: MatchedPath, request: &RequestView<'_>) -> HttpDecision {
+    HttpDecision::Route(MatchedHttpRoute { route: route.clone(), matched_prefix: path.prefix(request.path) })
 }

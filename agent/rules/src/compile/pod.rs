@@ -1,0 +1,268 @@
+//! From a Pod to a workload.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use weft_api::kubernetes::Pod;
+use weft_api::meta::{Labels, ObjectMeta};
+
+use super::CompilerOptions;
+use crate::intern::Interner;
+use crate::workload::{Enrolment, Workload};
+
+/// Labels that opt in or out, and the value that does. The first that is there decides.
+const NAMESPACE_SWITCHES: [(&str, &str, &str); 3] = [
+    ("weft.dev/mesh", "enabled", "disabled"),
+    ("istio-injection", "enabled", "disabled"),
+    ("istio.io/dataplane-mode", "ambient", "none"),
+];
+const POD_SWITCHES: [(&str, &str, &str); 3] = [
+    ("weft.dev/mesh", "enabled", "disabled"),
+    ("sidecar.istio.io/inject", "true", "false"),
+    ("istio.io/dataplane-mode", "ambient", "none"),
+];
+
+/// What a label says about being in the mesh.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) enum Wish {
+    In,
+    Out,
+    #[default]
+    Unsaid,
+}
+
+impl Wish {
+    fn read(switches: &[(&str, &str, &str)], labels: &Labels) -> Self {
+        let said = switches.iter().find_map(|(label, on, off)| match labels.get(*label) {
+            Some(value) if value == on => Some(Self::In),
+            Some(value) if value == off => Some(Self::Out),
+            _ => None,
+        });
+        said.unwrap_or_default()
+    }
+
+    pub(super) fn of_namespace(labels: &Labels) -> Self {
+        Self::read(&NAMESPACE_SWITCHES, labels)
+    }
+}
+
+/// What is kept of a pod.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct PodRecord {
+    pub(super) workload: Arc<Workload>,
+    pub(super) created: Arc<str>,
+    /// Takes traffic.
+    pub(super) ready: bool,
+    /// Would take traffic if it were ready: has addresses, is not finished nor going.
+    pub(super) serving: bool,
+    /// Named container ports.
+    pub(super) ports: Box<[(Arc<str>, u16)]>,
+    wish: Wish,
+    obstacle: Option<Enrolment>,
+}
+
+impl PodRecord {
+    /// Reduces a pod. Its namespace's wish is added by [`Self::enrol`].
+    pub(super) fn compile(pod: &Pod, options: &CompilerOptions, intern: &mut Interner) -> Self {
+        let meta = &pod.metadata;
+        let addresses = addresses(pod);
+        let finished = matches!(pod.status.phase.as_str(), "Succeeded" | "Failed");
+        let has_sidecar = pod.spec.containers.iter().any(|container| container.name == "istio-proxy");
+        let obstacle = if finished || addresses.is_empty() {
+            Some(Enrolment::NotRunning)
+        } else if pod.spec.host_network {
+            Some(Enrolment::HostNetwork)
+        } else if has_sidecar {
+            Some(Enrolment::HasSidecar)
+        } else {
+            None
+        };
+        let condition = pod.status.conditions.iter().find(|condition| condition.type_ == "Ready");
+        let serving = !finished && !addresses.is_empty() && meta.deletion_timestamp.is_none();
+        let pending = pod.status.phase == "Pending";
+        let mut wish = Wish::read(&POD_SWITCHES, &meta.labels);
+        if meta.annotations.get("sidecar.istio.io/inject").is_some_and(|value| value == "false") {
+            wish = Wish::Out;
+        }
+        let ports = pod.spec.containers.iter().flat_map(|container| &container.ports);
+        let named = ports.filter(|port| !port.name.is_empty());
+        Self {
+            created: intern.text(&meta.creation_timestamp),
+            ready: serving && !pending && condition.is_none_or(|condition| condition.status == "True"),
+            serving,
+            ports: named.map(|port| (intern.text(&port.name), port.container_port)).collect(),
+            wish,
+            obstacle,
+            workload: Arc::new(workload(pod, addresses, options, intern)),
+        }
+    }
+
+    /// Decides whether the pod is in the mesh, given what its namespace says. True if that changed.
+    pub(super) fn enrol(&mut self, namespace: Wish) -> bool {
+        let enrolment = match (self.obstacle, self.wish, namespace) {
+            (Some(Enrolment::NotRunning), ..) => Enrolment::NotRunning,
+            (_, Wish::Out, _) => Enrolment::OptedOut,
+            (_, Wish::Unsaid, Wish::Out | Wish::Unsaid) => Enrolment::NotSelected,
+            (Some(obstacle), ..) => obstacle,
+            (None, ..) => Enrolment::Enrolled,
+        };
+        if self.workload.enrolment == enrolment {
+            return false;
+        }
+        Arc::make_mut(&mut self.workload).enrolment = enrolment;
+        true
+    }
+
+    /// Whether its addresses are its own.
+    pub(super) fn owns_addresses(&self) -> bool {
+        !matches!(self.obstacle, Some(Enrolment::NotRunning | Enrolment::HostNetwork))
+    }
+}
+
+fn addresses(pod: &Pod) -> Vec<IpAddr> {
+    let primary = std::iter::once(&pod.status.pod_ip);
+    let mut addresses = Vec::new();
+    for text in primary.chain(pod.status.pod_ips.iter().map(|ip| &ip.ip)) {
+        if let Ok(address) = text.parse::<IpAddr>()
+            && !addresses.contains(&address)
+        {
+            addresses.push(address);
+        }
+    }
+    addresses.shrink_to_fit();
+    addresses
+}
+
+fn workload(pod: &Pod, addresses: Vec<IpAddr>, options: &CompilerOptions, intern: &mut Interner) -> Workload {
+    let meta = &pod.metadata;
+    let label =
+        |keys: &[&str]| keys.iter().find_map(|key| meta.labels.get(*key)).filter(|value| !value.is_empty());
+    let workload_name = owner_name(meta);
+    let service = label(&["service.istio.io/canonical-name", "app.kubernetes.io/name", "app"]);
+    let revision = label(&["service.istio.io/canonical-revision", "app.kubernetes.io/version", "version"]);
+    let account = match pod.spec.service_account_name.as_str() {
+        "" => "default",
+        name => name,
+    };
+    let node = match pod.spec.node_name.as_str() {
+        "" if options.absent_node_is_local => options.node.as_str(),
+        name => name,
+    };
+    Workload {
+        key: format!("{}/{}", meta.namespace, meta.name).into(),
+        namespace: intern.text(&meta.namespace),
+        name: meta.name.as_str().into(),
+        service_account: intern.text(account),
+        canonical_service: intern.text(service.map_or(workload_name, String::as_str)),
+        canonical_revision: intern.text(revision.map_or("latest", String::as_str)),
+        workload_name: intern.text(workload_name),
+        labels: intern.labels(&meta.labels),
+        addresses,
+        node: intern.text(node),
+        netns: meta.annotations.get("weft.dev/netns").map(|netns| netns.as_str().into()),
+        enrolment: Enrolment::NotSelected,
+    }
+}
+
+/// The Deployment behind a ReplicaSet, the CronJob behind a Job, else the owner, else the pod itself.
+fn owner_name(meta: &ObjectMeta) -> &str {
+    let owners = &meta.owner_references;
+    let Some(owner) = owners.iter().find(|owner| owner.controller).or(owners.first()) else {
+        return &meta.name;
+    };
+    let cut = match owner.kind.as_str() {
+        "ReplicaSet" => {
+            let hash = meta.labels.get("pod-template-hash");
+            hash.and_then(|hash| owner.name.strip_suffix(hash.as_str())?.strip_suffix('-'))
+        }
+        // A CronJob names its Jobs by the minute they were due at.
+        "Job" => owner.name.rsplit_once('-').and_then(|(name, minute)| {
+            (minute.len() >= 8 && minute.bytes().all(|byte| byte.is_ascii_digit())).then_some(name)
+        }),
+        _ => None,
+    };
+    cut.filter(|name| !name.is_empty()).unwrap_or(&owner.name)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn compiled(pod: serde_json::Value, namespace: Wish) -> PodRecord {
+        let options = CompilerOptions {
+            node: "n1".into(),
+            cluster_domain: "cluster.local".into(),
+            root_namespace: "istio-system".into(),
+            absent_node_is_local: true,
+        };
+        let pod: Pod = serde_json::from_value(pod).unwrap();
+        let mut record = PodRecord::compile(&pod, &options, &mut Interner::default());
+        record.enrol(namespace);
+        record
+    }
+
+    #[test]
+    fn names_come_from_owners_and_labels() {
+        let record = compiled(
+            json!({"metadata": {"name": "reviews-v1-5d8f-x", "namespace": "shop",
+                "labels": {"pod-template-hash": "5d8f", "app": "reviews", "version": "v1"},
+                "ownerReferences": [{"kind": "ReplicaSet", "name": "reviews-v1-5d8f", "controller": true}]},
+                "status": {"podIP": "10.0.0.1", "podIPs": [{"ip": "10.0.0.1"}, {"ip": "fd00::1"}]}}),
+            Wish::In,
+        );
+        let workload = &record.workload;
+        assert_eq!(&*workload.key, "shop/reviews-v1-5d8f-x");
+        assert_eq!(&*workload.workload_name, "reviews-v1");
+        assert_eq!((&*workload.canonical_service, &*workload.canonical_revision), ("reviews", "v1"));
+        assert_eq!(&*workload.service_account, "default");
+        assert_eq!(&*workload.node, "n1");
+        assert_eq!(workload.addresses.len(), 2);
+        assert_eq!(workload.enrolment, Enrolment::Enrolled);
+        assert!(record.ready);
+    }
+
+    #[test]
+    fn enrolment_says_why_not() {
+        let pod = |labels: serde_json::Value, spec: serde_json::Value, phase: &str| {
+            json!({"metadata": {"name": "p", "namespace": "n", "labels": labels}, "spec": spec,
+                "status": {"podIP": "10.0.0.1", "phase": phase}})
+        };
+        let none = || json!({});
+        for (given, namespace, expected) in [
+            (pod(none(), none(), ""), Wish::In, Enrolment::Enrolled),
+            (pod(none(), none(), ""), Wish::Unsaid, Enrolment::NotSelected),
+            (pod(none(), none(), ""), Wish::Out, Enrolment::NotSelected),
+            (pod(json!({"weft.dev/mesh": "enabled"}), none(), ""), Wish::Unsaid, Enrolment::Enrolled),
+            (pod(json!({"weft.dev/mesh": "disabled"}), none(), ""), Wish::In, Enrolment::OptedOut),
+            (pod(json!({"sidecar.istio.io/inject": "false"}), none(), ""), Wish::In, Enrolment::OptedOut),
+            (pod(json!({"istio.io/dataplane-mode": "none"}), none(), ""), Wish::In, Enrolment::OptedOut),
+            (pod(none(), json!({"hostNetwork": true}), ""), Wish::In, Enrolment::HostNetwork),
+            (pod(none(), json!({"hostNetwork": true}), ""), Wish::Unsaid, Enrolment::NotSelected),
+            (
+                pod(none(), json!({"containers": [{"name": "istio-proxy"}]}), ""),
+                Wish::In,
+                Enrolment::HasSidecar,
+            ),
+            (pod(none(), none(), "Succeeded"), Wish::In, Enrolment::NotRunning),
+        ] {
+            assert_eq!(compiled(given.clone(), namespace).workload.enrolment, expected, "{given}");
+        }
+    }
+
+    #[test]
+    fn a_cron_job_is_known_behind_its_jobs() {
+        let meta = |kind: &str, name: &str| ObjectMeta {
+            owner_references: vec![weft_api::meta::OwnerReference {
+                kind: kind.into(),
+                name: name.into(),
+                controller: true,
+            }],
+            ..Default::default()
+        };
+        assert_eq!(owner_name(&meta("Job", "backup-28411230")), "backup");
+        assert_eq!(owner_name(&meta("Job", "migrate-2")), "migrate-2");
+        assert_eq!(owner_name(&meta("StatefulSet", "db")), "db");
+    }
+}

