@@ -62,7 +62,7 @@ impl PodBuilder<'_> {
         let version = spec.labels.iter().find(|(key, _)| key == "version").map(|(_, value)| value.clone());
         let pod = mesh.add_pod(spec)?;
         if let Some(role) = app.first() {
-            if !matches!(role.as_str(), "tcp-echo" | "greet" | "rr-server") {
+            if !matches!(role.as_str(), "tcp-echo" | "greet") {
                 app.extend(["--name".to_owned(), name.clone()]);
                 app.extend(version.into_iter().flat_map(|version| ["--version".to_owned(), version]));
             }

@@ -12,7 +12,7 @@ use crate::pod::Pod;
 use crate::process::Output;
 
 /// A request to be.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Request {
     pod: Arc<Pod>,
     url: String,

@@ -219,6 +219,11 @@ impl Mesh {
         Output::of(&mut command)
     }
 
+    /// `weft WORDS…` that asks no agent.
+    pub fn weft_alone(&self, words: &[&str]) -> Result<Output> {
+        Output::of(Command::new(built_binary("weft")?).args(words))
+    }
+
     /// `weft explain FROM TO …` as JSON.
     pub fn explain(&self, from: &str, to: &str, flags: &[&str]) -> Result<Value> {
         let mut words = vec!["explain", from, to];

@@ -5,8 +5,8 @@ use std::fs::{self, File};
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::atomic::{AtomicU16, Ordering};
-use std::sync::{LazyLock, Mutex, Once};
+use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
+use std::sync::{Condvar, LazyLock, Mutex, Once, PoisonError};
 
 use anyhow::{Context, Result, bail};
 
@@ -228,6 +228,9 @@ fn children(dir: &Path) -> impl Iterator<Item = PathBuf> {
     fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path())
 }
 
+/// Set once somebody waits for the signal and takes the worlds down by himself.
+static AWAITED: AtomicBool = AtomicBool::new(false);
+
 /// On SIGINT, SIGTERM and SIGHUP the worlds of this process go first, then the process.
 fn remove_on_signal() {
     use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -235,7 +238,12 @@ fn remove_on_signal() {
     ONCE.call_once(|| {
         let Ok(mut signals) = signal_hook::iterator::Signals::new([SIGINT, SIGTERM, SIGHUP]) else { return };
         std::thread::spawn(move || {
-            if let Some(signal) = signals.forever().next() {
+            for signal in signals.forever() {
+                if AWAITED.swap(false, Ordering::Relaxed) {
+                    *lock(&INTERRUPTED.0) = true;
+                    INTERRUPTED.1.notify_all();
+                    continue;
+                }
                 eprintln!("\nTaking everything down…");
                 for (label, dir) in lock(&STANDING).iter() {
                     tear_down(label, dir);
@@ -244,6 +252,18 @@ fn remove_on_signal() {
             }
         });
     });
+}
+
+static INTERRUPTED: LazyLock<(Mutex<bool>, Condvar)> = LazyLock::new(Default::default);
+
+/// Waits for Ctrl-C and returns, so that the caller's worlds go in order; a second one ends the process at once.
+pub fn until_interrupted() {
+    remove_on_signal();
+    AWAITED.store(true, Ordering::Relaxed);
+    let mut interrupted = lock(&INTERRUPTED.0);
+    while !*interrupted {
+        interrupted = INTERRUPTED.1.wait(interrupted).unwrap_or_else(PoisonError::into_inner);
+    }
 }
 
 /// A binary of this workspace, as built: `$WEFT_BIN_DIR`, else beside the program that asks.

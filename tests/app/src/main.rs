@@ -1,4 +1,4 @@
-//! One program for every pod of weft's tests, demo and benchmarks: `weft-app ROLE [flags]`.
+//! One program for every pod of weft's tests and demo: `weft-app ROLE [flags]`.
 //!
 //! Servers answer on IPv4 and IPv6, HTTP/1.1 and h2c alike, and name themselves in `x-app` and `x-app-version`.
 
@@ -9,8 +9,6 @@ mod http_server;
 mod kube_proxy;
 mod load;
 mod page;
-mod rr;
-mod rr_client;
 mod shop;
 mod tcp;
 
@@ -18,7 +16,7 @@ use std::net::SocketAddr;
 
 use clap::{Parser, Subcommand};
 
-/// Plays one part in weft's tests, demo and benchmarks.
+/// Plays one part in weft's tests and demo.
 #[derive(Parser)]
 #[command(name = "weft-app")]
 struct Cli {
@@ -52,10 +50,6 @@ enum Role {
     KubeProxy(kube_proxy::Args),
     /// Many requests, counted; the report is JSON
     Load(load::Args),
-    /// Answers messages of a fixed size, for benchmarks
-    RrServer(rr::Args),
-    /// Sends messages of a fixed size and measures the answers
-    RrClient(rr_client::Args),
 }
 
 /// One thread is enough for a pod, and the machine has few.
@@ -77,8 +71,6 @@ fn main() -> anyhow::Result<()> {
         Role::Greet(args) => block_on(tcp::greet(args)),
         Role::KubeProxy(args) => block_on(kube_proxy::run(args)),
         Role::Load(args) => block_on(load::run(args)),
-        Role::RrServer(args) => rr::run(&args),
-        Role::RrClient(args) => rr_client::run(&args),
     }
 }
 
