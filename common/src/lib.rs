@@ -169,7 +169,7 @@ pub struct Listener {
     pub worker: u32,
 }
 
-/// The constants of one pod's `sk_lookup` program, set when it is loaded.
+/// What one pod's `sk_lookup` program is for: the value of its own map `LOOKUP_CONFIG`, written before it runs.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LookupConfig {

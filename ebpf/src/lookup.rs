@@ -11,13 +11,8 @@ use aya_ebpf::macros::sk_lookup;
 use aya_ebpf::programs::SkLookupContext;
 use weft_common::{Expected, Listener, LookupConfig, OUTBOUND_PORT, Words, listener, v4_mapped, v4_of};
 
-use crate::maps::{EXPECTED, LISTENERS, Stats, field};
+use crate::maps::{EXPECTED, LISTENERS, LOOKUP_CONFIG, Stats, field};
 use crate::read;
-
-/// Set by the agent for each pod before it loads the program.
-#[unsafe(no_mangle)]
-static LOOKUP_CONFIG: LookupConfig =
-    LookupConfig { cookie: 0, workers: 1, outbound_port: 0, inbound_port: 0 };
 
 const AF_INET: u32 = 2;
 const IPPROTO_TCP: u32 = 6;
@@ -29,12 +24,11 @@ pub fn lookup(ctx: SkLookupContext) -> u32 {
     if read!(packet, protocol) != IPPROTO_TCP {
         return SK_PASS;
     }
-    // SAFETY: a constant of this program, placed by the loader; volatile, or the compiler would use the zero above.
-    let config = unsafe { core::ptr::addr_of!(LOOKUP_CONFIG).read_volatile() };
+    let Some(config) = LOOKUP_CONFIG.get(0) else { return SK_DROP };
     let (local, remote, is_v4) = addresses(packet);
     let port = read!(packet, local_port);
     if port == u32::from(OUTBOUND_PORT) && is_localhost(local) {
-        return assign(&ctx, &config, Direction::Outbound, is_v4);
+        return assign(&ctx, config, Direction::Outbound, is_v4);
     }
     let expected = Expected {
         cookie: config.cookie,
@@ -55,7 +49,7 @@ pub fn lookup(ctx: SkLookupContext) -> u32 {
     if local == remote {
         return SK_PASS;
     }
-    assign(&ctx, &config, Direction::Inbound, is_v4)
+    assign(&ctx, config, Direction::Inbound, is_v4)
 }
 
 #[derive(Clone, Copy, PartialEq)]

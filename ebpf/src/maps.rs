@@ -1,15 +1,15 @@
-//! The maps, shared by all programs and pinned by name, and how programs reach them. `weft-common` says what they hold.
+//! The maps, shared by all programs and pinned by name but for one, and how programs reach them. `weft-common` says what they hold.
 
 use core::arch::asm;
 use core::ffi::c_void;
 use core::ptr;
 
 use aya_ebpf::bindings::{BPF_F_NO_PREALLOC, BPF_SK_STORAGE_GET_F_CREATE, bpf_sock};
-use aya_ebpf::btf_maps::{HashMap, SkStorage, SockHash};
+use aya_ebpf::btf_maps::{Array, HashMap, SkStorage, SockHash};
 use aya_ebpf::helpers::generated::{bpf_sk_storage_delete, bpf_sk_storage_get};
 use aya_ebpf::macros::btf_map;
 use weft_common::{
-    Expected, Listener, MAX_EXPECTED, MAX_LISTENERS, MAX_ORIG_DST, MAX_PODS, OrigDst, Pod, PodStats, Socket,
+    Expected, Listener, LookupConfig, MAX_EXPECTED, MAX_LISTENERS, MAX_ORIG_DST, MAX_PODS, OrigDst, Pod, PodStats, Socket,
     Source,
 };
 
@@ -38,6 +38,10 @@ pub static EXPECTED: HashMap<Expected, u32, MAX_EXPECTED, NO_PREALLOC> = HashMap
 /// The agent's listeners. A socket leaves the map by itself when it is closed.
 #[btf_map]
 pub static LISTENERS: SockHash<Listener, MAX_LISTENERS> = SockHash::new();
+
+/// What one pod's `sk_lookup` program is for. Not shared: each instance of the program has its own.
+#[btf_map]
+pub static LOOKUP_CONFIG: Array<LookupConfig, 1> = Array::new();
 
 /// An enrolled pod.
 #[inline(always)]

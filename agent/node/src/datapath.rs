@@ -35,7 +35,7 @@ pub use status::{DatapathStatus, PodStatus};
 use bpf::Insert;
 use error::Context;
 use netns::Netns;
-use object::Pins;
+use object::{Loader, Pins};
 use pod::{Kernel, Prepared, Unused};
 use record::{Record, Records};
 use sockets::Listeners;
@@ -89,6 +89,7 @@ type PreparedPods = Arc<Mutex<HashMap<u64, Weak<Prepared>>>>;
 pub struct Datapath {
     workers: usize,
     pins: Pins,
+    loader: Loader,
     kernel: Arc<Kernel>,
     home_cookie: u64,
     records: Records,
@@ -110,13 +111,14 @@ impl Datapath {
             .context(|| format!("cannot create {}", options.run_dir.display()))?;
         let home = Netns::current().context(|| "cannot open the agent's network namespace".to_owned())?;
         let home_cookie = sockets::netns_cookie().context(|| "cannot read SO_NETNS_COOKIE".to_owned())?;
-        let maps = object::start(&pins, &cgroup)?;
+        let (loader, maps) = Loader::start(&pins, &cgroup)?;
         let records = Records::of(&options.run_dir);
         let prepared = PreparedPods::default();
         let (unused, to_take_back) = mpsc::channel();
         let mut datapath = Self {
             workers: options.workers.max(1),
             pins,
+            loader,
             kernel: Arc::new(Kernel { maps, home }),
             home_cookie,
             records: records.clone(),
@@ -232,12 +234,13 @@ impl Datapath {
     /// Redirects from now on. Listeners first, then what arrives, then what the pod opens: nothing is redirected to
     /// nowhere.
     fn switch_on(
-        &self,
+        &mut self,
         network: &PodNetwork,
         prepared: &Prepared,
         listeners: &Listeners,
     ) -> Result<(), DatapathError> {
-        let (cookie, maps) = (prepared.cookie, &self.kernel.maps);
+        let (cookie, kernel) = (prepared.cookie, Arc::clone(&self.kernel));
+        let maps = &kernel.maps;
         let what = || format!("cannot write the maps for pod {}", network.key);
         maps.stats.insert(&cookie, &PodStats::default(), Insert::IfAbsent).context(what)?;
         for bound in &listeners.bound {
@@ -250,7 +253,7 @@ impl Datapath {
             outbound_port: listeners.outbound_port,
             inbound_port: listeners.inbound_port,
         };
-        object::attach_pod(&self.pins, config, prepared.netns.as_fd())?;
+        self.loader.attach_pod(&self.pins, config, prepared.netns.as_fd())?;
         maps.pods.insert(&cookie, &kernel_pod(&network.addresses), Insert::Any).context(what)
     }
 

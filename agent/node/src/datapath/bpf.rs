@@ -36,6 +36,8 @@ pub enum Insert {
 pub unsafe trait Plain: Copy {}
 
 // SAFETY: an integer.
+unsafe impl Plain for u32 {}
+// SAFETY: an integer.
 unsafe impl Plain for u64 {}
 // SAFETY: an integer.
 unsafe impl Plain for RawFd {}
@@ -48,12 +50,6 @@ macro_rules! plain {
     };
 }
 plain!(Listener LookupConfig OrigDst Pod PodStats Socket Source);
-
-/// The bytes of a value, as the kernel reads them.
-pub fn bytes_of<T: Plain>(value: &T) -> &[u8] {
-    // SAFETY: `Plain` has no padding, so every byte is initialised.
-    unsafe { std::slice::from_raw_parts(std::ptr::from_ref(value).cast(), size_of::<T>()) }
-}
 
 /// A pinned map with keys `K` and values `V`.
 #[derive(Debug)]

@@ -10,7 +10,7 @@ use aya::programs::{CgroupSockAddr, Program, ProgramError, SkLookup, SockOps};
 use aya::{Ebpf, EbpfLoader};
 use weft_common::{LAYOUT_VERSION, Listener, LookupConfig, OrigDst, Pod, PodStats, Socket, Source};
 
-use super::bpf::{self, Map};
+use super::bpf::{self, Insert, Map};
 use super::error::{Context, DatapathError};
 use super::mounts::BpfDir;
 
@@ -21,6 +21,8 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/we
 const CGROUP_PROGRAMS: [&str; 5] = ["connect4", "connect6", "getpeername4", "getpeername6", "establish"];
 const LOOKUP_PROGRAM: &str = "lookup";
 const MAPS: [&str; 6] = ["PODS", "POD_STATS", "SOCKETS", "ORIG_DST", "EXPECTED", "LISTENERS"];
+/// Each instance of the pods' program has its own of these.
+const CONFIG_MAP: &str = "LOOKUP_CONFIG";
 const POD_LINK: &str = "pod_";
 
 /// The maps that the agent reads or writes. `weft-common` says what is in them.
@@ -143,37 +145,68 @@ fn remove_tree(dir: &Path) -> Result<(), DatapathError> {
     }
 }
 
-/// Loads the programs and attaches those of the whole machine, replacing a dead agent's without a gap.
-pub fn start(pins: &Pins, cgroup: &File) -> Result<Maps, DatapathError> {
-    if OBJECT.is_empty() {
-        return Err(DatapathError::NoPrograms);
-    }
-    fs::create_dir_all(&pins.dir).context(|| format!("cannot create {}", pins.dir.display()))?;
-    let mut object = load(pins, None)?;
-    let maps = Maps::open(&pins.dir).context(|| format!("cannot open maps in {}", pins.dir.display()))?;
-    for name in CGROUP_PROGRAMS {
-        attach_to_cgroup(&mut object, name, cgroup, &pins.link(name))
-            .map_err(|source| DatapathError::Program { program: name, source: Box::new(source) })?;
-    }
-    Ok(maps)
+/// Loads the object, whole, once for the machine and once for each pod.
+pub struct Loader {
+    /// Kept, because making one parses the kernel's own type information (5 MB, 30 ms), which is of no use here.
+    loader: EbpfLoader<'static>,
 }
 
-/// Attaches a pod's own program to its namespace, replacing one that is there without a gap.
-pub fn attach_pod(pins: &Pins, config: LookupConfig, netns: BorrowedFd<'_>) -> Result<(), DatapathError> {
-    let mut object = load(pins, Some(&config))?;
-    attach_to_netns(&mut object, netns, &pins.pod(config.cookie))
-        .map_err(|source| DatapathError::Program { program: LOOKUP_PROGRAM, source: Box::new(source) })
+impl Loader {
+    fn new(pins: &Pins) -> Self {
+        let mut loader = EbpfLoader::new();
+        loader.btf(None);
+        for name in MAPS {
+            loader.map_pin_path(name, pins.dir.join(name));
+        }
+        Self { loader }
+    }
+
+    fn load(&mut self) -> Result<Ebpf, DatapathError> {
+        self.loader.load(OBJECT).map_err(|error| DatapathError::Load(Box::new(error)))
+    }
+
+    /// Loads the programs and attaches those of the whole machine, replacing a dead agent's without a gap.
+    pub fn start(pins: &Pins, cgroup: &File) -> Result<(Self, Maps), DatapathError> {
+        if OBJECT.is_empty() {
+            return Err(DatapathError::NoPrograms);
+        }
+        fs::create_dir_all(&pins.dir).context(|| format!("cannot create {}", pins.dir.display()))?;
+        let mut loader = Self::new(pins);
+        let mut object = loader.load()?;
+        let maps = Maps::open(&pins.dir).context(|| format!("cannot open maps in {}", pins.dir.display()))?;
+        for name in CGROUP_PROGRAMS {
+            attach_to_cgroup(&mut object, name, cgroup, &pins.link(name))
+                .map_err(|source| DatapathError::Program { program: name, source: Box::new(source) })?;
+        }
+        Ok((loader, maps))
+    }
+
+    /// Attaches a pod's own program to its namespace, replacing one that is there without a gap.
+    pub fn attach_pod(
+        &mut self,
+        pins: &Pins,
+        config: LookupConfig,
+        netns: BorrowedFd<'_>,
+    ) -> Result<(), DatapathError> {
+        // Every instance has a map of its own for this; pinned only until it is written.
+        let pin = pins.dir.join(format!("config_{:x}", config.cookie));
+        remove_if_there(&pin).context(|| format!("cannot remove {}", pin.display()))?;
+        self.loader.map_pin_path(CONFIG_MAP, pin.clone());
+        let loaded = self.load();
+        let written =
+            Map::<u32, LookupConfig>::open(&pin).and_then(|map| map.insert(&0, &config, Insert::Any));
+        remove_if_there(&pin).ok();
+        let mut object = loaded?;
+        written.context(|| format!("cannot write map {CONFIG_MAP}"))?;
+        attach_to_netns(&mut object, netns, &pins.pod(config.cookie))
+            .map_err(|source| DatapathError::Program { program: LOOKUP_PROGRAM, source: Box::new(source) })
+    }
 }
 
-fn load(pins: &Pins, config: Option<&LookupConfig>) -> Result<Ebpf, DatapathError> {
-    let mut loader = EbpfLoader::new();
-    for name in MAPS {
-        loader.map_pin_path(name, pins.dir.join(name));
+impl std::fmt::Debug for Loader {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Loader").finish_non_exhaustive()
     }
-    if let Some(config) = config {
-        loader.override_global("LOOKUP_CONFIG", bpf::bytes_of(config), true);
-    }
-    loader.load(OBJECT).map_err(|error| DatapathError::Load(Box::new(error)))
 }
 
 fn attach_to_cgroup(
