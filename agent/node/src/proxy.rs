@@ -1,5 +1,29 @@
 //! The way of a connection: accept, detect, route, balance, forward. One worker thread for each core; a connection
 //! stays on the worker that accepted it.
+//!
+//! ```text
+//! worker ── accept ──┬─ outbound ── detect ──┬─ tcp ──────────────── upstream ── relay
+//!                    │                       └─ http/server                │
+//!                    │                            └ headers, route         │
+//!                    │                              └ forward ── pool ─────┘
+//!                    └─ inbound ─────────────────────────────── upstream ── relay
+//! ```
+//!
+//! Each phase is one file. What a connection is for is in `connection`, what an exchange came to in
+//! `http::exchange`, how anything can fail in `error`, every bound in `limits`.
+
+mod accept;
+mod connection;
+mod detect;
+mod error;
+mod http;
+mod io;
+mod limits;
+mod pool;
+mod relay;
+mod tcp;
+mod upstream;
+mod worker;
 
 use std::sync::Arc;
 
@@ -55,6 +79,11 @@ pub struct Worker {
 }
 
 /// Starts one worker on a thread of its own with a current-thread runtime.
-pub fn spawn(_index: usize, _shared: Shared, _recorder: Recorder) -> std::io::Result<Worker> {
-    Err(std::io::Error::from(std::io::ErrorKind::Unsupported))
+pub fn spawn(index: usize, shared: Shared, recorder: Recorder) -> std::io::Result<Worker> {
+    let (commands, queue) = tokio::sync::mpsc::unbounded_channel();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let thread = std::thread::Builder::new()
+        .name(format!("weft-worker-{index}"))
+        .spawn(move || worker::run(&runtime, shared, recorder, queue))?;
+    Ok(Worker { commands, thread })
 }

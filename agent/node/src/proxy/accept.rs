@@ -1,0 +1,116 @@
+//! Accepting: takes connections off a pod's listeners and says what each is for.
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+
+use super::connection::Downstream;
+use super::worker::Core;
+use super::{detect, http, relay, tcp};
+use crate::datapath::{Direction, LocalPod, PodListener};
+use weft_rules::snapshot::Protocol;
+
+/// Accepts until told to stop; then takes what the kernel had queued, so that nobody is reset by a pod leaving the mesh.
+pub(super) async fn run(
+    core: Rc<Core>,
+    pod: Arc<LocalPod>,
+    listener: PodListener,
+    mut stop: watch::Receiver<()>,
+) {
+    let direction = listener.direction;
+    let socket = match TcpListener::from_std(listener.socket) {
+        Ok(socket) => socket,
+        Err(error) => {
+            tracing::error!(pod = %pod.network.key, ?direction, %error, "listener cannot be served");
+            return;
+        }
+    };
+    loop {
+        let accepted = tokio::select! {
+            accepted = socket.accept() => accepted,
+            _ = stop.changed() => break,
+        };
+        match accepted {
+            Ok((stream, peer)) => start(&core, &pod, direction, stream, peer),
+            Err(error) => {
+                // Out of file descriptors or memory: the queue holds them meanwhile.
+                tracing::warn!(pod = %pod.network.key, ?direction, %error, "accept failed");
+                tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+            }
+        }
+    }
+    while let Some(Ok((stream, peer))) = futures_now(socket.accept()).await {
+        start(&core, &pod, direction, stream, peer);
+    }
+}
+
+/// Polls once: `None` if it would wait.
+async fn futures_now<F: Future>(future: F) -> Option<F::Output> {
+    let mut future = std::pin::pin!(future);
+    std::future::poll_fn(|context| {
+        std::task::Poll::Ready(match future.as_mut().poll(context) {
+            std::task::Poll::Ready(output) => Some(output),
+            std::task::Poll::Pending => None,
+        })
+    })
+    .await
+}
+
+fn start(core: &Rc<Core>, pod: &Arc<LocalPod>, direction: Direction, stream: TcpStream, peer: SocketAddr) {
+    let entered = core.enter();
+    let (core, pod) = (Rc::clone(core), Arc::clone(pod));
+    drop(stream.set_nodelay(true));
+    match direction {
+        Direction::Outbound => tokio::task::spawn_local(async move {
+            outbound(core, pod, stream, peer).await;
+            drop(entered);
+        }),
+        Direction::Inbound => tokio::task::spawn_local(async move {
+            inbound(core, pod, stream, peer).await;
+            drop(entered);
+        }),
+    };
+}
+
+/// A connection that a program in the pod opened.
+async fn outbound(core: Rc<Core>, pod: Arc<LocalPod>, stream: TcpStream, peer: SocketAddr) {
+    let dialled = match pod.take_orig_dst(peer) {
+        Ok(Some(dialled)) => dialled,
+        // Somebody dialled the listener itself: not captured, not served.
+        Ok(None) => return relay::reset(&stream),
+        Err(error) => {
+            tracing::warn!(pod = %pod.network.key, %peer, %error, "original destination is unreadable");
+            return relay::reset(&stream);
+        }
+    };
+    let down = Downstream::new(core, pod, peer, dialled);
+    match down.protocol() {
+        Protocol::Tcp => tcp::serve(&down, stream).await,
+        Protocol::Http | Protocol::Http2 => {
+            if let Some(first) = detect::http_version(&stream).await {
+                http::serve(down, stream, first).await;
+            }
+        }
+        Protocol::Detect => match detect::race(&down, &stream).await {
+            detect::Spoke::Http(first) => http::serve(down, stream, first).await,
+            detect::Spoke::Bytes { first, upstream } => {
+                tcp::serve_detected(&down, stream, first, upstream).await
+            }
+            detect::Spoke::Gone => {}
+        },
+    }
+}
+
+/// A connection from outside to a program in the pod: bytes, from the client's own address.
+async fn inbound(core: Rc<Core>, pod: Arc<LocalPod>, stream: TcpStream, peer: SocketAddr) {
+    match stream.local_addr() {
+        // The kernel delivers what was sent to the pod's own address; all else dialled the listener itself.
+        Ok(dialled) if pod.network.addresses.contains(&dialled.ip().to_canonical()) => {
+            tcp::serve_inbound(&core, &pod, stream, peer, dialled).await;
+        }
+        Ok(_) | Err(_) => relay::reset(&stream),
+    }
+}

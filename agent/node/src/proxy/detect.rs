@@ -1,0 +1,186 @@
+//! What a connection speaks: from its first bytes where they decide, from who speaks first where the port is undeclared.
+
+use std::io;
+use std::rc::Rc;
+
+use bytes::{Bytes, BytesMut};
+use tokio::net::TcpStream;
+
+use super::connection::Downstream;
+use super::{limits, tcp};
+
+/// An HTTP connection's first bytes, already taken off the socket.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct HttpStart {
+    /// Whether they are HTTP/2's preface.
+    pub(super) http2: bool,
+    /// The bytes.
+    pub(super) bytes: Bytes,
+}
+
+/// What became clear of a connection to an undeclared port.
+#[derive(Debug)]
+pub(super) enum Spoke {
+    /// The client, in HTTP.
+    Http(HttpStart),
+    /// The client in something else, or the server first.
+    Bytes {
+        /// What the client sent so far.
+        first: Bytes,
+        /// The connection that was opened meanwhile.
+        upstream: Option<tcp::Upstream>,
+    },
+    /// Nobody: the client has left.
+    Gone,
+}
+
+/// What first bytes say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Verdict {
+    Http1,
+    Http2,
+    Other,
+    Undecided,
+}
+
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// Reads the first bytes of a connection to a declared HTTP port until they tell the version. What is not HTTP at all is
+/// given to the HTTP/1.1 parser: it answers 400. `None`: the client has left without a word.
+pub(super) async fn http_version(stream: &TcpStream) -> Option<HttpStart> {
+    let mut first = FirstBytes::default();
+    loop {
+        let open = first.read(stream).await.ok()?;
+        match verdict(&first.bytes) {
+            Verdict::Http2 => return Some(first.http(true)),
+            // `PRI` might still become the preface; no other start can.
+            Verdict::Undecided if open && PREFACE.starts_with(&first.bytes) => {}
+            _ if first.bytes.is_empty() => return None,
+            _ => return Some(first.http(false)),
+        }
+    }
+}
+
+/// Finds out what a connection to an undeclared port speaks. A client that is silent for [`limits::SILENT_CLIENT`] gets its
+/// TCP destination dialled: if that one speaks first, the connection is bytes. There is no time limit: a client that
+/// takes a minute over its first line is still read as what it turns out to be.
+pub(super) async fn race(down: &Rc<Downstream>, stream: &TcpStream) -> Spoke {
+    let mut first = FirstBytes::default();
+    let mut silence = std::pin::pin!(speculate(down));
+    let mut upstream: Option<tcp::Upstream> = None;
+    let mut dialled = false;
+    loop {
+        tokio::select! {
+            biased;
+            read = first.read(stream) => {
+                let Ok(open) = read else { return Spoke::Gone };
+                match verdict(&first.bytes) {
+                    Verdict::Http1 => { tcp::keep_for_http(down, upstream); return Spoke::Http(first.http(false)); }
+                    Verdict::Http2 => return Spoke::Http(first.http(true)),
+                    Verdict::Undecided if open => {}
+                    // A client that closes without a word may still want to hear: it is relayed, half-closed.
+                    Verdict::Other | Verdict::Undecided => return Spoke::Bytes { first: first.take(), upstream },
+                }
+            }
+            opened = &mut silence, if !dialled => {
+                dialled = true;
+                match opened {
+                    Some(opened) => upstream = Some(opened),
+                    None => return Spoke::Gone,
+                }
+            }
+            () = speaks(upstream.as_ref()), if upstream.is_some() => {
+                return Spoke::Bytes { first: first.take(), upstream };
+            }
+        }
+    }
+}
+
+/// Dials a silent client's TCP destination. `None`: it cannot be reached, and the client had its time to say more.
+async fn speculate(down: &Rc<Downstream>) -> Option<tcp::Upstream> {
+    tokio::time::sleep(limits::SILENT_CLIENT).await;
+    let opened = tcp::dial(down).await.ok();
+    if opened.is_none() {
+        tokio::time::sleep(limits::SILENT_CLIENT_GRACE).await;
+    }
+    opened
+}
+
+/// Waits until the server has said something, or closed.
+async fn speaks(upstream: Option<&tcp::Upstream>) {
+    match upstream {
+        Some(upstream) => drop(upstream.stream.readable().await),
+        None => std::future::pending().await,
+    }
+}
+
+#[derive(Debug, Default)]
+struct FirstBytes {
+    bytes: BytesMut,
+}
+
+impl FirstBytes {
+    /// Reads some more. False: the client has closed its side. Cancel-safe. Holds no buffer while it waits.
+    async fn read(&mut self, stream: &TcpStream) -> io::Result<bool> {
+        loop {
+            stream.readable().await?;
+            self.bytes.reserve(limits::SNIFF_BYTES / 4);
+            match stream.try_read_buf(&mut self.bytes) {
+                Ok(count) => return Ok(count > 0),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    fn take(&mut self) -> Bytes {
+        self.bytes.split().freeze()
+    }
+
+    fn http(&mut self, http2: bool) -> HttpStart {
+        HttpStart { http2, bytes: self.take() }
+    }
+}
+
+/// Reads first bytes. HTTP/1 is a request line: a method, a path or URL, and a version at its end.
+fn verdict(bytes: &[u8]) -> Verdict {
+    if bytes.len() >= PREFACE.len() {
+        if bytes.starts_with(PREFACE) {
+            return Verdict::Http2;
+        }
+    } else if PREFACE.starts_with(bytes) {
+        return Verdict::Undecided;
+    }
+    // A client may send an empty line first (RFC 9112, 2.2).
+    let start = bytes.iter().position(|byte| !matches!(byte, b'\r' | b'\n')).unwrap_or(bytes.len());
+    if start > 4 {
+        return Verdict::Other;
+    }
+    let line = &bytes[start..];
+    let Some(space) = line.iter().take(25).position(|&byte| byte == b' ') else {
+        let token = line.iter().all(|byte| byte.is_ascii_uppercase() || *byte == b'-' || *byte == b'_');
+        return if token && line.len() < 25 { Verdict::Undecided } else { Verdict::Other };
+    };
+    let (method, target) = (&line[..space], &line[space + 1..]);
+    if method.is_empty()
+        || !method.iter().all(|byte| byte.is_ascii_uppercase() || *byte == b'-' || *byte == b'_')
+    {
+        return Verdict::Other;
+    }
+    match target.first() {
+        None => return Verdict::Undecided,
+        Some(b'/' | b'*' | b'h' | b'H') => {}
+        Some(_) if method == b"CONNECT" => {}
+        Some(_) => return Verdict::Other,
+    }
+    match target.iter().position(|&byte| byte == b'\n') {
+        Some(end) => {
+            let line = target[..end].strip_suffix(b"\r").unwrap_or(&target[..end]);
+            let version = line.len().checked_sub(9).map(|at| &line[at..]);
+            if matches!(version, Some(b" HTTP/1.1" | b" HTTP/1.0")) { Verdict::Http1 } else { Verdict::Other }
+        }
+        None if target.iter().any(|byte| byte.is_ascii_control() && *byte != b'\r') => Verdict::Other,
+        None if target.len() > limits::SNIFF_LINE_BYTES => Verdict::Http1,
+        None => Verdict::Undecided,
+    }
+}

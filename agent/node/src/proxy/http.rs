@@ -1,0 +1,33 @@
+//! HTTP: the way of a request, in the order of the files.
+//!
+//! 1. [`server`]: hyper reads the request; the answer's body is counted and recorded on its way out.
+//! 2. [`headers`], [`path`]: what a sidecar does to a request before it is routed and to a response before it is sent.
+//! 3. [`route`]: the rules decide: forward, redirect, answer, refuse; CORS and faults.
+//! 4. [`forward`]: tries, time limits, retries; [`attempt`]: one try on one endpoint.
+//! 5. [`body`]: bodies of both directions; [`exchange`]: what it all came to; [`local_reply`]: answers of weft's own.
+
+mod attempt;
+mod body;
+mod exchange;
+mod forward;
+mod headers;
+mod local_reply;
+mod path;
+mod route;
+mod server;
+
+pub(super) use body::RequestBody;
+pub(super) use server::serve;
+
+/// Runs hyper's tasks on the worker that started them.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct LocalExecutor;
+
+impl<F> hyper::rt::Executor<F> for LocalExecutor
+where
+    F: Future + 'static,
+{
+    fn execute(&self, task: F) {
+        tokio::task::spawn_local(async move { drop(task.await) });
+    }
+}

@@ -1,0 +1,170 @@
+//! One try of a request on one endpoint, and what its failure was.
+
+use std::error::Error as StdError;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::Duration;
+
+use http::{Request, response};
+use hyper::body::Incoming;
+use weft_rules::cluster::InUse;
+
+use super::body::{Lease, Leased, RequestBody};
+use super::exchange::Exchange;
+use crate::proxy::error::{Error, Kind};
+use crate::telemetry::ResponseFlag;
+
+/// Where a try goes.
+#[derive(Debug)]
+pub(super) struct Endpoint {
+    /// Its address.
+    pub(super) address: SocketAddr,
+    /// Its load counts while this lives.
+    pub(super) in_use: Option<InUse>,
+    /// Whether it is spoken to in HTTP/2.
+    pub(super) http2: bool,
+    /// Longest wait for a connection.
+    pub(super) connect_timeout: Duration,
+}
+
+/// A response that has begun.
+#[derive(Debug)]
+pub(super) struct Answer {
+    /// Its head.
+    pub(super) head: response::Parts,
+    /// Its body.
+    pub(super) body: Incoming,
+    /// What it holds until its end.
+    pub(super) lease: Lease,
+}
+
+/// A try that got no response.
+#[derive(Debug)]
+pub(super) struct Failed {
+    /// Why.
+    pub(super) error: Error,
+    /// The request, if none of it was sent.
+    pub(super) unsent: Option<Box<Request<RequestBody>>>,
+}
+
+/// Sends a request to an endpoint. A kept connection that turns out to be closed is replaced without a word.
+/// Dropping the future cancels the request at the endpoint.
+pub(super) async fn send(
+    exchange: &Rc<Exchange>,
+    endpoint: Endpoint,
+    request: Request<RequestBody>,
+) -> Result<Answer, Failed> {
+    if endpoint.http2 {
+        send_http2(exchange, endpoint, request).await
+    } else {
+        send_http1(exchange, endpoint, request).await
+    }
+}
+
+async fn send_http1(
+    exchange: &Rc<Exchange>,
+    endpoint: Endpoint,
+    mut request: Request<RequestBody>,
+) -> Result<Answer, Failed> {
+    let down = &exchange.down;
+    loop {
+        let connecting = down.core.pool.http1(down, endpoint.address, endpoint.connect_timeout).await;
+        let mut connection = match connecting {
+            Ok(connection) => connection,
+            Err(error) => return Err(Failed { error, unsent: Some(Box::new(request)) }),
+        };
+        exchange.note(|outcome| outcome.upstream.local_address = connection.local_address);
+        match connection.sender.try_send_request(request).await {
+            Ok(response) => {
+                let (head, body) = response.into_parts();
+                let lease = Lease { connection: Leased::Http1(connection), in_use: endpoint.in_use };
+                return Ok(Answer { head, body, lease });
+            }
+            Err(mut failure) => match failure.take_message() {
+                Some(unsent) if connection.reused => request = unsent,
+                unsent => {
+                    return Err(Failed {
+                        error: classify(failure.into_error()),
+                        unsent: unsent.map(Box::new),
+                    });
+                }
+            },
+        }
+    }
+}
+
+async fn send_http2(
+    exchange: &Rc<Exchange>,
+    endpoint: Endpoint,
+    mut request: Request<RequestBody>,
+) -> Result<Answer, Failed> {
+    let down = &exchange.down;
+    let mut again = true;
+    loop {
+        let connecting = down.core.pool.http2(down, endpoint.address, endpoint.connect_timeout).await;
+        let stream = match connecting {
+            Ok(stream) => stream,
+            Err(error) => return Err(Failed { error, unsent: Some(Box::new(request)) }),
+        };
+        exchange.note(|outcome| outcome.upstream.local_address = stream.0.local_address);
+        let mut sender = stream.0.sender.clone();
+        match sender.try_send_request(request).await {
+            Ok(response) => {
+                let (head, body) = response.into_parts();
+                let lease = Lease { connection: Leased::Http2(stream), in_use: endpoint.in_use };
+                return Ok(Answer { head, body, lease });
+            }
+            Err(mut failure) => match failure.take_message() {
+                // The connection was closing: once more on a new one.
+                Some(unsent) if std::mem::take(&mut again) => {
+                    down.core.pool.forget(down, endpoint.address, &stream.0);
+                    request = unsent;
+                }
+                unsent => {
+                    return Err(Failed {
+                        error: classify(failure.into_error()),
+                        unsent: unsent.map(Box::new),
+                    });
+                }
+            },
+        }
+    }
+}
+
+/// What hyper's error means for the exchange.
+fn classify(error: hyper::Error) -> Error {
+    let kind = if let Some(reset) = find::<h2::Error>(&error) {
+        match reset.reason() {
+            Some(h2::Reason::REFUSED_STREAM) => Kind::RefusedStream,
+            _ if reset.is_go_away() || reset.is_io() => Kind::ConnectionTermination,
+            _ if reset.is_library() => Kind::UpstreamProtocol,
+            _ => Kind::RemoteReset,
+        }
+    } else if error.is_parse() {
+        Kind::UpstreamProtocol
+    } else if error.is_user() {
+        // The body that was being sent broke off: the client's doing.
+        Kind::DownstreamGone
+    } else {
+        Kind::ConnectionTermination
+    };
+    Error::new(kind, error)
+}
+
+/// Flag and details of a response body that broke off.
+pub(super) fn broken_off(error: &hyper::Error) -> (ResponseFlag, &'static str) {
+    match find::<h2::Error>(error) {
+        Some(reset) if reset.is_reset() => {
+            (ResponseFlag::UpstreamRemoteReset, "upstream_reset_after_response_started{remote_reset}")
+        }
+        Some(_) | None => (
+            ResponseFlag::UpstreamConnectionTermination,
+            "upstream_reset_after_response_started{connection_termination}",
+        ),
+    }
+}
+
+fn find<'a, E: StdError + 'static>(error: &'a (dyn StdError + 'static)) -> Option<&'a E> {
+    std::iter::successors(Some(error), |error: &&'a (dyn StdError + 'static)| (*error).source())
+        .find_map(|error| error.downcast_ref())
+}

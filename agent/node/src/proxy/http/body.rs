@@ -1,0 +1,273 @@
+//! Bodies on their way: the client's towards an endpoint, the endpoint's towards the client. Both stream; both are
+//! counted where they pass.
+
+mod grpc;
+mod replay;
+
+use std::error::Error as StdError;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use tokio::time::{Instant, Sleep};
+use weft_rules::cluster::InUse;
+
+use self::grpc::Messages;
+pub(in crate::proxy::http) use self::replay::Replay;
+use super::exchange::Exchange;
+use crate::proxy::pool::{Http1, Http2Stream};
+use crate::telemetry::ResponseFlag;
+
+/// Why a body broke off.
+pub(in crate::proxy) type BodyError = Box<dyn StdError + Send + Sync>;
+
+/// A request's body, on its way to an endpoint.
+#[derive(Debug)]
+pub(in crate::proxy) enum RequestBody {
+    /// None.
+    Empty,
+    /// As it comes.
+    Stream(ClientBody),
+    /// As it comes, kept for another try.
+    Kept(replay::Reader),
+}
+
+impl Body for RequestBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match self.get_mut() {
+            Self::Empty => Poll::Ready(None),
+            Self::Stream(body) => body.poll(context),
+            Self::Kept(body) => body.poll(context),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Empty => true,
+            Self::Stream(body) => body.incoming.is_end_stream(),
+            Self::Kept(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Empty => SizeHint::with_exact(0),
+            Self::Stream(body) => body.incoming.size_hint(),
+            Self::Kept(body) => body.size_hint(),
+        }
+    }
+}
+
+/// A body that a client sends: counted, and its end noted.
+#[derive(Debug)]
+pub(in crate::proxy) struct ClientBody {
+    incoming: Incoming,
+    exchange: Rc<Exchange>,
+    messages: Messages,
+}
+
+impl ClientBody {
+    pub(in crate::proxy::http) fn new(incoming: Incoming, exchange: &Rc<Exchange>) -> Self {
+        let body = Self { incoming, exchange: Rc::clone(exchange), messages: Messages::default() };
+        if body.incoming.is_end_stream() {
+            body.exchange.end_request();
+        }
+        body
+    }
+
+    /// Whether nothing comes any more.
+    pub(in crate::proxy::http) fn is_empty(&self) -> bool {
+        self.incoming.is_end_stream()
+    }
+
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let frame = ready!(Pin::new(&mut self.incoming).poll_frame(context));
+        match &frame {
+            Some(Ok(frame)) => {
+                if let Some(bytes) = frame.data_ref() {
+                    let exchange = &self.exchange;
+                    exchange.request_bytes.set(exchange.request_bytes.get() + bytes.len() as u64);
+                    if exchange.grpc {
+                        let count = self.messages.count(bytes);
+                        exchange.note(|outcome| outcome.grpc_messages.0 += count);
+                    }
+                }
+                if self.incoming.is_end_stream() {
+                    self.exchange.end_request();
+                }
+            }
+            None => self.exchange.end_request(),
+            Some(Err(_)) => {}
+        }
+        Poll::Ready(frame.map(|frame| frame.map_err(BodyError::from)))
+    }
+}
+
+/// What an exchange holds of an endpoint until its response is through.
+#[derive(Debug)]
+pub(in crate::proxy::http) struct Lease {
+    /// The connection.
+    pub(in crate::proxy::http) connection: Leased,
+    /// Its load counts so long.
+    pub(in crate::proxy::http) in_use: Option<InUse>,
+}
+
+/// A connection in use.
+#[derive(Debug)]
+pub(in crate::proxy::http) enum Leased {
+    /// HTTP/1.1: this exchange's alone.
+    Http1(Http1),
+    /// HTTP/2: one stream of it.
+    Http2(Http2Stream),
+}
+
+/// A response's body, on its way to the client. The exchange is recorded when it ends, breaks off or is dropped.
+#[derive(Debug)]
+pub(in crate::proxy::http) struct ResponseBody {
+    source: Source,
+    exchange: Rc<Exchange>,
+    messages: Messages,
+    deadline: Option<Pin<Box<Sleep>>>,
+    ended: bool,
+}
+
+#[derive(Debug)]
+enum Source {
+    Own(Option<Bytes>),
+    Endpoint { incoming: Incoming, lease: Option<Lease> },
+}
+
+impl ResponseBody {
+    /// A body of weft's own.
+    pub(in crate::proxy::http) fn own(bytes: Bytes, exchange: Rc<Exchange>) -> Self {
+        let source = Source::Own((!bytes.is_empty()).then_some(bytes));
+        Self { source, exchange, messages: Messages::default(), deadline: None, ended: false }
+    }
+
+    /// An endpoint's body. At `deadline` it breaks off.
+    pub(in crate::proxy::http) fn endpoint(
+        incoming: Incoming,
+        lease: Lease,
+        deadline: Option<Instant>,
+        exchange: Rc<Exchange>,
+    ) -> Self {
+        let deadline = deadline
+            .filter(|_| !incoming.is_end_stream())
+            .map(|deadline| Box::pin(tokio::time::sleep_until(deadline)));
+        let source = Source::Endpoint { incoming, lease: Some(lease) };
+        Self { source, exchange, messages: Messages::default(), deadline, ended: false }
+    }
+
+    fn pass_data(&mut self, bytes: &Bytes) {
+        let exchange = &self.exchange;
+        exchange.response_bytes.set(exchange.response_bytes.get() + bytes.len() as u64);
+        if exchange.grpc {
+            let count = self.messages.count(bytes);
+            exchange.note(|outcome| outcome.grpc_messages.1 += count);
+        }
+    }
+
+    /// The last byte is through.
+    fn end(&mut self) {
+        if std::mem::replace(&mut self.ended, true) {
+            return;
+        }
+        self.deadline = None;
+        if let Source::Endpoint { lease, .. } = &mut self.source
+            && let Some(Lease { connection: Leased::Http1(connection), in_use: _ }) = lease.take()
+            && self.exchange.request_ended.get().is_some()
+        {
+            self.exchange.down.core.pool.give_back(connection);
+        }
+        self.exchange.finish();
+    }
+
+    /// It broke off.
+    fn fail(&mut self, flag: ResponseFlag, details: &'static str) {
+        self.ended = true;
+        self.exchange.note(|outcome| {
+            outcome.flag(flag);
+            outcome.details = details;
+        });
+        if let Source::Endpoint { lease, .. } = &mut self.source {
+            *lease = None;
+        }
+        self.exchange.finish();
+    }
+}
+
+impl Body for ResponseBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if let Some(deadline) = &mut self.deadline
+            && deadline.as_mut().poll(context).is_ready()
+        {
+            self.deadline = None;
+            self.fail(ResponseFlag::UpstreamRequestTimeout, "response_timeout");
+            return Poll::Ready(Some(Err("upstream request timeout".into())));
+        }
+        let frame = match &mut self.source {
+            Source::Own(bytes) => bytes.take().map(|bytes| Ok(Frame::data(bytes))),
+            Source::Endpoint { incoming, .. } => ready!(Pin::new(incoming).poll_frame(context)),
+        };
+        match &frame {
+            Some(Ok(frame)) => {
+                if let Some(bytes) = frame.data_ref() {
+                    self.pass_data(bytes);
+                } else if let Some(trailers) = frame.trailers_ref() {
+                    self.exchange.note_grpc_status(trailers);
+                }
+                if self.is_end_stream() {
+                    self.end();
+                }
+            }
+            None => self.end(),
+            Some(Err(error)) => {
+                let (flag, details) = super::attempt::broken_off(error);
+                self.fail(flag, details);
+            }
+        }
+        Poll::Ready(frame.map(|frame| frame.map_err(BodyError::from)))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.source {
+            Source::Own(bytes) => bytes.is_none(),
+            Source::Endpoint { incoming, .. } => incoming.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.source {
+            Source::Own(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, Bytes::len) as u64),
+            Source::Endpoint { incoming, .. } => incoming.size_hint(),
+        }
+    }
+}
+
+impl Drop for ResponseBody {
+    fn drop(&mut self) {
+        if self.ended {
+            return;
+        }
+        if self.is_end_stream() {
+            self.end();
+        } else {
+            self.exchange.abandoned();
+        }
+    }
+}

@@ -1,0 +1,334 @@
+//! Forwarding: an endpoint is chosen and tried, others after it, within the route's time.
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::request::Parts;
+use http::{Request, Response, Version};
+use tokio::time::Instant;
+use weft_rules::cluster::Cluster;
+use weft_rules::http_route::{HttpRoute, MatchedHttpRoute, RetryPolicy, TryOutcome, WeightedDestination};
+use weft_rules::snapshot::Protocol;
+
+use super::attempt::{self, Answer, Endpoint, Failed};
+use super::body::{ClientBody, Replay, RequestBody, ResponseBody};
+use super::exchange::Exchange;
+use super::{headers, local_reply};
+use crate::proxy::error::{Error, Kind};
+use crate::proxy::limits;
+use crate::telemetry::ResponseFlag;
+
+/// Envoy's name for traffic to a host that nobody knows.
+const PASSTHROUGH_CLUSTER: &str = "PassthroughCluster";
+
+/// Forwards a request to one of its route's destinations.
+pub(super) async fn by_route(
+    exchange: &Rc<Exchange>,
+    matched: &MatchedHttpRoute,
+    mut request: Parts,
+    body: ClientBody,
+    upgrade: bool,
+) -> Response<ResponseBody> {
+    let route = &*matched.route;
+    let Some(chosen) = route.pick(fastrand::u64(..)) else {
+        return local_reply::failure(exchange, &Kind::NoCluster.into());
+    };
+    let down = &exchange.down;
+    let cluster =
+        down.decide(|snapshot, caller| snapshot.cluster(caller, &chosen.destination, down.dialled.port()));
+    let cluster = match cluster {
+        Ok(cluster) => cluster,
+        Err(unroutable) => return local_reply::failure(exchange, &Error::new(Kind::NoCluster, unroutable)),
+    };
+    exchange.note(|outcome| {
+        outcome.upstream.service = Some(Arc::clone(&cluster.service));
+        outcome.upstream.cluster = Some(Arc::clone(&cluster.name));
+    });
+    route.rewrite_request(chosen, matched.matched_prefix, &mut request);
+    let http2 = match cluster.protocol {
+        Protocol::Http => false,
+        Protocol::Http2 => true,
+        Protocol::Detect | Protocol::Tcp => request.version == Version::HTTP_2,
+    };
+    let forwarding = Forwarding {
+        exchange,
+        target: Target::Cluster(cluster),
+        http2: http2 && !upgrade,
+        timeout: Timeout::of(
+            route.timeout,
+            exchange.grpc.then(|| headers::grpc_timeout(&request.headers)).flatten(),
+        ),
+        retry: route.retry.as_deref(),
+        rewrite: Some((route, chosen)),
+    };
+    forwarding.run(request, body).await
+}
+
+/// Forwards a request to the address that was dialled.
+pub(super) async fn passthrough(
+    exchange: &Rc<Exchange>,
+    request: Parts,
+    body: ClientBody,
+    upgrade: bool,
+) -> Response<ResponseBody> {
+    let dialled = exchange.down.dialled;
+    exchange.note(|outcome| outcome.upstream.cluster = Some(PASSTHROUGH_CLUSTER.into()));
+    let forwarding = Forwarding {
+        exchange,
+        target: Target::Address(dialled),
+        http2: request.version == Version::HTTP_2 && !upgrade,
+        timeout: None,
+        retry: None,
+        rewrite: None,
+    };
+    forwarding.run(request, body).await
+}
+
+/// Where all tries of a request go.
+#[derive(Debug)]
+enum Target {
+    Cluster(Arc<Cluster>),
+    Address(SocketAddr),
+}
+
+/// How long a request may take, and from when.
+#[derive(Debug, Clone, Copy)]
+struct Timeout {
+    limit: Duration,
+    /// A route's timeout counts from the request's end, as in Envoy: an upload takes what it takes. A gRPC client's own
+    /// counts from its beginning.
+    from_start: bool,
+}
+
+impl Timeout {
+    fn of(route: Option<Duration>, grpc: Option<Duration>) -> Option<Self> {
+        match (route, grpc) {
+            (route, Some(grpc)) => {
+                Some(Self { limit: route.map_or(grpc, |route| route.min(grpc)), from_start: true })
+            }
+            (Some(limit), None) => Some(Self { limit, from_start: false }),
+            (None, None) => None,
+        }
+    }
+}
+
+/// One request's way to an endpoint.
+#[derive(Debug)]
+struct Forwarding<'a> {
+    exchange: &'a Rc<Exchange>,
+    target: Target,
+    http2: bool,
+    timeout: Option<Timeout>,
+    retry: Option<&'a RetryPolicy>,
+    rewrite: Option<(&'a HttpRoute, &'a WeightedDestination)>,
+}
+
+/// A request that can be sent again: its head, and its body as long as that is kept.
+#[derive(Debug)]
+struct Spare {
+    head: Parts,
+    body: Option<Replay>,
+}
+
+impl Forwarding<'_> {
+    async fn run(&self, mut request: Parts, body: ClientBody) -> Response<ResponseBody> {
+        let started = Instant::now();
+        if headers::address(&mut request, self.http2).is_err() {
+            return local_reply::failure(self.exchange, &Kind::BadRequest.into());
+        }
+        request.extensions.clear();
+        if let Some(Timeout { limit, .. }) = self.timeout {
+            let each = self.retry.and_then(|retry| retry.per_try_timeout).unwrap_or(limit);
+            headers::expect_within(&mut request.headers, each);
+        }
+        let (body, spare) = self.keep(&request, body);
+        let request = Request::from_parts(request, body);
+        let answered = tokio::select! {
+            biased;
+            answered = self.tries(request, spare) => answered,
+            () = self.time_is_up(started) => Err(Kind::RequestTimeout.into()),
+        };
+        match answered {
+            Ok(answer) => self.respond(answer, self.deadline(started)),
+            Err(error) => local_reply::failure(self.exchange, &error),
+        }
+    }
+
+    /// Keeps what a retry would need: only where a policy could ask for it.
+    fn keep(&self, request: &Parts, body: ClientBody) -> (RequestBody, Option<Spare>) {
+        let empty = body.is_empty();
+        let needed = self.retry.is_some_and(|retry| {
+            retry.attempts > 0 && (self.http2 || retry.needs_replay(self.exchange.grpc))
+        });
+        match (empty, needed) {
+            (true, false) => (RequestBody::Empty, None),
+            (true, true) => (RequestBody::Empty, Some(Spare { head: request.clone(), body: None })),
+            (false, false) => (RequestBody::Stream(body), None),
+            (false, true) => {
+                let (replay, body) = Replay::new(body);
+                (body, Some(Spare { head: request.clone(), body: Some(replay) }))
+            }
+        }
+    }
+
+    /// Tries endpoints until one answers for good.
+    async fn tries(&self, request: Request<RequestBody>, spare: Option<Spare>) -> Result<Answer, Error> {
+        let mut tried = Vec::new();
+        let mut request = request;
+        let mut attempt = 1;
+        loop {
+            headers::count_attempt(request.headers_mut(), attempt);
+            self.exchange.note(|outcome| outcome.attempts = attempt);
+            let endpoint = self.endpoint(&tried)?;
+            if self.retry.is_some_and(|retry| retry.avoid_previous_hosts) {
+                tried.push(endpoint.address);
+            }
+            let mut result = self.try_once(endpoint, request).await;
+            let again = match &result {
+                Ok(answer) => self.wants_retry(
+                    attempt,
+                    &TryOutcome::Response { status: answer.head.status, headers: &answer.head.headers },
+                ),
+                Err(failed) => {
+                    outcome_of(failed.error.kind).is_some_and(|outcome| self.wants_retry(attempt, &outcome))
+                }
+            };
+            let next = if again { next_request(&mut result, spare.as_ref()) } else { None };
+            match (next, result) {
+                (Some(next), result) => {
+                    drop(result);
+                    request = next;
+                }
+                (None, Ok(answer)) => {
+                    if let Some(Spare { body: Some(replay), .. }) = &spare {
+                        replay.release();
+                    }
+                    return Ok(answer);
+                }
+                (None, Err(failed)) => return Err(failed.error),
+            }
+            if let Some(retry) = self.retry {
+                tokio::time::sleep(retry.backoff(attempt, fastrand::u64(..))).await;
+            }
+            attempt += 1;
+        }
+    }
+
+    /// Whether the policy wants such an outcome tried again; notes where only the count forbids it.
+    fn wants_retry(&self, attempt: u32, outcome: &TryOutcome<'_>) -> bool {
+        let Some(retry) = self.retry.filter(|retry| retry.attempts > 0 && retry.retries(outcome)) else {
+            return false;
+        };
+        let left = attempt <= retry.attempts;
+        if !left {
+            self.exchange.note(|outcome| outcome.flag(ResponseFlag::UpstreamRetryLimitExceeded));
+        }
+        left
+    }
+
+    async fn try_once(&self, endpoint: Endpoint, request: Request<RequestBody>) -> Result<Answer, Failed> {
+        let sending = attempt::send(self.exchange, endpoint, request);
+        match self.retry.and_then(|retry| retry.per_try_timeout) {
+            None => sending.await,
+            Some(limit) => tokio::time::timeout(limit, sending)
+                .await
+                .unwrap_or_else(|_| Err(Failed { error: Kind::PerTryTimeout.into(), unsent: None })),
+        }
+    }
+
+    /// Chooses an endpoint and notes it.
+    fn endpoint(&self, tried: &[SocketAddr]) -> Result<Endpoint, Error> {
+        let down = &self.exchange.down;
+        let (address, in_use, connect_timeout) = match &self.target {
+            Target::Address(address) => (*address, None, limits::CONNECT_TIMEOUT),
+            Target::Cluster(cluster) => {
+                let in_use = cluster
+                    .pick(down.dialled, tried, fastrand::u64(..))
+                    .ok_or(Error::from(Kind::NoHealthyUpstream))?;
+                (in_use.endpoint.address, Some(in_use), cluster.connect_timeout)
+            }
+        };
+        let workload = match &in_use {
+            Some(in_use) => in_use.endpoint.workload.clone(),
+            None => down.decide(|snapshot, _| snapshot.workload_at(address.ip().to_canonical()).cloned()),
+        };
+        self.exchange.note(|outcome| {
+            outcome.upstream.address = Some(address);
+            outcome.upstream.workload = workload;
+        });
+        Ok(Endpoint { address, in_use, http2: self.http2, connect_timeout })
+    }
+
+    fn respond(&self, answer: Answer, deadline: Option<Instant>) -> Response<ResponseBody> {
+        let Answer { head, body, lease } = answer;
+        let took = self.exchange.begun.elapsed();
+        let mut answered = head.headers;
+        headers::admit_response(&mut answered, took, false);
+        if let Some((route, chosen)) = self.rewrite {
+            route.rewrite_response(Some(chosen), &mut answered);
+        }
+        headers::sign(&mut answered);
+        self.exchange.note(|outcome| {
+            outcome.status = head.status.as_u16();
+            outcome.details = "via_upstream";
+            outcome.upstream_time = Some(took);
+        });
+        self.exchange.note_grpc_status(&answered);
+        let mut response =
+            Response::new(ResponseBody::endpoint(body, lease, deadline, Rc::clone(self.exchange)));
+        *response.status_mut() = head.status;
+        *response.headers_mut() = answered;
+        response
+    }
+
+    async fn time_is_up(&self, started: Instant) {
+        let Some(Timeout { limit, from_start }) = self.timeout else { return std::future::pending().await };
+        let from =
+            if from_start { self.exchange.begun } else { started.max(self.exchange.request_end().await) };
+        tokio::time::sleep_until(from + limit).await;
+    }
+
+    /// When the response must be through. `None` also where the request is still being sent.
+    fn deadline(&self, started: Instant) -> Option<Instant> {
+        let Timeout { limit, from_start } = self.timeout?;
+        let from =
+            if from_start { self.exchange.begun } else { started.max(self.exchange.request_ended.get()?) };
+        Some(from + limit)
+    }
+}
+
+/// How the retry policy calls a failure; `None`: not to be retried.
+fn outcome_of(kind: Kind) -> Option<TryOutcome<'static>> {
+    match kind {
+        Kind::ConnectFailure | Kind::ConnectTimeout => Some(TryOutcome::ConnectFailure),
+        Kind::RefusedStream => Some(TryOutcome::RefusedStream),
+        Kind::ConnectionTermination | Kind::RemoteReset | Kind::UpstreamProtocol => {
+            Some(TryOutcome::Reset { request_sent: true })
+        }
+        Kind::PerTryTimeout => Some(TryOutcome::PerTryTimeout),
+        Kind::NoRoute
+        | Kind::NoCluster
+        | Kind::NoHealthyUpstream
+        | Kind::BlackHole
+        | Kind::RequestTimeout
+        | Kind::BadRequest
+        | Kind::DownstreamGone => None,
+    }
+}
+
+/// The request for another try: what was not sent, else what was kept. `None`: there is no such thing.
+fn next_request(result: &mut Result<Answer, Failed>, spare: Option<&Spare>) -> Option<Request<RequestBody>> {
+    if let Err(Failed { unsent, .. }) = result
+        && let Some(request) = unsent.take()
+    {
+        return Some(*request);
+    }
+    let spare = spare?;
+    let body = match &spare.body {
+        None => RequestBody::Empty,
+        Some(replay) => replay.read()?,
+    };
+    Some(Request::from_parts(spare.head.clone(), body))
+}

@@ -1,0 +1,270 @@
+//! What a sidecar does to the headers of a request before it is routed and sent, and of a response before it is answered.
+//!
+//! Of the `x-envoy-*` headers that a client may send, those that steer a sidecar (`x-envoy-retry-on`,
+//! `x-envoy-upstream-rq-timeout-ms` and their kin) are removed, as Envoy does for requests that it does not know to
+//! be internal, and Istio's outbound listener knows of none. Identity (`x-forwarded-client-cert`) is removed always.
+
+use http::header::{
+    CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, EXPECT, HOST, HeaderName, SERVER, TE,
+    TRANSFER_ENCODING, UPGRADE,
+};
+use http::request::Parts;
+use http::uri::{Authority, PathAndQuery, Scheme, Uri};
+use http::{HeaderMap, HeaderValue, Method, Version};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use super::path;
+
+pub(super) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const X_ENVOY_ATTEMPT_COUNT: HeaderName = HeaderName::from_static("x-envoy-attempt-count");
+const X_ENVOY_EXPECTED_RQ_TIMEOUT_MS: HeaderName = HeaderName::from_static("x-envoy-expected-rq-timeout-ms");
+const X_ENVOY_UPSTREAM_SERVICE_TIME: HeaderName = HeaderName::from_static("x-envoy-upstream-service-time");
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
+const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
+
+/// Istio's outbound listener answers under this name, whatever the endpoint calls itself.
+const SERVER_NAME: HeaderValue = HeaderValue::from_static("envoy");
+
+/// Headers with this start steer a proxy; clients do not.
+const STEERING_PREFIX: &str = "x-envoy-";
+const STEERING: [&str; 15] = [
+    "x-envoy-retriable-status-codes",
+    "x-envoy-retriable-header-names",
+    "x-envoy-retry-on",
+    "x-envoy-retry-grpc-on",
+    "x-envoy-max-retries",
+    "x-envoy-upstream-alt-stat-name",
+    "x-envoy-upstream-rq-timeout-ms",
+    "x-envoy-upstream-rq-per-try-timeout-ms",
+    "x-envoy-upstream-rq-timeout-alt-response",
+    "x-envoy-expected-rq-timeout-ms",
+    "x-envoy-force-trace",
+    "x-envoy-ip-tags",
+    "x-envoy-original-url",
+    "x-envoy-hedge-on-per-try-timeout",
+    "x-envoy-internal",
+];
+/// Headers that say who a peer is: only a proxy may set them.
+const IDENTITY: [&str; 3] = ["x-forwarded-client-cert", "x-envoy-peer-metadata", "x-envoy-peer-metadata-id"];
+
+/// Why a request cannot be taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Unacceptable(pub(super) &'static str);
+
+/// Brings a request into the one form that is routed: path and query in the URI, the host in `host`, the path normalised,
+/// nothing that was meant for this hop only, nothing that clients may not say. True: it asks for an upgrade, whose
+/// headers stay.
+pub(super) fn admit(request: &mut Parts, dialled: SocketAddr) -> Result<bool, Unacceptable> {
+    settle_host(request, dialled)?;
+    if let Some(normal) = path::normalize(request.uri.path())
+        .map_err(|path::NotAPath| Unacceptable("path_normalization_failed"))?
+    {
+        let target = match request.uri.query() {
+            Some(query) => PathAndQuery::try_from(format!("{normal}?{query}")),
+            None => PathAndQuery::try_from(normal),
+        };
+        request.uri = target.map_err(|_| Unacceptable("path_normalization_failed"))?.into();
+    }
+    let headers = &mut request.headers;
+    let upgrade = request.version == Version::HTTP_11 && asks_for_upgrade(headers);
+    strip_hop_by_hop(headers, upgrade);
+    headers.remove(HTTP2_SETTINGS);
+    strip_foreign(headers);
+    if !headers.contains_key(X_REQUEST_ID) {
+        headers.insert(X_REQUEST_ID, request_id());
+    }
+    if !headers.contains_key(X_FORWARDED_PROTO) {
+        headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static("http"));
+    }
+    Ok(upgrade)
+}
+
+/// Moves the host to the `host` header and leaves path and query in the URI. A URI's authority wins over the header
+/// (RFC 9112, 3.2.2); HTTP/1.0 without one means the address dialled.
+fn settle_host(request: &mut Parts, dialled: SocketAddr) -> Result<(), Unacceptable> {
+    if let Some(authority) = request.uri.authority() {
+        let host =
+            HeaderValue::from_str(authority.as_str()).map_err(|_| Unacceptable("invalid_authority"))?;
+        request.headers.insert(HOST, host);
+        if request.method != Method::CONNECT {
+            let target = request.uri.path_and_query().cloned();
+            request.uri = target.unwrap_or(PathAndQuery::from_static("/")).into();
+        }
+        return Ok(());
+    }
+    let mut hosts = request.headers.get_all(HOST).iter();
+    match (hosts.next(), hosts.next()) {
+        (Some(_), None) => Ok(()),
+        (Some(_), Some(_)) => Err(Unacceptable("multiple_host_headers")),
+        (None, _) if request.version == Version::HTTP_10 => {
+            let host = HeaderValue::from_str(&dialled.to_string())
+                .map_err(|_| Unacceptable("missing_host_header"))?;
+            request.headers.insert(HOST, host);
+            Ok(())
+        }
+        (None, _) => Err(Unacceptable("missing_host_header")),
+    }
+}
+
+/// `Connection: upgrade` with a protocol. Upgrading to HTTP/2 is declined by not passing it on, as in a sidecar.
+fn asks_for_upgrade(headers: &HeaderMap) -> bool {
+    headers.get(UPGRADE).is_some_and(|protocol| !protocol.as_bytes().eq_ignore_ascii_case(b"h2c"))
+        && tokens(headers, &CONNECTION).any(|token| token.eq_ignore_ascii_case("upgrade"))
+}
+
+/// Removes what concerns one hop only (RFC 9110, 7.6.1), with what `connection` names.
+pub(super) fn strip_hop_by_hop(headers: &mut HeaderMap, keep_upgrade: bool) {
+    if headers.contains_key(CONNECTION) {
+        let named: Vec<HeaderName> = tokens(headers, &CONNECTION)
+            .filter_map(|token| HeaderName::from_bytes(token.as_bytes()).ok())
+            .filter(|name| *name != HOST && *name != CONTENT_LENGTH && *name != UPGRADE && *name != TE)
+            .collect();
+        for name in named {
+            headers.remove(name);
+        }
+        headers.remove(CONNECTION);
+    }
+    if keep_upgrade {
+        headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+    } else {
+        headers.remove(UPGRADE);
+    }
+    headers.remove(KEEP_ALIVE);
+    headers.remove(PROXY_CONNECTION);
+    headers.remove(TRANSFER_ENCODING);
+    if headers.contains_key(TE) {
+        let trailers = tokens(headers, &TE).any(|token| token.eq_ignore_ascii_case("trailers"));
+        headers.remove(TE);
+        if trailers {
+            headers.insert(TE, HeaderValue::from_static("trailers"));
+        }
+    }
+}
+
+fn strip_foreign(headers: &mut HeaderMap) {
+    if headers.keys().any(|name| name.as_str().starts_with(STEERING_PREFIX)) {
+        for name in STEERING {
+            headers.remove(name);
+        }
+    }
+    for name in IDENTITY {
+        headers.remove(name);
+    }
+}
+
+fn tokens<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> {
+    headers
+        .get_all(name)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .map(str::trim)
+        .filter(|token| !token.is_empty())
+}
+
+/// Gives a routed request the form that its endpoint's version needs.
+pub(super) fn address(request: &mut Parts, http2: bool) -> Result<(), Unacceptable> {
+    if http2 {
+        let host = request.headers.remove(HOST).ok_or(Unacceptable("missing_host_header"))?;
+        let mut uri = std::mem::take(&mut request.uri).into_parts();
+        uri.scheme = Some(Scheme::HTTP);
+        uri.authority =
+            Some(Authority::from_maybe_shared(host).map_err(|_| Unacceptable("invalid_authority"))?);
+        uri.path_and_query.get_or_insert(PathAndQuery::from_static("/"));
+        request.uri = Uri::from_parts(uri).map_err(|_| Unacceptable("invalid_authority"))?;
+        request.version = Version::HTTP_2;
+        request.headers.remove(CONNECTION);
+        request.headers.remove(UPGRADE);
+    } else {
+        if request.version == Version::HTTP_2 {
+            join_cookies(&mut request.headers);
+        }
+        request.version = Version::HTTP_11;
+    }
+    Ok(())
+}
+
+/// One `cookie` line, as HTTP/1.1 wants it (RFC 9113, 8.2.3).
+fn join_cookies(headers: &mut HeaderMap) {
+    let mut cookies = headers.get_all(COOKIE).iter();
+    if let (Some(first), Some(_)) = (cookies.next(), cookies.next()) {
+        let mut joined = first.as_bytes().to_vec();
+        for cookie in headers.get_all(COOKIE).iter().skip(1) {
+            joined.extend_from_slice(b"; ");
+            joined.extend_from_slice(cookie.as_bytes());
+        }
+        if let Ok(joined) = HeaderValue::from_maybe_shared(bytes::Bytes::from(joined)) {
+            headers.insert(COOKIE, joined);
+        }
+    }
+}
+
+/// Says which try this is.
+pub(super) fn count_attempt(headers: &mut HeaderMap, attempt: u32) {
+    headers.insert(X_ENVOY_ATTEMPT_COUNT, HeaderValue::from(attempt));
+}
+
+/// Says how long the endpoint has.
+pub(super) fn expect_within(headers: &mut HeaderMap, timeout: Duration) {
+    headers.insert(X_ENVOY_EXPECTED_RQ_TIMEOUT_MS, HeaderValue::from(timeout.as_millis() as u64));
+}
+
+/// Prepares an endpoint's response for the client.
+pub(super) fn admit_response(headers: &mut HeaderMap, took: Duration, upgraded: bool) {
+    strip_hop_by_hop(headers, upgraded);
+    headers.insert(X_ENVOY_UPSTREAM_SERVICE_TIME, HeaderValue::from(took.as_millis() as u64));
+    for name in &IDENTITY[1..] {
+        headers.remove(*name);
+    }
+}
+
+/// What every answer has.
+pub(super) fn sign(headers: &mut HeaderMap) {
+    headers.insert(SERVER, SERVER_NAME);
+}
+
+/// Whether the request is gRPC: `application/grpc`, alone or with a format.
+pub(super) fn is_grpc(headers: &HeaderMap) -> bool {
+    headers.get(CONTENT_TYPE).is_some_and(|value| {
+        value
+            .as_bytes()
+            .strip_prefix(b"application/grpc")
+            .is_some_and(|rest| rest.is_empty() || rest[0] == b'+' || rest[0] == b';')
+    })
+}
+
+/// Whether the client waits for leave to send its body.
+pub(super) fn expects_continue(headers: &HeaderMap) -> bool {
+    headers.get(EXPECT).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"))
+}
+
+/// `grpc-timeout`: at most 8 digits and a unit. <https://github.com/grpc/grpc/blob/v1.70.0/doc/PROTOCOL-HTTP2.md>
+pub(super) fn grpc_timeout(headers: &HeaderMap) -> Option<Duration> {
+    let value = headers.get(GRPC_TIMEOUT)?.to_str().ok()?;
+    let (amount, unit) = value.split_at_checked(value.len().checked_sub(1)?)?;
+    if amount.len() > 8 {
+        return None;
+    }
+    let amount: u64 = amount.parse().ok()?;
+    Some(match unit {
+        "H" => Duration::from_secs(amount * 3600),
+        "M" => Duration::from_secs(amount * 60),
+        "S" => Duration::from_secs(amount),
+        "m" => Duration::from_millis(amount),
+        "u" => Duration::from_micros(amount),
+        "n" => Duration::from_nanos(amount),
+        _ => return None,
+    })
+}
+
+/// A version 4 UUID as a header.
+fn request_id() -> HeaderValue {
+    let id = uuid::Builder::from_random_bytes(fastrand::u128(..).to_ne_bytes()).into_uuid();
+    let mut text = [0; uuid::fmt::Hyphenated::LENGTH];
+    let text = id.hyphenated().encode_lower(&mut text);
+    HeaderValue::from_str(text).unwrap_or(HeaderValue::from_static(""))
+}

@@ -1,0 +1,60 @@
+//! Every bound of the proxy, in one place.
+
+use std::time::Duration;
+
+/// Request or response head, as Envoy's `max_request_headers_kb`; over it the client gets 431.
+pub(super) const HEADER_BYTES: usize = 60 * 1024;
+/// Header lines of one message, as Envoy's `max_headers_count`. This is also hyper's default, which parses on the stack.
+pub(super) const HEADER_COUNT: usize = 100;
+/// What hyper may buffer for one HTTP/1 message side.
+pub(super) const HTTP1_BUFFER_BYTES: usize = 128 * 1024;
+/// Streams that one HTTP/2 client may have open.
+pub(super) const HTTP2_STREAMS: u32 = 1000;
+/// HTTP/2 window of one stream: what a slow reader makes the proxy hold.
+pub(super) const HTTP2_STREAM_WINDOW_BYTES: u32 = 512 * 1024;
+/// HTTP/2 window of one connection.
+pub(super) const HTTP2_CONNECTION_WINDOW_BYTES: u32 = 1024 * 1024;
+
+/// First bytes kept while it is open what the client speaks.
+pub(super) const SNIFF_BYTES: usize = 16 * 1024;
+/// A request line longer than this is taken as HTTP once its start looks like it.
+pub(super) const SNIFF_LINE_BYTES: usize = 8 * 1024;
+/// How long an undeclared port's client may be silent before its endpoint is dialled, in case that one speaks first.
+pub(super) const SILENT_CLIENT: Duration = Duration::from_millis(1);
+/// How long a silent client is kept when no endpoint of an undeclared port could be dialled: an HTTP client that
+/// speaks within it still gets its 503.
+pub(super) const SILENT_CLIENT_GRACE: Duration = Duration::from_millis(250);
+
+/// Wait for a connection where no cluster says otherwise (Istio's `connectTimeout`).
+pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Endpoints tried for one TCP connection.
+pub(super) const TCP_ATTEMPTS: usize = 3;
+
+/// Idle upstream connections kept by one worker for one (source pod, endpoint, version).
+pub(super) const POOL_IDLE_PER_KEY: usize = 256;
+/// Idle upstream connections kept by one worker.
+pub(super) const POOL_IDLE: usize = 8192;
+/// Age at which an idle upstream connection is closed (Istio's `idleTimeout`).
+pub(super) const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(3600);
+/// How often idle connections are looked through.
+pub(super) const POOL_SWEEP: Duration = Duration::from_secs(15);
+
+/// Body bytes kept for a retry, as Envoy's `per_connection_buffer_limit_bytes`; a longer body is not retried.
+pub(super) const REPLAY_BYTES: usize = 1024 * 1024;
+/// Body bytes queued for a mirror that is slower than the request; beyond, the copy is given up.
+pub(super) const MIRROR_BYTES: usize = 1024 * 1024;
+/// Mirrored requests under way on one worker; more are left out.
+pub(super) const MIRRORS: usize = 1024;
+/// How long the copy of a request may take where its route has no timeout.
+pub(super) const MIRROR_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// How long `Expect: 100-continue` holds a body back from an endpoint that says nothing (RFC 9110, 10.1.1: a client
+/// should not wait indefinitely; curl waits this long).
+pub(super) const EXPECT_WAIT: Duration = Duration::from_secs(1);
+/// Bytes of interim responses (102, 103) queued for one client.
+pub(super) const INTERIM_BYTES: usize = 16 * 1024;
+
+/// How long a closed client's last bytes are read, so that a reset does not overtake the answer.
+pub(super) const LINGER: Duration = Duration::from_secs(1);
+/// How many of them.
+pub(super) const LINGER_BYTES: usize = 256 * 1024;

@@ -1,0 +1,297 @@
+//! Upstream HTTP connections: kept by worker, source pod, endpoint and version; the last one used is the first one taken.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use hyper::client::conn::{http1, http2};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+
+use super::connection::Downstream;
+use super::error::{Error, Kind};
+use super::http::{LocalExecutor, RequestBody};
+use super::{limits, upstream};
+
+/// Whose connection, and to where. Two pods never share one: what the endpoint sees as its client is the pod.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct Key {
+    pod: u64,
+    address: SocketAddr,
+}
+
+impl Key {
+    fn new(down: &Downstream, address: SocketAddr) -> Self {
+        Self { pod: down.pod.cookie, address }
+    }
+}
+
+/// An HTTP/1.1 connection, carrying one request at a time.
+#[derive(Debug)]
+pub(super) struct Http1 {
+    /// Its way in.
+    pub(super) sender: http1::SendRequest<RequestBody>,
+    /// Its own address.
+    pub(super) local_address: Option<SocketAddr>,
+    /// It has carried a request before: the endpoint may be closing it at this moment.
+    pub(super) reused: bool,
+    key: Key,
+}
+
+/// An HTTP/2 connection, shared.
+#[derive(Debug)]
+pub(super) struct Http2 {
+    /// Its way in; clone to use.
+    pub(super) sender: http2::SendRequest<RequestBody>,
+    /// Its own address.
+    pub(super) local_address: Option<SocketAddr>,
+    streams: Cell<usize>,
+    /// How many streams the endpoint allows at once.
+    allowed: Rc<Cell<usize>>,
+    used: Cell<Instant>,
+}
+
+/// A stream on a shared connection: counted until it drops.
+#[derive(Debug)]
+pub(super) struct Http2Stream(pub(super) Rc<Http2>);
+
+#[derive(Debug)]
+struct Idle {
+    connection: Http1,
+    since: Instant,
+}
+
+type Opening = watch::Receiver<Option<Result<Rc<Http2>, (Kind, Option<String>)>>>;
+
+#[derive(Debug, Default)]
+struct Shared2 {
+    open: Vec<Rc<Http2>>,
+    opening: Option<Opening>,
+}
+
+/// One worker's idle and shared connections.
+#[derive(Debug, Default)]
+pub(super) struct Pool {
+    http1: RefCell<HashMap<Key, Vec<Idle>, foldhash::fast::RandomState>>,
+    http2: RefCell<HashMap<Key, Shared2, foldhash::fast::RandomState>>,
+    idle: Cell<usize>,
+}
+
+impl Pool {
+    /// An HTTP/1.1 connection to `address`: an idle one, else a new one.
+    pub(super) async fn http1(
+        &self,
+        down: &Rc<Downstream>,
+        address: SocketAddr,
+        timeout: Duration,
+    ) -> Result<Http1, Error> {
+        let key = Key::new(down, address);
+        if let Some(idle) = self.take(&key) {
+            return Ok(idle);
+        }
+        let stream = upstream::connect(down, address, timeout).await?;
+        open_http1(key, stream).await
+    }
+
+    /// A new HTTP/1.1 connection that nobody drives: for an upgrade, whose socket is wanted back.
+    pub(super) async fn dedicated(
+        down: &Rc<Downstream>,
+        address: SocketAddr,
+        timeout: Duration,
+    ) -> Result<(Http1, http1::Connection<TokioIo<TcpStream>, RequestBody>), Error> {
+        let stream = upstream::connect(down, address, timeout).await?;
+        let local_address = stream.local_addr().ok();
+        let (sender, driver) = handshake_http1(stream).await?;
+        Ok((Http1 { sender, local_address, reused: false, key: Key::new(down, address) }, driver))
+    }
+
+    /// Takes back a connection whose exchange is over. One that is still at work closes when it is done.
+    pub(super) fn give_back(&self, mut connection: Http1) {
+        if connection.sender.is_closed() || self.idle.get() >= limits::POOL_IDLE {
+            return;
+        }
+        connection.reused = true;
+        let mut http1 = self.http1.borrow_mut();
+        let idle = http1.entry(connection.key).or_default();
+        if idle.len() < limits::POOL_IDLE_PER_KEY {
+            idle.push(Idle { connection, since: Instant::now() });
+            self.idle.set(self.idle.get() + 1);
+        }
+    }
+
+    /// Keeps a connection that was opened but not used.
+    pub(super) fn adopt(&self, down: &Rc<Downstream>, address: SocketAddr, stream: TcpStream) {
+        let (down, key) = (Rc::clone(down), Key::new(down, address));
+        tokio::task::spawn_local(async move {
+            if let Ok(connection) = open_http1(key, stream).await {
+                down.core.pool.give_back(connection);
+            }
+        });
+    }
+
+    /// A stream on an HTTP/2 connection to `address`: on one that has room, else on a new one. Many asking at once wait
+    /// for the same new one.
+    pub(super) async fn http2(
+        &self,
+        down: &Rc<Downstream>,
+        address: SocketAddr,
+        timeout: Duration,
+    ) -> Result<Http2Stream, Error> {
+        let key = Key::new(down, address);
+        loop {
+            let mut opening = {
+                let mut http2 = self.http2.borrow_mut();
+                let shared = http2.entry(key).or_default();
+                shared.open.retain(|connection| !connection.sender.is_closed());
+                if let Some(connection) = shared.open.iter().find(|connection| connection.has_room()) {
+                    return Ok(Http2Stream::new(connection));
+                }
+                shared.opening.get_or_insert_with(|| start_http2(down, address, timeout)).clone()
+            };
+            let result = match opening.wait_for(Option::is_some).await {
+                Ok(result) => (*result).clone(),
+                Err(_) => None,
+            };
+            let mut http2 = self.http2.borrow_mut();
+            let shared = http2.entry(key).or_default();
+            // The first to see the result takes it off the list; those after it find what it left.
+            if shared.opening.as_ref().is_some_and(|current| current.same_channel(&opening)) {
+                shared.opening = None;
+                if let Some(Ok(connection)) = &result {
+                    shared.open.push(Rc::clone(connection));
+                }
+            }
+            match result {
+                Some(Ok(connection)) if connection.has_room() => return Ok(Http2Stream::new(&connection)),
+                Some(Ok(_)) => {}
+                Some(Err((kind, Some(cause)))) => return Err(Error::new(kind, cause)),
+                Some(Err((kind, None))) => return Err(kind.into()),
+                None => return Err(Kind::ConnectFailure.into()),
+            }
+        }
+    }
+
+    /// Forgets a shared connection: it refused a stream.
+    pub(super) fn forget(&self, down: &Downstream, address: SocketAddr, connection: &Rc<Http2>) {
+        if let Some(shared) = self.http2.borrow_mut().get_mut(&Key::new(down, address)) {
+            shared.open.retain(|open| !Rc::ptr_eq(open, connection));
+        }
+    }
+
+    /// Closes what has been idle for longer than `limit`.
+    pub(super) fn sweep(&self, limit: Duration) {
+        let now = Instant::now();
+        let mut kept = 0;
+        self.http1.borrow_mut().retain(|_, idle| {
+            idle.retain(|idle| !idle.connection.sender.is_closed() && now - idle.since < limit);
+            kept += idle.len();
+            !idle.is_empty()
+        });
+        self.idle.set(kept);
+        self.http2.borrow_mut().retain(|_, shared| {
+            shared.open.retain(|connection| {
+                !connection.sender.is_closed()
+                    && (connection.streams.get() > 0 || now - connection.used.get() < limit)
+            });
+            !shared.open.is_empty() || shared.opening.is_some()
+        });
+    }
+
+    /// Closes all that is idle.
+    pub(super) fn clear(&self) {
+        self.sweep(Duration::ZERO);
+    }
+
+    fn take(&self, key: &Key) -> Option<Http1> {
+        let mut http1 = self.http1.borrow_mut();
+        let idle = http1.get_mut(key)?;
+        let before = idle.len();
+        idle.retain_mut(|idle| !idle.connection.sender.is_closed());
+        // One that has not come to rest yet (its last request is still being written) is left to a later taker.
+        let found = idle.iter().rposition(|idle| idle.connection.sender.is_ready()).map(|at| idle.remove(at));
+        self.idle.set(self.idle.get() - (before - idle.len()));
+        found.map(|idle| idle.connection)
+    }
+}
+
+impl Http2 {
+    fn has_room(&self) -> bool {
+        !self.sender.is_closed() && self.streams.get() < self.allowed.get()
+    }
+}
+
+impl Http2Stream {
+    fn new(connection: &Rc<Http2>) -> Self {
+        connection.streams.set(connection.streams.get() + 1);
+        Self(Rc::clone(connection))
+    }
+}
+
+impl Drop for Http2Stream {
+    fn drop(&mut self) {
+        self.0.streams.set(self.0.streams.get() - 1);
+        self.0.used.set(Instant::now());
+    }
+}
+
+async fn handshake_http1(
+    stream: TcpStream,
+) -> Result<(http1::SendRequest<RequestBody>, http1::Connection<TokioIo<TcpStream>, RequestBody>), Error> {
+    http1::Builder::new()
+        .max_buf_size(limits::HTTP1_BUFFER_BYTES)
+        .max_header_size(limits::HEADER_BYTES)
+        .handshake(TokioIo::new(stream))
+        .await
+        .map_err(|error| Error::new(Kind::ConnectFailure, error))
+}
+
+async fn open_http1(key: Key, stream: TcpStream) -> Result<Http1, Error> {
+    let local_address = stream.local_addr().ok();
+    let (sender, driver) = handshake_http1(stream).await?;
+    tokio::task::spawn_local(async move { drop(driver.await) });
+    Ok(Http1 { sender, local_address, reused: false, key })
+}
+
+fn start_http2(down: &Rc<Downstream>, address: SocketAddr, timeout: Duration) -> Opening {
+    let (tell, opening) = watch::channel(None);
+    let down = Rc::clone(down);
+    tokio::task::spawn_local(async move {
+        let opened = open_http2(&down, address, timeout).await;
+        tell.send(Some(opened.map_err(|error| (error.kind, error.cause()))))
+    });
+    opening
+}
+
+async fn open_http2(
+    down: &Rc<Downstream>,
+    address: SocketAddr,
+    timeout: Duration,
+) -> Result<Rc<Http2>, Error> {
+    let stream = upstream::connect(down, address, timeout).await?;
+    let local_address = stream.local_addr().ok();
+    let (sender, mut driver) = http2::Builder::new(LocalExecutor)
+        .initial_stream_window_size(limits::HTTP2_STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(limits::HTTP2_CONNECTION_WINDOW_BYTES)
+        .max_header_list_size(limits::HEADER_BYTES as u32)
+        .handshake(TokioIo::new(stream))
+        .await
+        .map_err(|error| Error::new(Kind::ConnectFailure, error))?;
+    let allowed = Rc::new(Cell::new(driver.current_max_send_streams()));
+    let told = Rc::clone(&allowed);
+    tokio::task::spawn_local(std::future::poll_fn(move |context| {
+        let ended = Pin::new(&mut driver).poll(context);
+        told.set(driver.current_max_send_streams());
+        ended.map(drop)
+    }));
+    Ok(Rc::new(Http2 {
+        sender,
+        local_address,
+        streams: Cell::new(0),
+        allowed,
+        used: Cell::new(Instant::now()),
+    }))
+}

@@ -1,0 +1,144 @@
+//! A worker: one thread, one runtime, the connections it accepted, and what they share.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::runtime::Runtime;
+use tokio::sync::{Notify, mpsc, watch};
+use tokio::task::LocalSet;
+
+use super::pool::Pool;
+use super::{Command, Shared, accept, limits};
+use crate::telemetry::Recorder;
+
+/// What the connections of one worker share.
+#[derive(Debug)]
+pub(super) struct Core {
+    /// Rules and pods.
+    pub(super) shared: Shared,
+    /// Where finished exchanges go.
+    pub(super) recorder: Recorder,
+    /// Idle upstream connections.
+    pub(super) pool: Pool,
+    /// Copies of requests under way.
+    pub(super) mirrors: Cell<usize>,
+    connections: Cell<usize>,
+    draining: Cell<bool>,
+    changed: Notify,
+}
+
+impl Core {
+    pub(super) fn new(shared: Shared, recorder: Recorder) -> Rc<Self> {
+        Rc::new(Self {
+            shared,
+            recorder,
+            pool: Pool::default(),
+            mirrors: Cell::new(0),
+            connections: Cell::new(0),
+            draining: Cell::new(false),
+            changed: Notify::new(),
+        })
+    }
+
+    /// Waits until the worker drains. Cancel-safe.
+    pub(super) async fn drained(&self) {
+        while !self.draining.get() {
+            self.changed.notified().await;
+        }
+    }
+
+    /// Counts a connection until the guard drops: a drain waits for it.
+    pub(super) fn enter(self: &Rc<Self>) -> Entered {
+        self.connections.set(self.connections.get() + 1);
+        Entered(Rc::clone(self))
+    }
+
+    async fn empty(&self) {
+        while self.connections.get() > 0 {
+            self.changed.notified().await;
+        }
+    }
+}
+
+/// A connection that a drain waits for.
+#[derive(Debug)]
+pub(super) struct Entered(Rc<Core>);
+
+impl Drop for Entered {
+    fn drop(&mut self) {
+        self.0.connections.set(self.0.connections.get() - 1);
+        if self.0.draining.get() && self.0.connections.get() == 0 {
+            self.0.changed.notify_waiters();
+        }
+    }
+}
+
+/// Runs a worker until it is told to drain, or until nobody can tell it anything more.
+pub(super) fn run(
+    runtime: &Runtime,
+    shared: Shared,
+    recorder: Recorder,
+    commands: mpsc::UnboundedReceiver<Command>,
+) {
+    LocalSet::new().block_on(runtime, serve(Core::new(shared, recorder), commands));
+}
+
+async fn serve(core: Rc<Core>, mut commands: mpsc::UnboundedReceiver<Command>) {
+    let sweeper = tokio::task::spawn_local(sweep(Rc::clone(&core)));
+    // Dropping a sender tells the pod's accept tasks to stop.
+    let mut served: HashMap<Arc<str>, watch::Sender<()>> = HashMap::new();
+    let mut longest = Duration::ZERO;
+    while let Some(command) = commands.recv().await {
+        match command {
+            Command::Serve { pod, listeners } => {
+                let (keep, stop) = watch::channel(());
+                let key = Arc::clone(&pod.network.key);
+                for listener in listeners {
+                    let (core, pod, stop) = (Rc::clone(&core), Arc::clone(&pod), stop.clone());
+                    tokio::task::spawn_local(accept::run(core, pod, listener, stop));
+                }
+                served.insert(key, keep);
+            }
+            Command::Release { key } => {
+                served.remove(&key);
+            }
+            Command::Drain { deadline } => {
+                longest = deadline;
+                break;
+            }
+            // The listeners exist and queue connections: what was sent before is in force.
+            Command::Barrier(done) => drop(done.send(())),
+        }
+    }
+    core.draining.set(true);
+    core.changed.notify_waiters();
+    served.clear();
+    core.pool.clear();
+    drop(tokio::time::timeout(longest, core.empty()).await);
+    sweeper.abort();
+}
+
+async fn sweep(core: Rc<Core>) {
+    loop {
+        tokio::time::sleep(limits::POOL_SWEEP).await;
+        core.pool.sweep(limits::POOL_IDLE_TIMEOUT);
+    }
+}
+
+thread_local! {
+    /// One buffer for all relays of a worker: filled and emptied within one poll, so that idle connections hold none.
+    static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Lends this worker's buffer. Never held over a wait.
+pub(super) fn with_scratch<T>(size: usize, use_it: impl FnOnce(&mut [u8]) -> T) -> T {
+    SCRATCH.with_borrow_mut(|buffer| {
+        if buffer.len() < size {
+            buffer.resize(size, 0);
+        }
+        use_it(&mut buffer[..size])
+    })
+}
