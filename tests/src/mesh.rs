@@ -1,12 +1,14 @@
 //! A world with a folder of manifests and agents on it: what most stories need.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
+use std::fmt::Write;
 use std::fs;
+use std::io::Write as _;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
@@ -348,9 +350,22 @@ impl Mesh {
 /// # Panics
 /// When the story does not end well.
 pub fn story(play: impl FnOnce(&Mesh) -> Result<()>) {
+    let start = Instant::now();
     let mesh = Mesh::new().expect("a world");
     if let Err(error) = play(&mesh) {
         panic!("{error:?}");
+    }
+    drop(mesh);
+    note_time(start.elapsed());
+}
+
+/// Writes down how long a story took, where the runner wants to know.
+fn note_time(took: Duration) {
+    let Some(path) = std::env::var_os("WEFT_TEST_TIMES") else { return };
+    if let Ok(mut file) = fs::OpenOptions::new().create(true).append(true).open(path) {
+        // Tests run on threads of their names.
+        let thread = std::thread::current();
+        writeln!(file, "{:.3} {}", took.as_secs_f32(), thread.name().unwrap_or("?")).ok();
     }
 }
 
