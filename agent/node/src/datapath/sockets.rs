@@ -17,6 +17,9 @@ const BACKLOG: i32 = 4096;
 /// `IP_BIND_ADDRESS_NO_PORT`: the port is chosen when the other end is known, so that ports are shared.
 const BIND_ADDRESS_NO_PORT: libc::c_int = 24;
 
+/// A port that is free for IPv4 may be taken for IPv6.
+const ANY_PORT_TRIES: usize = 8;
+
 /// A worker's listener and where it belongs.
 #[derive(Debug)]
 pub struct Bound {
@@ -42,37 +45,46 @@ pub struct Listeners {
 /// Opens every listener for `workers` in the calling thread's namespace. A namespace without IPv6 gets those of
 /// IPv4 only.
 pub fn listen(workers: usize) -> io::Result<Listeners> {
-    let mut bound = Vec::with_capacity(workers * 4);
-    let mut ports = [0; 2];
-    for (direction, wanted) in [(Direction::Outbound, OUTBOUND_PORT), (Direction::Inbound, INBOUND_PORT)] {
-        let (v4, v6, port) = match direction {
-            Direction::Outbound => (listener::OUTBOUND_V4, listener::OUTBOUND_V6, &mut ports[0]),
-            Direction::Inbound => (listener::INBOUND_V4, listener::INBOUND_V6, &mut ports[1]),
-        };
-        let first = match listen_at(Ipv4Addr::LOCALHOST.into(), wanted) {
-            // The pod has a program there. What is ours comes by the map, whatever the port.
+    let (mut bound, outbound_port) = listen_for(Direction::Outbound, workers, OUTBOUND_PORT)?;
+    let (inbound, inbound_port) = listen_for(Direction::Inbound, workers, INBOUND_PORT)?;
+    bound.extend(inbound);
+    Ok(Listeners { bound, outbound_port, inbound_port })
+}
+
+/// Listens at `wanted`, or anywhere if the pod has a program there: what is ours comes by the map, whatever the port.
+fn listen_for(direction: Direction, workers: usize, wanted: u16) -> io::Result<(Vec<Bound>, u16)> {
+    let mut result = listen_on(direction, workers, wanted);
+    for _ in 0..ANY_PORT_TRIES {
+        match result {
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
-                listen_at(Ipv4Addr::LOCALHOST.into(), 0)?
+                result = listen_on(direction, workers, 0);
             }
-            other => other?,
-        };
-        *port = first.local_addr()?.port();
-        let mut push = |kind, worker, socket| {
-            bound.push(Bound { kind, worker, listener: PodListener { direction, socket } });
-        };
-        push(v4, 0, first);
-        for worker in 1..workers {
-            push(v4, worker, listen_at(Ipv4Addr::LOCALHOST.into(), *port)?);
-        }
-        for worker in 0..workers {
-            match listen_at(Ipv6Addr::LOCALHOST.into(), *port) {
-                Ok(socket) => push(v6, worker, socket),
-                Err(error) if has_no_v6(&error) => break,
-                Err(error) => return Err(error),
-            }
+            _ => break,
         }
     }
-    Ok(Listeners { bound, outbound_port: ports[0], inbound_port: ports[1] })
+    result
+}
+
+fn listen_on(direction: Direction, workers: usize, port: u16) -> io::Result<(Vec<Bound>, u16)> {
+    let (v4, v6) = match direction {
+        Direction::Outbound => (listener::OUTBOUND_V4, listener::OUTBOUND_V6),
+        Direction::Inbound => (listener::INBOUND_V4, listener::INBOUND_V6),
+    };
+    let bound = |kind, worker, socket| Bound { kind, worker, listener: PodListener { direction, socket } };
+    let first = listen_at(Ipv4Addr::LOCALHOST.into(), port)?;
+    let port = first.local_addr()?.port();
+    let mut all = vec![bound(v4, 0, first)];
+    for worker in 1..workers {
+        all.push(bound(v4, worker, listen_at(Ipv4Addr::LOCALHOST.into(), port)?));
+    }
+    for worker in 0..workers {
+        match listen_at(Ipv6Addr::LOCALHOST.into(), port) {
+            Ok(socket) => all.push(bound(v6, worker, socket)),
+            Err(error) if has_no_v6(&error) => break,
+            Err(error) => return Err(error),
+        }
+    }
+    Ok((all, port))
 }
 
 fn has_no_v6(error: &io::Error) -> bool {
