@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::meta::{Labels, ObjectMeta, Resource};
+use crate::meta::{Labels, ObjectMeta, Resource, null_as_default};
 
 /// `v1` Namespace.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -19,7 +19,7 @@ pub struct ConfigMap {
     /// Name and namespace.
     pub metadata: ObjectMeta,
     /// Text values by key.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_as_default")]
     pub data: BTreeMap<String, String>,
 }
 
@@ -35,15 +35,20 @@ pub struct ServiceSpec {
     pub type_: String,
     /// `None` for headless; empty when none is assigned.
     #[serde(rename = "clusterIP")]
+    #[serde(deserialize_with = "null_as_default")]
     pub cluster_ip: String,
     /// Both families, the first equal to `cluster_ip`.
     #[serde(rename = "clusterIPs")]
+    #[serde(deserialize_with = "null_as_default")]
     pub cluster_ips: Vec<String>,
     /// Target of an `ExternalName` service.
+    #[serde(deserialize_with = "null_as_default")]
     pub external_name: String,
     /// Pods that it selects; empty selects none.
+    #[serde(deserialize_with = "null_as_default")]
     pub selector: Labels,
     /// Its ports.
+    #[serde(deserialize_with = "null_as_default")]
     pub ports: Vec<ServicePort>,
     /// Not-ready pods count as endpoints too.
     pub publish_not_ready_addresses: bool,
@@ -54,8 +59,10 @@ pub struct ServiceSpec {
 #[serde(rename_all = "camelCase", default)]
 pub struct ServicePort {
     /// May declare the protocol: `http`, `http-web`, `tcp`, `grpc-api`.
+    #[serde(deserialize_with = "null_as_default")]
     pub name: String,
     /// TCP when empty.
+    #[serde(deserialize_with = "null_as_default")]
     pub protocol: String,
     /// Declares the protocol, before the name does.
     pub app_protocol: Option<String>,
@@ -93,12 +100,15 @@ pub struct Pod {
 #[serde(rename_all = "camelCase", default)]
 pub struct PodSpec {
     /// The node it runs on; empty in standalone mode means this one.
+    #[serde(deserialize_with = "null_as_default")]
     pub node_name: String,
     /// `default` when empty.
+    #[serde(deserialize_with = "null_as_default")]
     pub service_account_name: String,
     /// Uses the node's network namespace: never enrolled.
     pub host_network: bool,
     /// Containers, for their named ports.
+    #[serde(deserialize_with = "null_as_default")]
     pub containers: Vec<Container>,
 }
 
@@ -107,8 +117,10 @@ pub struct PodSpec {
 #[serde(rename_all = "camelCase", default)]
 pub struct Container {
     /// Container name; `istio-proxy` means that the pod has its own sidecar.
+    #[serde(deserialize_with = "null_as_default")]
     pub name: String,
     /// Declared ports.
+    #[serde(deserialize_with = "null_as_default")]
     pub ports: Vec<ContainerPort>,
 }
 
@@ -117,10 +129,12 @@ pub struct Container {
 #[serde(rename_all = "camelCase", default)]
 pub struct ContainerPort {
     /// Name that a Service's `targetPort` may use.
+    #[serde(deserialize_with = "null_as_default")]
     pub name: String,
     /// Number.
     pub container_port: u16,
     /// TCP when empty.
+    #[serde(deserialize_with = "null_as_default")]
     pub protocol: String,
 }
 
@@ -129,14 +143,18 @@ pub struct ContainerPort {
 #[serde(rename_all = "camelCase", default)]
 pub struct PodStatus {
     /// `Running` when empty (standalone files may leave it out).
+    #[serde(deserialize_with = "null_as_default")]
     pub phase: String,
     /// Primary address.
     #[serde(rename = "podIP")]
+    #[serde(deserialize_with = "null_as_default")]
     pub pod_ip: String,
     /// All addresses.
     #[serde(rename = "podIPs")]
+    #[serde(deserialize_with = "null_as_default")]
     pub pod_ips: Vec<PodIp>,
     /// Missing means Ready.
+    #[serde(deserialize_with = "null_as_default")]
     pub conditions: Vec<PodCondition>,
 }
 
@@ -168,8 +186,10 @@ pub struct EndpointSlice {
     /// `IPv4`, `IPv6` or `FQDN`.
     pub address_type: String,
     /// Addresses with their conditions.
+    #[serde(deserialize_with = "null_as_default")]
     pub endpoints: Vec<SliceEndpoint>,
     /// Ports, by the Service port's name.
+    #[serde(deserialize_with = "null_as_default")]
     pub ports: Vec<SlicePort>,
 }
 
@@ -178,8 +198,10 @@ pub struct EndpointSlice {
 #[serde(rename_all = "camelCase", default)]
 pub struct SliceEndpoint {
     /// Its addresses; consumers use the first.
+    #[serde(deserialize_with = "null_as_default")]
     pub addresses: Vec<String>,
     /// Whether it takes traffic.
+    #[serde(deserialize_with = "null_as_default")]
     pub conditions: SliceConditions,
     /// The pod behind it.
     pub target_ref: Option<TargetRef>,
@@ -206,6 +228,7 @@ pub struct TargetRef {
     /// `Pod` for pods.
     pub kind: String,
     /// Name.
+    #[serde(deserialize_with = "null_as_default")]
     pub name: String,
     /// Namespace.
     pub namespace: String,
@@ -221,4 +244,19 @@ pub struct SlicePort {
     pub port: Option<u16>,
     /// TCP when absent.
     pub protocol: Option<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn null_is_absent_as_the_api_server_has_it() {
+        let slice = r#"{"metadata": {"name": "a", "labels": null}, "addressType": "IPv4", "endpoints": null, "ports": null}"#;
+        let slice: EndpointSlice = serde_json::from_str(slice).expect("a slice");
+        assert!(slice.endpoints.is_empty() && slice.ports.is_empty());
+        let pod = r#"{"metadata": {"name": "a", "creationTimestamp": null}, "spec": {"containers": null}, "status": {"podIP": null}}"#;
+        let pod: Pod = serde_json::from_str(pod).expect("a pod");
+        assert_eq!(pod.status.pod_ip, "");
+    }
 }

@@ -3,11 +3,13 @@
 //! [`load::load`] reads manifests into [`object::Object`], every kind that weft reads; [`finding::Finding`] is what
 //! `weft analyze`, the admission webhook and `weft status` say about one of them; [`admin`] is what an agent answers.
 pub mod admin;
+pub mod analyze;
 pub mod duration;
 pub mod finding;
 pub mod istio;
 pub mod kubernetes;
 pub mod load;
+pub mod mesh_config;
 pub mod meta;
 pub mod object;
 pub mod validate;

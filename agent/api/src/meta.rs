@@ -2,10 +2,19 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 /// Labels or annotations.
 pub type Labels = BTreeMap<String, String>;
+
+/// Reads `null` as an absent field: the API server serves empty lists so (`endpoints` of an EndpointSlice, for one).
+pub(crate) fn null_as_default<'de, T, D>(deserializer: D) -> Result<T, D::Error>
+where
+    T: Default + Deserialize<'de>,
+    D: Deserializer<'de>,
+{
+    Option::<T>::deserialize(deserializer).map(Option::unwrap_or_default)
+}
 
 /// The parts of `metadata` that weft reads.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -18,21 +27,26 @@ pub struct ObjectMeta {
     pub namespace: String,
     /// Set by the API server; empty in a file.
     #[serde(skip_serializing_if = "String::is_empty")]
+    #[serde(deserialize_with = "null_as_default")]
     pub uid: String,
     /// Labels.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(deserialize_with = "null_as_default")]
     pub labels: Labels,
     /// Annotations.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(deserialize_with = "null_as_default")]
     pub annotations: Labels,
     /// RFC 3339; empty sorts as oldest. Decides wherever "oldest wins".
     #[serde(skip_serializing_if = "String::is_empty")]
+    #[serde(deserialize_with = "null_as_default")]
     pub creation_timestamp: String,
     /// Increases with each change of `spec`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub generation: Option<i64>,
     /// Who made the object: the way from a pod to its Deployment.
     #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(deserialize_with = "null_as_default")]
     pub owner_references: Vec<OwnerReference>,
     /// Set while the object is being deleted.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -2,22 +2,68 @@
 //!
 //! One function for the admission webhook, `weft analyze` and the agent. Errors refuse an object; warnings do not.
 
+mod destination_rule;
+mod export;
+mod fault;
+mod headers;
+mod http_match;
+mod http_route;
+mod kubernetes;
+mod metadata;
+mod not_in_force;
 mod problem;
+mod reach;
+mod text;
+mod traffic_policy;
+mod virtual_service;
 
 use crate::finding::Finding;
 use crate::object::Object;
 
 pub(crate) use problem::{Problem, Report};
+pub(crate) use text::is_ip;
 
 /// Checks one object by itself. No finding is about other objects; [`crate::analyze`] makes those.
 pub fn validate(object: &Object) -> Vec<Finding> {
-    let key = object.key();
-    check(object).into_iter().map(|problem| problem.into_finding(&key.to_string(), None)).collect()
+    findings(object, check(object))
+}
+
+/// Tells what an object asks for that this version of weft does not do yet: one `NotInForce` finding for each field.
+pub fn not_in_force(object: &Object) -> Vec<Finding> {
+    findings(object, without_force(object))
+}
+
+fn findings(object: &Object, problems: Vec<Problem>) -> Vec<Finding> {
+    let resource = object.key().to_string();
+    problems.into_iter().map(|problem| problem.into_finding(&resource, None)).collect()
 }
 
 /// As [`validate`], before paths are turned to text and lines.
 pub(crate) fn check(object: &Object) -> Vec<Problem> {
-    let report = Report::default();
-    let _ = object;
+    let mut report = Report::default();
+    metadata::check(&mut report, object);
+    match object {
+        Object::Namespace(_) => {}
+        Object::ConfigMap(o) => kubernetes::config_map(&mut report, o),
+        Object::Pod(o) => kubernetes::pod(&mut report, o),
+        Object::Service(o) => report.field("spec", |r| kubernetes::service(r, &o.spec)),
+        Object::EndpointSlice(o) => kubernetes::endpoint_slice(&mut report, o),
+        Object::VirtualService(o) => {
+            report.field("spec", |r| virtual_service::check(r, &o.metadata.namespace, &o.spec));
+        }
+        Object::DestinationRule(o) => {
+            report.field("spec", |r| destination_rule::check(r, &o.metadata.namespace, &o.spec));
+        }
+    }
     report.into_problems()
 }
+
+/// As [`not_in_force`], before paths are turned to text and lines.
+pub(crate) fn without_force(object: &Object) -> Vec<Problem> {
+    let mut report = Report::default();
+    not_in_force::check(&mut report, object);
+    report.into_problems()
+}
+
+#[cfg(test)]
+mod tests;

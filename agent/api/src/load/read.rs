@@ -189,6 +189,7 @@ fn typed(kind: &str, node: &mut Node<'_>, problems: Vec<Problem>) -> (Option<Obj
     }
     if !problems.iter().any(|problem| problem.severity == Severity::Error) {
         problems.extend(validate::check(&object));
+        problems.extend(validate::without_force(&object));
     }
     (Some(object), problems)
 }

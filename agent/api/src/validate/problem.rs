@@ -60,10 +60,23 @@ impl Report {
     }
 
     /// Looks into every item of a list field.
-    pub fn each<T>(&mut self, name: &'static str, items: &[T], mut look: impl FnMut(&mut Self, &T)) {
+    pub fn each<'a, T>(
+        &mut self,
+        name: &'static str,
+        items: &'a [T],
+        mut look: impl FnMut(&mut Self, &'a T),
+    ) {
         for (index, item) in items.iter().enumerate() {
             self.item(name, index, |report| look(report, item));
         }
+    }
+
+    /// Looks at a place by its whole path.
+    pub fn at<R>(&mut self, path: Path, look: impl FnOnce(&mut Self) -> R) -> R {
+        let here = std::mem::replace(&mut self.here, path);
+        let result = look(self);
+        self.here = here;
+        result
     }
 
     pub fn error(&mut self, code: &'static str, message: impl Into<String>) {
@@ -74,11 +87,17 @@ impl Report {
         self.push(Severity::Warning, code, message.into());
     }
 
+    /// Takes over problems whose paths are whole.
+    pub fn extend(&mut self, problems: impl IntoIterator<Item = Problem>) {
+        self.problems.extend(problems);
+    }
+
+    /// Tells something that is worth knowing.
     pub fn info(&mut self, code: &'static str, message: impl Into<String>) {
         self.push(Severity::Info, code, message.into());
     }
 
-    fn push(&mut self, severity: Severity, code: &'static str, message: String) {
+    pub fn push(&mut self, severity: Severity, code: &'static str, message: String) {
         self.problems.push(Problem { severity, code, path: self.here.clone(), message });
     }
 }

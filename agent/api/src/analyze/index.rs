@@ -1,0 +1,115 @@
+//! What the files define, by name.
+
+use std::collections::HashMap;
+
+use super::Source;
+use crate::istio::{DestinationRule, VirtualService};
+use crate::kubernetes::{Pod, Service, ServicePort};
+use crate::load::Loaded;
+use crate::object::Object;
+
+/// The cluster's domain, which a file cannot tell.
+const DOMAIN: &str = "svc.cluster.local";
+
+/// What the files define.
+pub(super) struct Index<'a> {
+    /// By full host name.
+    pub services: HashMap<String, &'a Service>,
+    /// By full host name, with their places; oldest first.
+    pub destination_rules: HashMap<String, Vec<(usize, &'a DestinationRule)>>,
+    /// With their places; oldest first.
+    pub virtual_services: Vec<(usize, &'a VirtualService)>,
+    /// By namespace.
+    pub pods: HashMap<&'a str, Vec<&'a Pod>>,
+    /// Whether there are kinds that define hosts and that weft does not read yet.
+    pub other_hosts: bool,
+    /// Whether there are EndpointSlices.
+    pub slices: bool,
+}
+
+/// Expands a name without a dot.
+pub(super) fn full_host(host: &str, namespace: &str) -> String {
+    let host = host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase();
+    if host.contains('.') || host == "*" { host } else { format!("{host}.{namespace}.{DOMAIN}") }
+}
+
+impl<'a> Index<'a> {
+    pub fn of(sources: &[Source<'a>], loaded: &[Loaded]) -> Self {
+        let mut index = Self {
+            services: HashMap::new(),
+            destination_rules: HashMap::new(),
+            virtual_services: Vec::new(),
+            pods: HashMap::new(),
+            other_hosts: loaded
+                .iter()
+                .flat_map(|l| &l.ignored)
+                .any(|i| matches!(&*i.kind, "ServiceEntry" | "WorkloadEntry")),
+            slices: false,
+        };
+        for (at, source) in sources.iter().enumerate() {
+            let meta = source.loaded.object.metadata();
+            match &source.loaded.object {
+                Object::Service(o) => {
+                    index.services.insert(full_host(&meta.name, &meta.namespace), o);
+                }
+                Object::DestinationRule(o) => {
+                    let host = full_host(&o.spec.host, &meta.namespace);
+                    index.destination_rules.entry(host).or_default().push((at, o));
+                }
+                Object::VirtualService(o) => index.virtual_services.push((at, o)),
+                Object::Pod(o) => index.pods.entry(&meta.namespace).or_default().push(o),
+                Object::EndpointSlice(_) => index.slices = true,
+                Object::Namespace(_) | Object::ConfigMap(_) => {}
+            }
+        }
+        // Oldest first; then by name, then by namespace.
+        fn age<S>(resource: &crate::meta::Resource<S>) -> (&str, &str, &str) {
+            let meta = &resource.metadata;
+            (&meta.creation_timestamp, &meta.name, &meta.namespace)
+        }
+        index.virtual_services.sort_by(|(_, a), (_, b)| age(a).cmp(&age(b)));
+        for rules in index.destination_rules.values_mut() {
+            rules.sort_by(|(_, a), (_, b)| age(a).cmp(&age(b)));
+        }
+        index
+    }
+
+    /// The pods that a service selects; `None` when the files cannot tell.
+    pub fn pods_of(&self, service: &Service) -> Option<Vec<&'a Pod>> {
+        let selector = &service.spec.selector;
+        if selector.is_empty() || self.slices {
+            return None;
+        }
+        let pods = self.pods.get(service.metadata.namespace.as_str())?;
+        let selected =
+            |pod: &&&Pod| selector.iter().all(|(key, value)| pod.metadata.labels.get(key) == Some(value));
+        Some(pods.iter().filter(selected).copied().collect())
+    }
+}
+
+/// What a port speaks, by its declaration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Protocol {
+    Http,
+    Tls,
+    Tcp,
+    /// Not declared: found out from the first bytes.
+    Detect,
+}
+
+/// Reads a port's declaration: `appProtocol` before the name's first part.
+pub(super) fn protocol(port: &ServicePort) -> Protocol {
+    let declared = match port.app_protocol.as_deref() {
+        Some(app) => app.strip_prefix("kubernetes.io/").unwrap_or(app),
+        None => port.name.as_str(),
+    };
+    let declared = declared.to_ascii_lowercase();
+    let first =
+        if declared.starts_with("grpc-web") { "grpc" } else { declared.split('-').next().unwrap_or("") };
+    match first {
+        "http" | "http2" | "grpc" | "h2c" | "ws" => Protocol::Http,
+        "https" | "tls" | "wss" => Protocol::Tls,
+        "tcp" | "udp" | "mongo" | "mysql" | "redis" => Protocol::Tcp,
+        _ => Protocol::Detect,
+    }
+}

@@ -1,0 +1,293 @@
+//! MeshConfig, as far as weft reads it: key `mesh` of the ConfigMap `istio` or `weft` in the root namespace.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::duration::Span;
+use crate::finding::{Finding, Severity, code};
+use crate::istio::HttpRetry;
+use crate::kubernetes::ConfigMap;
+use crate::validate::Problem;
+use crate::yaml::{self, Data, Fault, Node, Segment};
+
+/// The key of the ConfigMap.
+pub const KEY: &str = "mesh";
+
+/// Settings of the whole mesh. An absent field leaves the default, or the agent's flag, in force.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct MeshConfig {
+    /// What happens to destinations that nobody knows.
+    pub outbound_traffic_policy: OutboundTrafficPolicy,
+    /// Retries of routes that have none of their own.
+    pub default_http_retry_policy: Option<HttpRetry>,
+    /// Where access logs go; `/dev/stdout` is standard output, empty is nowhere.
+    pub access_log_file: String,
+    /// How a line looks.
+    pub access_log_encoding: AccessLogEncoding,
+    /// Istio's default format when empty.
+    pub access_log_format: String,
+    /// Namespace of what holds for the whole mesh.
+    pub root_namespace: Option<String>,
+    /// First part of SPIFFE names.
+    pub trust_domain: Option<String>,
+    /// Former trust domains, accepted as the present one.
+    pub trust_domain_aliases: Vec<String>,
+    /// `exportTo` of Services without one; empty means all.
+    pub default_service_export_to: Vec<String>,
+    /// `exportTo` of VirtualServices without one; empty means all.
+    pub default_virtual_service_export_to: Vec<String>,
+    /// `exportTo` of DestinationRules without one; empty means all.
+    pub default_destination_rule_export_to: Vec<String>,
+    /// How long a connection may keep silent before it counts as TCP; 0 and absent wait for ever.
+    pub protocol_detection_timeout: Option<Span>,
+    /// Settings of proxies.
+    pub default_config: DefaultConfig,
+}
+
+/// `outboundTrafficPolicy`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct OutboundTrafficPolicy {
+    /// How.
+    pub mode: OutboundMode,
+}
+
+/// `outboundTrafficPolicy.mode`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum OutboundMode {
+    /// Passes through.
+    #[default]
+    AllowAny,
+    /// Answers 502 to HTTP and resets TCP.
+    RegistryOnly,
+}
+
+/// `accessLogEncoding`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum AccessLogEncoding {
+    /// By `accessLogFormat`.
+    #[default]
+    Text,
+    /// One object per line.
+    Json,
+}
+
+/// `defaultConfig`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct DefaultConfig {
+    /// Headers that the proxy adds.
+    pub proxy_headers: ProxyHeaders,
+}
+
+/// `defaultConfig.proxyHeaders`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ProxyHeaders {
+    /// `x-request-id`.
+    pub request_id: HeaderSwitch,
+    /// `server`.
+    pub server: ServerHeader,
+    /// `x-envoy-attempt-count`.
+    pub attempt_count: HeaderSwitch,
+    /// `x-envoy-upstream-service-time` and the like.
+    pub envoy_debug_headers: HeaderSwitch,
+}
+
+/// Switches a header.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct HeaderSwitch {
+    /// `Some(true)` is off; absent is the header's own default.
+    pub disabled: Option<bool>,
+}
+
+/// The `server` header.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ServerHeader {
+    /// Off.
+    pub disabled: Option<bool>,
+    /// Instead of `istio-envoy`.
+    pub value: String,
+}
+
+/// What a ConfigMap says about the mesh.
+#[derive(Debug, Clone, PartialEq)]
+pub struct MeshRead {
+    /// The settings; absent when they hold an error.
+    pub config: Option<MeshConfig>,
+    /// Errors, and keys that have no effect.
+    pub findings: Vec<Finding>,
+}
+
+/// Reads the MeshConfig of a ConfigMap; `None` when it holds none: it is called neither `istio` nor `weft`, or has
+/// no key [`KEY`].
+pub fn read(map: &ConfigMap) -> Option<MeshRead> {
+    let (config, problems) = check(map)?;
+    let resource = format!("ConfigMap/{}/{}", map.metadata.namespace, map.metadata.name);
+    let findings = problems.into_iter().map(|problem| problem.into_finding(&resource, None)).collect();
+    Some(MeshRead { config, findings })
+}
+
+/// As [`read`], before paths are turned to text and lines.
+pub(crate) fn check(map: &ConfigMap) -> Option<(Option<MeshConfig>, Vec<Problem>)> {
+    if !matches!(map.metadata.name.as_str(), "istio" | "weft") {
+        return None;
+    }
+    let text = map.data.get(KEY)?;
+    let mut problems = Vec::new();
+    let config = parse(text, &mut problems);
+    for problem in &mut problems {
+        problem.path.splice(0..0, ["data", KEY].map(|key| Segment::Key(key.into())));
+    }
+    Some((config, problems))
+}
+
+fn error(code: &'static str, path: Vec<Segment>, message: String) -> Problem {
+    Problem { severity: Severity::Error, code, path, message }
+}
+
+fn parse(text: &str, problems: &mut Vec<Problem>) -> Option<MeshConfig> {
+    let root = match yaml::split(text)[..] {
+        [] => return Some(MeshConfig::default()),
+        [piece] => yaml::parse(&piece),
+        [_, second, ..] => {
+            let message = format!("a second document begins on line {} of `{KEY}`", second.line);
+            problems.push(error(code::INVALID_YAML, Vec::new(), message));
+            return None;
+        }
+    };
+    let root = match root {
+        Ok(document) => {
+            problems.extend(document.duplicates.into_iter().map(|duplicate| {
+                let message =
+                    format!("the key is there twice, on lines {} and {}", duplicate.first, duplicate.second);
+                error(code::DUPLICATE_KEY, duplicate.path, message)
+            }));
+            let Some(root) = document.root else { return Some(MeshConfig::default()) };
+            root
+        }
+        Err(wrong) => {
+            let message = format!("not valid YAML: {}, line {} of `{KEY}`", wrong.message, wrong.line);
+            problems.push(error(code::INVALID_YAML, Vec::new(), message));
+            return None;
+        }
+    };
+    let config: MeshConfig = match yaml::from_node(&root) {
+        Ok(config) => config,
+        Err(wrong) => {
+            let line = root.line_of(&wrong.path);
+            problems.push(error(
+                code::INVALID_VALUE,
+                wrong.path,
+                format!("{} (line {line} of `{KEY}`)", say(&wrong.fault)),
+            ));
+            return None;
+        }
+    };
+    unread(&root, &config, problems);
+    problems.iter().all(|problem| problem.severity != Severity::Error).then_some(config)
+}
+
+fn say(fault: &Fault) -> String {
+    match fault {
+        Fault::UnknownField => "unknown field".to_owned(),
+        Fault::UnknownVariant(found, expected) => format!("{found:?} is none of {}", expected.join(", ")),
+        Fault::Type(expected) | Fault::Value(expected) => format!("expected {expected}"),
+        Fault::Missing(field) => format!("`{field}` is missing"),
+        Fault::Other(message) => message.clone(),
+    }
+}
+
+/// Tells the keys that weft does not read: those that a config read from the text does not write again.
+fn unread(root: &Node<'_>, config: &MeshConfig, problems: &mut Vec<Problem>) {
+    let known = serde_json::to_value(config).unwrap_or_default();
+    let mut here = Vec::new();
+    walk(root, &known, &mut here, problems);
+}
+
+fn walk(node: &Node<'_>, known: &Value, here: &mut Vec<Segment>, problems: &mut Vec<Problem>) {
+    for (key, value) in node.entries() {
+        here.push(Segment::Key(key.text.clone().into_owned().into()));
+        match known.get(&*key.text) {
+            Some(known @ Value::Object(_)) if matches!(value.data, Data::Map(_)) => {
+                walk(value, known, here, problems)
+            }
+            Some(_) => {}
+            None => problems.push(Problem {
+                severity: Severity::Info,
+                code: code::NOT_IN_FORCE,
+                path: here.clone(),
+                message: "not read by this version of weft".to_owned(),
+            }),
+        }
+        here.pop();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn map(name: &str, text: &str) -> ConfigMap {
+        let mut map = ConfigMap::default();
+        name.clone_into(&mut map.metadata.name);
+        "istio-system".clone_into(&mut map.metadata.namespace);
+        map.data.insert(KEY.to_owned(), text.to_owned());
+        map
+    }
+
+    #[test]
+    fn settings_are_read_and_others_are_told() {
+        let text = "outboundTrafficPolicy:\n  mode: REGISTRY_ONLY\naccessLogFile: /dev/stdout\naccessLogEncoding: JSON\n\
+                    defaultHttpRetryPolicy: {attempts: 0}\nprotocolDetectionTimeout: 0s\nenableTracing: true\n\
+                    defaultConfig:\n  discoveryAddress: x\n  proxyHeaders:\n    server: {value: shop}\n    xForwardedHost: {enabled: true}\n";
+        let read = read(&map("istio", text)).expect("a mesh config");
+        let config = read.config.expect("without errors");
+        assert_eq!(config.outbound_traffic_policy.mode, OutboundMode::RegistryOnly);
+        assert_eq!(config.access_log_encoding, AccessLogEncoding::Json);
+        assert_eq!(config.default_http_retry_policy.map(|retry| retry.attempts), Some(0));
+        assert_eq!(config.default_config.proxy_headers.server.value, "shop");
+        let told: Vec<_> = read.findings.iter().map(ToString::to_string).collect();
+        let line = |path| {
+            format!(
+                "info NotInForce ConfigMap/istio-system/istio data.mesh.{path}: not read by this version of weft"
+            )
+        };
+        assert_eq!(
+            told,
+            [
+                line("enableTracing"),
+                line("defaultConfig.discoveryAddress"),
+                line("defaultConfig.proxyHeaders.xForwardedHost")
+            ]
+        );
+    }
+
+    #[test]
+    fn wrong_settings_are_refused() {
+        for text in [
+            "outboundTrafficPolicy: {mode: NONE}",
+            "a: 1\na: 2",
+            "a: [",
+            "a: 1\n---\nb: 1",
+            "accessLogFile: 1",
+        ] {
+            let read = read(&map("weft", text)).expect("a mesh config");
+            assert!(
+                read.config.is_none() && read.findings.iter().any(Finding::is_error),
+                "{text}: {:?}",
+                read.findings
+            );
+        }
+        assert_eq!(
+            read(&map("istio", "# nothing\n")).and_then(|read| read.config),
+            Some(MeshConfig::default())
+        );
+        assert_eq!(read(&map("other", "a: 1")), None);
+    }
+}

@@ -1,0 +1,137 @@
+//! Fields that are accepted and have no effect yet. [`TABLE`] gets shorter as features land.
+
+use serde_json::Value;
+
+use super::virtual_service::MESH;
+use super::{Report, http_match};
+use crate::finding::code;
+use crate::istio::VirtualServiceSpec;
+use crate::object::Object;
+use crate::yaml::{Path, Segment};
+
+/// Kind, field and what to expect instead. `POLICY` is a traffic policy wherever one may stand: of the rule, of a
+/// subset, of a port of either.
+const TABLE: &[(&str, &str, &str)] = &[
+    ("VirtualService", "spec.http[].delegate", "the rule is left out"),
+    ("VirtualService", "spec.http[].retries.retryRemoteLocalities", "localities are not told apart"),
+    ("VirtualService", "spec.http[].match[].statPrefix", "there are no statistics by prefix"),
+    ("VirtualService", "spec.tls", "TLS connections go by their address"),
+    ("VirtualService", "spec.tcp[].match[].sourceSubnet", "callers of any address match"),
+    ("DestinationRule", "POLICY.loadBalancer.consistentHash", "requests are balanced by LEAST_REQUEST"),
+    ("DestinationRule", "POLICY.loadBalancer.localityLbSetting", "localities are not told apart"),
+    ("DestinationRule", "POLICY.loadBalancer.warmup", "new endpoints get their full share at once"),
+    (
+        "DestinationRule",
+        "POLICY.loadBalancer.warmupDurationSecs",
+        "new endpoints get their full share at once",
+    ),
+    ("DestinationRule", "POLICY.connectionPool.tcp.maxConnections", "connections are not limited"),
+    ("DestinationRule", "POLICY.connectionPool.tcp.tcpKeepalive", "the node's settings hold"),
+    ("DestinationRule", "POLICY.connectionPool.tcp.maxConnectionDuration", "connections may live on"),
+    ("DestinationRule", "POLICY.connectionPool.tcp.idleTimeout", "the default holds"),
+    ("DestinationRule", "POLICY.connectionPool.http", "requests are not limited"),
+    ("DestinationRule", "POLICY.outlierDetection", "no endpoint is ejected"),
+    ("DestinationRule", "POLICY.tls", "connections are made without TLS"),
+    ("DestinationRule", "POLICY.tunnel", "connections are made directly"),
+    ("DestinationRule", "POLICY.proxyProtocol", "no PROXY header is sent"),
+    ("DestinationRule", "POLICY.retryBudget", "retries are not limited by it"),
+];
+
+/// Where a traffic policy may stand.
+const POLICIES: &[&str] = &[
+    "spec.trafficPolicy",
+    "spec.trafficPolicy.portLevelSettings[]",
+    "spec.subsets[].trafficPolicy",
+    "spec.subsets[].trafficPolicy.portLevelSettings[]",
+];
+
+/// Tells each field in use that has no effect yet.
+pub(super) fn check(report: &mut Report, object: &Object) {
+    let spec = match object {
+        Object::VirtualService(o) => {
+            virtual_service(report, &o.spec);
+            serde_json::to_value(&o.spec)
+        }
+        Object::DestinationRule(o) => serde_json::to_value(&o.spec),
+        _ => return,
+    };
+    let root = Value::Object([("spec".to_owned(), spec.unwrap_or_default())].into_iter().collect());
+    for (_, pattern, instead) in TABLE.iter().filter(|(kind, ..)| *kind == object.kind()) {
+        let mut found = Vec::new();
+        match pattern.strip_prefix("POLICY.") {
+            Some(rest) => {
+                for policy in POLICIES {
+                    find(&root, &format!("{policy}.{rest}"), &mut Vec::new(), &mut found);
+                }
+            }
+            None => find(&root, pattern, &mut Vec::new(), &mut found),
+        }
+        for path in found {
+            report.at(path, |r| tell(r, instead));
+        }
+    }
+}
+
+fn tell(report: &mut Report, instead: &str) {
+    report.warning(code::NOT_IN_FORCE, format!("not in force in this version of weft: {instead}"));
+}
+
+/// What no path can say.
+fn virtual_service(report: &mut Report, spec: &VirtualServiceSpec) {
+    let is_gateway = |gateway: &String| gateway != MESH;
+    report.field("spec", |report| {
+        if spec.hosts.is_empty() {
+            tell(report, "it has no hosts, and rules that delegate to it are left out");
+        }
+        if spec.gateways.iter().any(is_gateway) {
+            let mesh = if spec.gateways.iter().all(is_gateway) { "" } else { ", as they do in the mesh" };
+            report.field("gateways", |r| tell(r, &format!("the rules do not hold at gateways{mesh}")));
+        }
+        report.each("http", &spec.http, |r, route| {
+            r.each("match", &route.r#match, |r, one| {
+                if one.gateways.iter().any(is_gateway) {
+                    r.field("gateways", |r| tell(r, "nothing comes in at gateways"));
+                }
+                for name in one.headers.keys().chain(one.without_headers.keys()) {
+                    if name.starts_with(http_match::CLAIM) {
+                        r.field("headers", |r| r.field(name.clone(), |r| tell(r, "tokens are not read")));
+                    }
+                }
+            });
+        });
+    });
+}
+
+/// Finds what a pattern leads to and is set.
+fn find(value: &Value, pattern: &str, here: &mut Path, found: &mut Vec<Path>) {
+    let (first, rest) = pattern.split_once('.').map_or((pattern, None), |(first, rest)| (first, Some(rest)));
+    let (name, each) = first.strip_suffix("[]").map_or((first, false), |name| (name, true));
+    let Some(value) = value.get(name) else { return };
+    here.push(Segment::Key(name.to_owned().into()));
+    let items: Vec<(Option<usize>, &Value)> = match value {
+        Value::Array(items) if each => {
+            items.iter().enumerate().map(|(index, item)| (Some(index), item)).collect()
+        }
+        other => vec![(None, other)],
+    };
+    for (index, item) in items {
+        here.extend(index.map(Segment::Index));
+        match rest {
+            Some(rest) => find(item, rest, here, found),
+            None if is_set(item) => found.push(here.clone()),
+            None => {}
+        }
+        if index.is_some() {
+            here.pop();
+        }
+    }
+    here.pop();
+}
+
+fn is_set(value: &Value) -> bool {
+    match value {
+        Value::Null | Value::Bool(false) => false,
+        Value::Array(items) => !items.is_empty(),
+        _ => true,
+    }
+}
