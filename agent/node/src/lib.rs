@@ -1,6 +1,12 @@
-//! What a weft node does, in the order of a request's way: `discovery` reads objects, `weft-rules` compiles
+//! What a weft node does, in the order of a request's way: [`discovery`] reads objects, `weft-rules` compiles
 //! them to a snapshot, [`datapath`] redirects the sockets of enrolled pods, [`proxy`] routes what arrives,
-//! [`telemetry`] counts it and `admin` shows it.
+//! [`telemetry`] counts it and [`admin`] shows it. [`agent`] starts all of it in order.
+pub mod admin;
+pub mod agent;
 pub mod datapath;
+pub mod discovery;
 pub mod proxy;
 pub mod telemetry;
+
+#[cfg(test)]
+mod test_dir;

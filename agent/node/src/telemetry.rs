@@ -1,163 +1,182 @@
 //! The one place where a finished request or connection is reported. From here: access log, metrics, live tap.
-//! A [`Recorder`] belongs to one worker and is used only by it, so that recording takes no lock.
+//!
+//! A [`Recorder`] belongs to one worker and is used only by it: recording takes no lock. Counters are cells of that
+//! worker, added up when they are read; log lines and taps go through bounded queues that drop, and count, what
+//! nobody takes in time.
 
-use std::net::SocketAddr;
+mod access_log;
+mod exposition;
+mod flags;
+mod labels;
+mod metrics;
+mod record;
+mod series;
+mod tap;
+mod writer;
+
+use std::io;
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime};
 
-use weft_rules::cluster::Service;
-use weft_rules::workload::Workload;
+pub use access_log::AccessLog;
+pub use exposition::CONTENT_TYPE as METRICS_CONTENT_TYPE;
+pub use flags::{FlagSet, ResponseFlag};
+pub use record::{HttpRecord, TcpEvent, TcpRecord, Upstream};
+pub use tap::Subscription;
 
-/// Envoy's response flags, those that weft sets. Several may hold.
-/// Source: Envoy's access log documentation, `%RESPONSE_FLAGS%`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ResponseFlag {
-    /// `UH`: no healthy endpoint.
-    NoHealthyUpstream,
-    /// `UF`: the connection to the endpoint failed.
-    UpstreamConnectionFailure,
-    /// `UT`: the request timed out.
-    UpstreamRequestTimeout,
-    /// `UC`: the endpoint closed the connection.
-    UpstreamConnectionTermination,
-    /// `UR`: the endpoint reset the stream.
-    UpstreamRemoteReset,
-    /// `URX`: the retry limit was reached.
-    UpstreamRetryLimitExceeded,
-    /// `NR`: no route matched.
-    NoRouteFound,
-    /// `NC`: the destination does not exist.
-    NoClusterFound,
-    /// `DC`: the client went away.
-    DownstreamConnectionTermination,
-    /// `DI`: a delay was injected.
-    DelayInjected,
-    /// `FI`: an abort was injected.
-    FaultInjected,
-    /// `DPE`: the client broke the protocol.
-    DownstreamProtocolError,
-    /// `UPE`: the endpoint broke the protocol.
-    UpstreamProtocolError,
-}
+use self::access_log::Lines;
+use self::metrics::{Registry, Sink};
+use self::series::Cell;
+use self::tap::Taps;
+use self::writer::Writer;
 
-/// Where traffic went, as far as it got.
-#[derive(Debug, Clone, Default)]
-pub struct Upstream {
-    /// The service addressed.
-    pub service: Option<Arc<Service>>,
-    /// Envoy's name of the cluster: `outbound|80|v1|host`, `PassthroughCluster`, …
-    pub cluster: Option<Arc<str>>,
-    /// The endpoint.
-    pub address: Option<SocketAddr>,
-    /// The endpoint's pod, where known.
-    pub workload: Option<Arc<Workload>>,
-    /// The agent's own address towards the endpoint.
-    pub local_address: Option<SocketAddr>,
-}
-
-/// A request that has ended (its last body byte is through, or it failed).
-#[derive(Debug)]
-pub struct HttpRecord<'a> {
-    /// When it began.
-    pub started: std::time::SystemTime,
-    /// Who called.
-    pub source: &'a Arc<Workload>,
-    /// The caller's address.
-    pub downstream: SocketAddr,
-    /// The address dialled.
-    pub dialled: SocketAddr,
-    /// Where it went.
-    pub upstream: &'a Upstream,
-    /// Method.
-    pub method: &'a http::Method,
-    /// Path and query as the client sent them.
-    pub path: &'a str,
-    /// `HTTP/1.1` or `HTTP/2`.
-    pub version: http::Version,
-    /// Host header as sent.
-    pub authority: &'a str,
-    /// `x-request-id` as forwarded.
-    pub request_id: Option<&'a http::HeaderValue>,
-    /// `user-agent` as sent.
-    pub user_agent: Option<&'a http::HeaderValue>,
-    /// `x-forwarded-for` as sent.
-    pub forwarded_for: Option<&'a http::HeaderValue>,
-    /// Status sent to the client; 0 if none was.
-    pub status: u16,
-    /// `grpc-status`, for gRPC.
-    pub grpc_status: Option<u32>,
-    /// Flags.
-    pub flags: &'a [ResponseFlag],
-    /// Envoy's `%RESPONSE_CODE_DETAILS%`, such as `via_upstream` or `route_not_found`.
-    pub details: &'static str,
-    /// Why the endpoint could not be reached.
-    pub upstream_failure: Option<&'a str>,
-    /// Route name.
-    pub route: Option<&'a str>,
-    /// `namespace/name` of the VirtualService.
-    pub virtual_service: Option<&'a str>,
-    /// Body bytes from the client.
-    pub request_bytes: u64,
-    /// Body bytes to the client.
-    pub response_bytes: u64,
-    /// From the first byte of the request to the last of the response.
-    pub duration: Duration,
-    /// Time that the endpoint took for its headers.
-    pub upstream_time: Option<Duration>,
-    /// Tries made.
-    pub attempts: u32,
-    /// Request and response messages, for gRPC.
-    pub grpc_messages: Option<(u64, u64)>,
-}
-
-/// What happened to a TCP connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum TcpEvent {
-    /// It stands.
-    Opened,
-    /// It is over.
-    Closed,
-}
-
-/// A TCP connection that opened or closed. Bytes are totals at its end.
-#[derive(Debug)]
-pub struct TcpRecord<'a> {
-    /// Opened or closed.
-    pub event: TcpEvent,
-    /// True where the connection came in from outside the node's mesh: reported by the destination only.
-    pub inbound: bool,
-    /// When it began.
-    pub started: std::time::SystemTime,
-    /// Who called, where known.
-    pub source: Option<&'a Arc<Workload>>,
-    /// The caller's address.
-    pub downstream: SocketAddr,
-    /// The address dialled.
-    pub dialled: SocketAddr,
-    /// Where it went.
-    pub upstream: &'a Upstream,
-    /// Flags.
-    pub flags: &'a [ResponseFlag],
-    /// Why the endpoint could not be reached.
-    pub upstream_failure: Option<&'a str>,
-    /// `namespace/name` of the VirtualService.
-    pub virtual_service: Option<&'a str>,
-    /// Bytes from the caller.
-    pub received_bytes: u64,
-    /// Bytes to the caller.
-    pub sent_bytes: u64,
-    /// Length of its life so far.
-    pub duration: Duration,
-}
-
-/// One worker's way to report.
+/// One worker's way to report. The default reports to nobody.
 #[derive(Debug, Default)]
-pub struct Recorder {}
+pub struct Recorder {
+    parts: Option<Box<Parts>>,
+}
+
+#[derive(Debug)]
+struct Parts {
+    sink: Sink,
+    lines: Option<Lines>,
+    taps: Arc<Taps>,
+    connections: Arc<Cell>,
+}
 
 impl Recorder {
     /// Reports a finished request.
-    pub fn http(&self, _record: &HttpRecord<'_>) {}
+    pub fn http(&self, record: &HttpRecord<'_>) {
+        let Some(parts) = &self.parts else { return };
+        parts.sink.http(record);
+        if let Some(lines) = &parts.lines {
+            lines.http(record);
+        }
+        if parts.taps.wanted() {
+            parts.taps.http(record);
+        }
+    }
 
     /// Reports a connection that opened or closed.
-    pub fn tcp(&self, _record: &TcpRecord<'_>) {}
+    pub fn tcp(&self, record: &TcpRecord<'_>) {
+        let Some(parts) = &self.parts else { return };
+        parts.sink.tcp(record);
+        if let (TcpEvent::Closed, Some(lines)) = (record.event, &parts.lines) {
+            lines.tcp(record);
+        }
+        if parts.taps.wanted() {
+            parts.taps.tcp(record);
+        }
+    }
+
+    /// Counts a connection of a client for as long as the answer is held. Hold it on the worker's own thread.
+    pub fn connection(&self) -> OpenConnection {
+        let cell = self.parts.as_ref().map(|parts| parts.connections.clone());
+        if let Some(cell) = &cell {
+            cell.add(1);
+        }
+        OpenConnection { cell }
+    }
 }
+
+/// A client's connection that a worker carries.
+#[derive(Debug)]
+pub struct OpenConnection {
+    cell: Option<Arc<Cell>>,
+}
+
+impl Drop for OpenConnection {
+    fn drop(&mut self) {
+        if let Some(cell) = &self.cell {
+            cell.subtract(1);
+        }
+    }
+}
+
+/// What the agent knows about itself, for its own metrics.
+#[derive(Debug, Default)]
+struct Own {
+    generation: AtomicU64,
+    pods: AtomicU64,
+    refused: AtomicU64,
+    compilations: AtomicU64,
+    compile_micros: AtomicU64,
+}
+
+/// The reading side: everything that recorders report.
+#[derive(Debug)]
+pub struct Telemetry {
+    node: Arc<str>,
+    registry: Arc<Registry>,
+    writer: Option<Writer>,
+    taps: Arc<Taps>,
+    connections: Vec<Arc<Cell>>,
+    own: Own,
+    started: SystemTime,
+}
+
+impl Telemetry {
+    /// Starts the log writer, unless there is no log to write.
+    pub fn start(log: AccessLog, node: &str, workers: usize) -> io::Result<Arc<Self>> {
+        Ok(Arc::new(Self {
+            node: Arc::from(node),
+            registry: Arc::default(),
+            writer: (log != AccessLog::Off).then(|| Writer::start(log)).transpose()?,
+            taps: Arc::new(Taps::new(node)),
+            connections: (0..workers).map(|_| Arc::default()).collect(),
+            own: Own::default(),
+            started: SystemTime::now(),
+        }))
+    }
+
+    /// The recorder of a worker.
+    pub fn recorder(&self, worker: usize) -> Recorder {
+        let parts = Parts {
+            sink: Sink::new(&self.registry, self.node.clone()),
+            lines: self.writer.as_ref().map(Writer::lines),
+            taps: self.taps.clone(),
+            connections: self.connections.get(worker).cloned().unwrap_or_default(),
+        };
+        Recorder { parts: Some(Box::new(parts)) }
+    }
+
+    /// Listens to what happens from now on; the caller filters no more.
+    pub fn tap(&self, filter: weft_api::admin::TapFilter) -> Subscription {
+        self.taps.subscribe(filter)
+    }
+
+    /// Connections that a worker carries now.
+    pub fn connections(&self, worker: usize) -> u64 {
+        self.connections.get(worker).map_or(0, |cell| cell.get())
+    }
+
+    /// All metrics, as a scrape of Prometheus reads them.
+    pub fn exposition(&self) -> String {
+        exposition::write(self)
+    }
+
+    /// Takes note of a compilation.
+    pub fn compiled(&self, took: Duration) {
+        self.own.compilations.fetch_add(1, Ordering::Relaxed);
+        let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        self.own.compile_micros.fetch_add(micros, Ordering::Relaxed);
+    }
+
+    /// Takes note of what is in force.
+    pub fn state(&self, generation: u64, pods: usize, refused: usize) {
+        self.own.generation.store(generation, Ordering::Relaxed);
+        self.own.pods.store(pods as u64, Ordering::Relaxed);
+        self.own.refused.store(refused as u64, Ordering::Relaxed);
+    }
+
+    /// Writes out what has been logged so far, waiting so long at most.
+    pub fn flush(&self, patience: Duration) {
+        if let Some(writer) = &self.writer {
+            writer.flush(patience);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,267 @@
+//! What the agent answers over HTTP: the admin API on a unix socket that only root reaches, metrics and readiness on
+//! TCP. Runs on the control runtime; traffic never waits for it.
+
+mod answers;
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{ALLOW, CONTENT_TYPE};
+use http::{HeaderValue, Method, Request, Response, StatusCode};
+use http_body::{Body, Frame};
+use http_body_util::{BodyExt, Either, Full, Limited};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::{Semaphore, mpsc, oneshot};
+use weft_api::admin::{Applied, ExplainRequest, TapEvent, TapFilter, WaitApplied, paths};
+
+use crate::agent::{Message, Shared};
+
+/// Connections that one listener serves at a time.
+const CONNECTIONS: usize = 64;
+/// Longest wait for a request's headers.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+/// Longest body of a request.
+const BODY_BYTES: usize = 1 << 20;
+/// Longest wait that `wait-applied` grants.
+const LONGEST_WAIT: Duration = Duration::from_secs(3_600);
+/// How much of a tap is written at once.
+const TAP_BATCH_BYTES: usize = 32 << 10;
+
+type Answer = Response<Either<Full<Bytes>, Chunks>>;
+
+/// Serves the admin API.
+pub async fn serve_admin(listener: UnixListener, shared: Arc<Shared>) {
+    let room = Arc::new(Semaphore::new(CONNECTIONS));
+    loop {
+        let Ok(permit) = room.clone().acquire_owned().await else { return };
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                let shared = shared.clone();
+                tokio::task::spawn_local(async move {
+                    let _permit = permit;
+                    serve(stream, move |request| admin(request, shared.clone())).await;
+                });
+            }
+            Err(error) => pause(&error).await,
+        }
+    }
+}
+
+/// Serves `/metrics`.
+pub async fn serve_metrics(listener: TcpListener, shared: Arc<Shared>) {
+    serve_tcp(listener, move |path| {
+        (path == "/metrics").then(|| {
+            let kind = HeaderValue::from_static(crate::telemetry::METRICS_CONTENT_TYPE);
+            respond(StatusCode::OK, kind, shared.telemetry.exposition())
+        })
+    })
+    .await;
+}
+
+/// Serves `/healthz/ready`: 200, or 503 with what is waited for; and `/healthz/live`: 200.
+pub async fn serve_readiness(listener: TcpListener, shared: Arc<Shared>) {
+    serve_tcp(listener, move |path| match path {
+        "/healthz/ready" => {
+            let waiting = shared.readiness.waiting_for();
+            Some(if waiting.is_empty() {
+                text(StatusCode::OK, "ready\n".to_owned())
+            } else {
+                text(StatusCode::SERVICE_UNAVAILABLE, format!("waiting for {}\n", waiting.join(", ")))
+            })
+        }
+        "/healthz/live" => Some(text(StatusCode::OK, "live\n".to_owned())),
+        _ => None,
+    })
+    .await;
+}
+
+async fn serve_tcp(listener: TcpListener, answer: impl Fn(&str) -> Option<Answer> + 'static) {
+    let answer = std::rc::Rc::new(answer);
+    let room = Arc::new(Semaphore::new(CONNECTIONS));
+    loop {
+        let Ok(permit) = room.clone().acquire_owned().await else { return };
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                let answer = answer.clone();
+                tokio::task::spawn_local(async move {
+                    let _permit = permit;
+                    serve(stream, move |request: Request<Incoming>| {
+                        let known = answer(request.uri().path());
+                        let known = known.unwrap_or_else(|| text(StatusCode::NOT_FOUND, "not here\n".to_owned()));
+                        std::future::ready(if request.method() == Method::GET || request.method() == Method::HEAD {
+                            known
+                        } else {
+                            only("GET")
+                        })
+                    })
+                    .await;
+                });
+            }
+            Err(error) => pause(&error).await,
+        }
+    }
+}
+
+/// Out of file descriptors, most likely: wait a moment rather than spin.
+async fn pause(error: &std::io::Error) {
+    tracing::warn!(%error, "cannot accept");
+    tokio::time::sleep(Duration::from_millis(100)).await;
+}
+
+async fn serve<S, F, A>(stream: S, answer: F)
+where
+    S: AsyncRead + AsyncWrite + Unpin + 'static,
+    F: Fn(Request<Incoming>) -> A,
+    A: Future<Output = Answer>,
+{
+    let service = service_fn(|request| {
+        let answer = answer(request);
+        async move { Ok::<_, Infallible>(answer.await) }
+    });
+    let served = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_TIMEOUT)
+        .serve_connection(TokioIo::new(stream), service)
+        .await;
+    if let Err(error) = served {
+        tracing::debug!(%error, "a connection to the agent ended badly");
+    }
+}
+
+async fn admin(request: Request<Incoming>, shared: Arc<Shared>) -> Answer {
+    let get = request.method() == Method::GET;
+    let post = request.method() == Method::POST;
+    let path = request.uri().path().to_owned();
+    match &*path {
+        paths::STATUS if get => json(&answers::status(&shared)),
+        paths::ROUTES if get => json(&answers::routes(&shared)),
+        paths::ENDPOINTS if get => json(&answers::endpoints(&shared)),
+        paths::WORKLOADS if get => json(&answers::workloads(&shared)),
+        paths::WAIT_APPLIED if post => match read::<WaitApplied>(request).await {
+            Ok(wait) => json(&wait_applied(&shared, &wait).await),
+            Err(answer) => answer,
+        },
+        paths::EXPLAIN if post => match read::<ExplainRequest>(request).await {
+            Ok(question) => match answers::explain(&shared, &question) {
+                Ok(explanation) => json(&explanation),
+                Err(problem) => text(StatusCode::UNPROCESSABLE_ENTITY, format!("{problem}\n")),
+            },
+            Err(answer) => answer,
+        },
+        paths::TAP if post => match read::<TapFilter>(request).await {
+            Ok(filter) => tap(&shared, filter),
+            Err(answer) => answer,
+        },
+        paths::STATUS | paths::ROUTES | paths::ENDPOINTS | paths::WORKLOADS => only("GET"),
+        paths::WAIT_APPLIED | paths::EXPLAIN | paths::TAP => only("POST"),
+        _ => text(StatusCode::NOT_FOUND, format!("this agent ({}) knows no {path}\n", env!("CARGO_PKG_VERSION"))),
+    }
+}
+
+async fn wait_applied(shared: &Shared, wait: &WaitApplied) -> Applied {
+    let (reply, answer) = oneshot::channel();
+    let timeout = Duration::from_millis(wait.timeout_ms).min(LONGEST_WAIT);
+    let ended = || Applied { waiting_for: vec!["the agent is ending".to_owned()], ..Applied::default() };
+    if shared.control.send(Message::Wait { reply, timeout }).is_err() {
+        return ended();
+    }
+    answer.await.unwrap_or_else(|_| ended())
+}
+
+/// Streams events, one JSON object per line, until the listener leaves.
+fn tap(shared: &Shared, filter: TapFilter) -> Answer {
+    let mut subscription = shared.telemetry.tap(filter);
+    let (sender, chunks) = mpsc::channel::<Bytes>(1);
+    tokio::task::spawn_local(async move {
+        loop {
+            let first = tokio::select! {
+                event = subscription.next() => event,
+                () = sender.closed() => return,
+            };
+            let mut batch = Vec::new();
+            let mut next = Some(first);
+            while let Some(event) = next {
+                append(&mut batch, &event);
+                next = if batch.len() < TAP_BATCH_BYTES { subscription.ready() } else { None };
+            }
+            if sender.send(batch.into()).await.is_err() {
+                return;
+            }
+        }
+    });
+    let mut answer = Response::new(Either::Right(Chunks { chunks }));
+    answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/x-ndjson"));
+    answer
+}
+
+fn append(batch: &mut Vec<u8>, event: &TapEvent) {
+    // Events hold nothing that JSON cannot say.
+    if serde_json::to_writer(&mut *batch, event).is_ok() {
+        batch.push(b'\n');
+    }
+}
+
+/// A body that arrives through a channel.
+#[derive(Debug)]
+pub struct Chunks {
+    chunks: mpsc::Receiver<Bytes>,
+}
+
+impl Body for Chunks {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        self.chunks.poll_recv(context).map(|chunk| chunk.map(|bytes| Ok(Frame::data(bytes))))
+    }
+}
+
+async fn read<T: DeserializeOwned>(request: Request<Incoming>) -> Result<T, Answer> {
+    let bytes = Limited::new(request.into_body(), BODY_BYTES)
+        .collect()
+        .await
+        .map_err(|error| text(StatusCode::BAD_REQUEST, format!("cannot read the request: {error}\n")))?
+        .to_bytes();
+    let bytes = if bytes.is_empty() { Bytes::from_static(b"{}") } else { bytes };
+    serde_json::from_slice(&bytes)
+        .map_err(|error| text(StatusCode::BAD_REQUEST, format!("cannot understand the request: {error}\n")))
+}
+
+fn json<T: Serialize>(value: &T) -> Answer {
+    match serde_json::to_string(value) {
+        Ok(body) => respond(StatusCode::OK, HeaderValue::from_static("application/json"), body),
+        Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("cannot say it in JSON: {error}\n")),
+    }
+}
+
+fn text(status: StatusCode, body: String) -> Answer {
+    respond(status, HeaderValue::from_static("text/plain; charset=utf-8"), body)
+}
+
+fn only(method: &'static str) -> Answer {
+    let mut answer = text(StatusCode::METHOD_NOT_ALLOWED, format!("only {method}\n"));
+    answer.headers_mut().insert(ALLOW, HeaderValue::from_static(method));
+    answer
+}
+
+fn respond(status: StatusCode, kind: HeaderValue, body: String) -> Answer {
+    let mut answer = Response::new(Either::Left(Full::from(body)));
+    *answer.status_mut() = status;
+    answer.headers_mut().insert(CONTENT_TYPE, kind);
+    answer
+}

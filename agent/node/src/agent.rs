@@ -1,0 +1,207 @@
+//! The node agent: starts everything in order, and ends it in order.
+//!
+//! Threads: the caller's thread runs signals, the admin API, metrics and readiness; `weft-control` reads objects,
+//! compiles them and enrols pods; one `weft-worker-N` per core carries the traffic; `weft-log` writes the access log.
+//! Traffic never waits for any of the others.
+
+mod control;
+mod pods;
+mod readiness;
+mod run_dir;
+mod view;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::{TcpListener, UnixListener};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+use weft_rules::snapshot::Snapshot;
+
+use crate::telemetry::{AccessLog, Telemetry};
+pub use control::Message;
+pub use readiness::Readiness;
+pub use view::View;
+
+/// What `weft agent` was told.
+#[derive(Debug, Clone)]
+pub struct AgentOptions {
+    /// Folder of manifests.
+    pub standalone: PathBuf,
+    /// Name of this node.
+    pub node: String,
+    /// Directory of this agent's own files.
+    pub run_dir: PathBuf,
+    /// Directory on a bpffs for what is pinned.
+    pub bpf_dir: PathBuf,
+    /// Where `/metrics` answers.
+    pub metrics_addr: SocketAddr,
+    /// Where `/healthz/ready` answers.
+    pub readiness_addr: SocketAddr,
+    /// `cluster.local`, of SPIFFE names.
+    pub trust_domain: String,
+    /// The namespace of mesh-wide configuration.
+    pub root_namespace: String,
+    /// How finished requests are logged.
+    pub access_log: AccessLog,
+    /// Leave what is pinned, for the agent that follows.
+    pub keep_pinned: bool,
+    /// Proxy threads.
+    pub workers: usize,
+    /// Longest wait for open connections at the end.
+    pub drain_timeout: Duration,
+}
+
+/// Why an agent does not start, or ends badly.
+#[derive(Debug, thiserror::Error)]
+pub enum AgentError {
+    /// The run directory is in use, or cannot be.
+    #[error(transparent)]
+    RunDir(#[from] run_dir::RunDirError),
+    /// Nothing to read objects from.
+    #[error("cannot read the folder {dir}: {source}")]
+    Folder {
+        /// The folder.
+        dir: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// An address is taken, or not ours.
+    #[error("cannot listen on {address} for {what}: {source}")]
+    Listen {
+        /// What would have answered there.
+        what: &'static str,
+        /// The address.
+        address: String,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The kernel's side does not start, or does not end cleanly.
+    #[error(transparent)]
+    Datapath(#[from] crate::datapath::DatapathError),
+    /// A thread, signal handler or runtime did not start.
+    #[error("cannot start {what}: {source}")]
+    Start {
+        /// What.
+        what: &'static str,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The control thread ended by itself.
+    #[error("the control thread has ended; see the log above")]
+    Control,
+}
+
+/// What the admin API, metrics and readiness read.
+#[derive(Debug)]
+pub struct Shared {
+    /// What the agent was told.
+    pub options: AgentOptions,
+    /// The rules in force.
+    pub snapshot: Arc<arc_swap::ArcSwap<Snapshot>>,
+    /// The state that the control thread publishes.
+    pub view: arc_swap::ArcSwap<View>,
+    /// What readiness waits for.
+    pub readiness: Arc<Readiness>,
+    /// Counters, log and taps.
+    pub telemetry: Arc<Telemetry>,
+    /// To the control thread.
+    pub control: mpsc::UnboundedSender<Message>,
+}
+
+/// Runs an agent until SIGTERM or SIGINT. A second signal ends the process at once.
+pub fn run(options: AgentOptions) -> Result<(), AgentError> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|source| AgentError::Start { what: "the runtime", source })?;
+    runtime.block_on(serve(options))
+}
+
+async fn serve(options: AgentOptions) -> Result<(), AgentError> {
+    let start = |what| move |source| AgentError::Start { what, source };
+    let mut terminate = signal(SignalKind::terminate()).map_err(start("the signal handler"))?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(start("the signal handler"))?;
+
+    let dir = options.standalone.clone();
+    std::fs::read_dir(&dir).map_err(|source| AgentError::Folder { dir, source })?;
+    let run_dir = run_dir::RunDir::take(&options.run_dir)?;
+    let metrics = listen("metrics", options.metrics_addr).await?;
+    let ready = listen("readiness", options.readiness_addr).await?;
+    let admin = listen_admin(&run_dir)?;
+
+    let telemetry = Telemetry::start(options.access_log, &options.node, options.workers)
+        .map_err(start("the log writer"))?;
+    let (control, messages) = mpsc::unbounded_channel();
+    let readiness = Arc::new(Readiness::default());
+    let shared = Arc::new(Shared {
+        snapshot: Arc::default(),
+        view: arc_swap::ArcSwap::default(),
+        readiness,
+        telemetry,
+        control,
+        options,
+    });
+    let local = tokio::task::LocalSet::new();
+    local.spawn_local(crate::admin::serve_admin(admin, shared.clone()));
+    local.spawn_local(crate::admin::serve_metrics(metrics, shared.clone()));
+    local.spawn_local(crate::admin::serve_readiness(ready, shared.clone()));
+
+    let (ended, mut control_ended) = tokio::sync::oneshot::channel();
+    control::spawn(shared.clone(), messages, ended).map_err(start("the control thread"))?;
+    tracing::info!(
+        node = %shared.options.node,
+        dir = %shared.options.standalone.display(),
+        run_dir = %shared.options.run_dir.display(),
+        metrics = %shared.options.metrics_addr,
+        readiness = %shared.options.readiness_addr,
+        "weft agent {} has started", env!("CARGO_PKG_VERSION")
+    );
+
+    local
+        .run_until(async {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+                outcome = &mut control_ended => return finished(outcome),
+            }
+            tracing::info!(drain = ?shared.options.drain_timeout, "draining; a second signal ends at once");
+            let _ = shared.control.send(Message::Shutdown);
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+                outcome = &mut control_ended => return finished(outcome),
+            }
+            tracing::warn!("ended at once by a second signal; `weft cleanup` removes what is left");
+            std::process::exit(1);
+        })
+        .await?;
+    shared.telemetry.flush(Duration::from_secs(1));
+    drop(run_dir);
+    Ok(())
+}
+
+type Ended = Result<Result<(), AgentError>, tokio::sync::oneshot::error::RecvError>;
+
+fn finished(outcome: Ended) -> Result<(), AgentError> {
+    outcome.unwrap_or(Err(AgentError::Control))
+}
+
+async fn listen(what: &'static str, address: SocketAddr) -> Result<TcpListener, AgentError> {
+    TcpListener::bind(address).await.map_err(|source| AgentError::Listen {
+        what,
+        address: address.to_string(),
+        source,
+    })
+}
+
+fn listen_admin(run_dir: &run_dir::RunDir) -> Result<UnixListener, AgentError> {
+    let path = run_dir.socket();
+    run_dir.bind_socket().and_then(UnixListener::from_std).map_err(|source| AgentError::Listen {
+        what: "the admin API",
+        address: path.display().to_string(),
+        source,
+    })
+}

@@ -1,0 +1,385 @@
+//! The control thread: objects → rules → snapshot → pods → workers, in rounds. One round takes in everything that
+//! happened since the last, so that a burst of changes costs one compilation.
+
+mod enrol;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, timeout, timeout_at};
+use weft_api::admin::Applied;
+use weft_rules::compile::{Change, Compiler, CompilerOptions};
+
+use super::pods::{Desired, Enrolled};
+use super::readiness::Guard;
+use super::{AgentError, Shared, View};
+use crate::datapath::{Datapath, DatapathOptions};
+use crate::discovery::watch::{News, Seen, Watch};
+use crate::discovery::{Folder, Scan};
+use crate::proxy::{self, Command, LocalPods, Worker};
+
+/// Events of one change arrive within so long of each other; the first starts the clock.
+const DEBOUNCE: Duration = Duration::from_millis(4);
+/// How often a file that is being written is looked at again.
+const BUSY_RETRY: Duration = Duration::from_millis(15);
+/// How often a network namespace that is not there is looked for, at first and later.
+const NETNS_RETRY: Duration = Duration::from_millis(25);
+const NETNS_RETRY_LATER: Duration = Duration::from_millis(250);
+/// How often all files and namespaces are looked at without being told to, in case the watch missed something.
+const CHECK: Duration = Duration::from_secs(2);
+/// The same where there is no watch.
+const CHECK_UNWATCHED: Duration = Duration::from_millis(500);
+/// A worker that does not answer for so long is reported.
+const WORKER_ANSWER: Duration = Duration::from_secs(1);
+
+/// What the control thread is told.
+#[derive(Debug)]
+pub enum Message {
+    /// Something happened in the folder.
+    Seen(Seen),
+    /// Somebody waits until all that the folder holds now is in force.
+    Wait {
+        /// Where to answer.
+        reply: oneshot::Sender<Applied>,
+        /// How long to wait.
+        timeout: Duration,
+    },
+    /// Drain and end.
+    Shutdown,
+}
+
+#[derive(Debug)]
+struct Waiter {
+    reply: oneshot::Sender<Applied>,
+    until: Instant,
+}
+
+/// Starts the control thread; `ended` hears how it ends.
+pub fn spawn(
+    shared: Arc<Shared>,
+    messages: mpsc::UnboundedReceiver<Message>,
+    ended: oneshot::Sender<Result<(), AgentError>>,
+) -> std::io::Result<()> {
+    let guard = shared.readiness.hold("first-sync");
+    let programs = shared.readiness.hold("programs-attached");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    std::thread::Builder::new().name("weft-control".to_owned()).spawn(move || {
+        let outcome = Control::start(shared, guard, programs)
+            .and_then(|control| runtime.block_on(control.run(messages)));
+        let _ = ended.send(outcome);
+    })?;
+    Ok(())
+}
+
+struct Control {
+    shared: Arc<Shared>,
+    folder: Folder,
+    watch: Option<Watch>,
+    news: News,
+    compiler: Compiler,
+    datapath: Datapath,
+    workers: Vec<Worker>,
+    /// By worker, the generation that it last confirmed.
+    confirmed: Vec<u64>,
+    /// Commands were sent, or a snapshot published, since the workers last confirmed.
+    unconfirmed: bool,
+    local_pods: Arc<ArcSwap<LocalPods>>,
+    enrolled: BTreeMap<Arc<str>, Enrolled>,
+    desired: BTreeMap<Arc<str>, Desired>,
+    /// Pods that should be enrolled and are not, and why.
+    waiting_pods: BTreeMap<Arc<str>, String>,
+    waiting_since: Instant,
+    busy: BTreeSet<std::path::PathBuf>,
+    checked: Instant,
+    waiters: Vec<Waiter>,
+    first_sync: Option<Guard>,
+    /// All pods of this node have been enrolled that could be; others that a dead agent enrolled were let go.
+    claimed: bool,
+}
+
+impl Control {
+    fn start(shared: Arc<Shared>, first_sync: Guard, programs: Guard) -> Result<Self, AgentError> {
+        let options = &shared.options;
+        let datapath = Datapath::start(&DatapathOptions {
+            run_dir: options.run_dir.clone(),
+            bpf_dir: options.bpf_dir.clone(),
+            workers: options.workers,
+        })?;
+        drop(programs);
+
+        let local_pods: Arc<ArcSwap<LocalPods>> = Arc::default();
+        let workers = (0..options.workers)
+            .map(|index| {
+                let recorder = shared.telemetry.recorder(index);
+                let shared = proxy::Shared { snapshot: shared.snapshot.clone(), pods: local_pods.clone() };
+                proxy::spawn(index, shared, recorder)
+            })
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(|source| AgentError::Start { what: "a proxy worker", source })?;
+        let compiler = Compiler::new(CompilerOptions {
+            node: options.node.clone(),
+            cluster_domain: "cluster.local".to_owned(),
+            root_namespace: options.root_namespace.clone(),
+            absent_node_is_local: true,
+        });
+        let mut news = News::default();
+        news.add(Seen::Anything, std::time::Instant::now());
+        let folder = Folder::new(options.standalone.clone());
+        Ok(Self {
+            folder,
+            watch: None,
+            news,
+            compiler,
+            datapath,
+            confirmed: vec![0; workers.len()],
+            workers,
+            unconfirmed: true,
+            local_pods,
+            enrolled: BTreeMap::new(),
+            desired: BTreeMap::new(),
+            waiting_pods: BTreeMap::new(),
+            waiting_since: Instant::now(),
+            busy: BTreeSet::new(),
+            checked: Instant::now(),
+            waiters: Vec::new(),
+            first_sync: Some(first_sync),
+            claimed: false,
+            shared,
+        })
+    }
+
+    async fn run(mut self, mut messages: mpsc::UnboundedReceiver<Message>) -> Result<(), AgentError> {
+        loop {
+            self.round().await?;
+            let wake = self.next_wake();
+            match timeout_at(wake, messages.recv()).await {
+                Ok(Some(message)) => {
+                    if self.take(message, &mut messages).await {
+                        return self.shut_down().await;
+                    }
+                }
+                Ok(None) => return self.shut_down().await,
+                Err(_) => {}
+            }
+        }
+    }
+
+    /// Takes a message and all that follow closely; true means to end.
+    async fn take(&mut self, first: Message, messages: &mut mpsc::UnboundedReceiver<Message>) -> bool {
+        let until = Instant::now() + DEBOUNCE;
+        let mut next = Some(first);
+        while let Some(message) = next {
+            match message {
+                Message::Seen(seen) => self.news.add(seen, std::time::Instant::now()),
+                Message::Wait { reply, timeout } => {
+                    self.news.add(Seen::Anything, std::time::Instant::now());
+                    self.waiters.push(Waiter { reply, until: Instant::now() + timeout });
+                }
+                Message::Shutdown => return true,
+            }
+            // Whoever waits is not kept waiting for more news than there is.
+            next = if self.waiters.is_empty() {
+                timeout_at(until, messages.recv()).await.ok().flatten()
+            } else {
+                messages.try_recv().ok()
+            };
+        }
+        false
+    }
+
+    fn next_wake(&self) -> Instant {
+        let now = Instant::now();
+        let check = self.checked + if self.watch.is_some() { CHECK } else { CHECK_UNWATCHED };
+        let busy = (!self.busy.is_empty()).then(|| now + BUSY_RETRY);
+        let pods = (!self.waiting_pods.is_empty()).then(|| {
+            let young = self.waiting_since.elapsed() < Duration::from_secs(5);
+            now + if young { NETNS_RETRY } else { NETNS_RETRY_LATER }
+        });
+        let workers = self.unconfirmed.then(|| now + BUSY_RETRY);
+        let waiter = self.waiters.iter().map(|waiter| waiter.until).min();
+        [busy, pods, workers, waiter].into_iter().flatten().fold(check, Instant::min).max(now)
+    }
+
+    /// Brings everything up to date.
+    async fn round(&mut self) -> Result<(), AgentError> {
+        let now = std::time::Instant::now();
+        let due = self.checked + if self.watch.is_some() { CHECK } else { CHECK_UNWATCHED };
+        let check = due <= Instant::now();
+        if check || self.first_sync.is_some() {
+            self.checked = Instant::now();
+            self.news.add(Seen::Anything, now);
+            self.news.tidy(now);
+            self.watch_folder();
+        }
+        let scan = self.scan(now);
+        let pods_changed = scan.changes.iter().any(concerns_pods);
+        let changed = !scan.changes.is_empty();
+        let reported = scan.reported || changed;
+        if changed {
+            self.compile(scan.changes);
+        }
+        if pods_changed {
+            self.desire();
+        }
+        let pods = pods_changed || check || !self.waiting_pods.is_empty();
+        let moved = pods && self.enrol();
+        if !self.claimed {
+            self.claimed = true;
+            self.datapath.release_unclaimed()?;
+        }
+        let confirmed = self.confirm().await?;
+        if reported || moved || confirmed || self.first_sync.is_some() {
+            self.publish();
+        }
+        self.answer();
+        Ok(())
+    }
+
+    fn scan(&mut self, now: std::time::Instant) -> Scan {
+        self.news.again(std::mem::take(&mut self.busy));
+        if self.news.is_empty() {
+            return Scan::default();
+        }
+        let extent = self.news.take();
+        let mut scan = self.folder.scan(&extent, &self.news.writing, now);
+        self.busy = std::mem::take(&mut scan.busy);
+        scan
+    }
+
+    /// Sees to it that the folder is watched; without a watch it is looked at now and then.
+    fn watch_folder(&mut self) {
+        let sender = self.shared.control.clone();
+        let report = move |seen| _ = sender.send(Message::Seen(seen));
+        if self.watch.as_ref().is_some_and(|watch| watch.stands(self.folder.dir())) {
+            return;
+        }
+        match Watch::start(self.folder.dir(), report) {
+            Ok(watch) => self.watch = Some(watch),
+            Err(error) => {
+                if self.watch.take().is_some() || self.first_sync.is_some() {
+                    tracing::warn!(dir = %self.folder.dir().display(), %error, "cannot watch; looking every {CHECK_UNWATCHED:?}");
+                }
+            }
+        }
+    }
+
+    fn compile(&mut self, changes: Vec<Change>) {
+        let began = std::time::Instant::now();
+        let count = changes.len();
+        let snapshot = self.compiler.apply(changes);
+        let generation = snapshot.generation;
+        self.shared.snapshot.store(snapshot);
+        self.unconfirmed = true;
+        let took = began.elapsed();
+        self.shared.telemetry.compiled(took);
+        tracing::debug!(generation, changes = count, ?took, "compiled");
+    }
+
+    /// Waits until every worker has seen all that came before. True: something new is in force.
+    async fn confirm(&mut self) -> Result<bool, AgentError> {
+        if !self.unconfirmed {
+            return Ok(false);
+        }
+        let generation = self.shared.snapshot.load().generation;
+        let mut answers = Vec::with_capacity(self.workers.len());
+        for worker in &self.workers {
+            let (sender, answer) = oneshot::channel();
+            worker.commands.send(Command::Barrier(sender)).map_err(|_| AgentError::Control)?;
+            answers.push(answer);
+        }
+        let until = Instant::now() + WORKER_ANSWER;
+        self.unconfirmed = false;
+        for (confirmed, answer) in self.confirmed.iter_mut().zip(answers) {
+            match timeout_at(until, answer).await {
+                Ok(Ok(())) => *confirmed = generation,
+                Ok(Err(_)) => return Err(AgentError::Control),
+                Err(_) => self.unconfirmed = true,
+            }
+        }
+        Ok(true)
+    }
+
+    /// What the newest state of the folder waits for.
+    fn waiting_for(&self) -> Vec<String> {
+        let generation = self.shared.snapshot.load().generation;
+        let files = self.busy.iter().map(|path| format!("file {} is being written", path.display()));
+        let pods = self.waiting_pods.iter().map(|(key, why)| format!("pod {key}: {why}"));
+        let workers = (self.confirmed.iter().enumerate())
+            .filter(|(_, confirmed)| self.unconfirmed && **confirmed < generation)
+            .map(|(index, _)| format!("worker-{index}"));
+        files.chain(pods).chain(workers).collect()
+    }
+
+    fn answer(&mut self) {
+        let waiting_for = self.waiting_for();
+        let applied = waiting_for.is_empty() && !self.unconfirmed;
+        if applied && let Some(guard) = self.first_sync.take() {
+            drop(guard);
+            let pods = self.enrolled.len();
+            tracing::info!(pods, generation = self.generation(), "ready: everything that was there at start is in force");
+        }
+        let now = Instant::now();
+        let generation = self.generation();
+        for waiter in std::mem::take(&mut self.waiters) {
+            if applied || waiter.until <= now {
+                let waiting_for = if applied { Vec::new() } else { waiting_for.clone() };
+                let _ = waiter.reply.send(Applied { applied, generation, waiting_for });
+            } else if !waiter.reply.is_closed() {
+                self.waiters.push(waiter);
+            }
+        }
+    }
+
+    fn generation(&self) -> u64 {
+        self.confirmed.iter().copied().min().unwrap_or(0)
+    }
+
+    fn publish(&self) {
+        let refused = self.folder.refused();
+        self.shared.telemetry.state(self.generation(), self.enrolled.len(), refused.len());
+        self.shared.view.store(Arc::new(View {
+            generation: self.generation(),
+            workers: self.confirmed.clone(),
+            waiting_for: self.waiting_for(),
+            pods: self.pod_rows(),
+            objects: self.folder.counts(),
+            refused,
+            not_in_force: self.folder.hints(),
+        }));
+    }
+
+    /// Lets traffic past the mesh (or leaves it to a successor), waits for open connections, takes down the rest.
+    async fn shut_down(mut self) -> Result<(), AgentError> {
+        let _draining = self.shared.readiness.hold("draining");
+        let keep = self.shared.options.keep_pinned;
+        if !keep {
+            self.release_all();
+        }
+        let deadline = self.shared.options.drain_timeout;
+        let mut threads = Vec::with_capacity(self.workers.len());
+        for worker in self.workers.drain(..) {
+            let _ = worker.commands.send(Command::Drain { deadline });
+            threads.push(tokio::task::spawn_blocking(move || worker.thread.join()));
+        }
+        let patience = deadline + Duration::from_secs(2);
+        for (index, thread) in threads.into_iter().enumerate() {
+            if timeout(patience, thread).await.is_err() {
+                tracing::warn!(worker = index, "did not end in time; its connections are cut");
+            }
+        }
+        self.datapath.shutdown(keep)?;
+        tracing::info!(keep_pinned = keep, "ended");
+        Ok(())
+    }
+}
+
+/// Whether a change may bring pods into the mesh or out of it.
+fn concerns_pods(change: &Change) -> bool {
+    match change {
+        Change::Put(object) => matches!(object.kind(), "Pod" | "Namespace"),
+        Change::Delete(key) => matches!(&*key.kind, "Pod" | "Namespace"),
+    }
+}

@@ -1,0 +1,137 @@
+//! Pods into the mesh and out of it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use tokio::time::Instant;
+use weft_api::admin::PodEnrolment;
+
+use super::Control;
+use crate::agent::pods::{self, Desired, Enrolled};
+use crate::datapath::PodNetwork;
+use crate::proxy::{Command, LocalPods};
+
+/// An error with its causes.
+pub(super) fn full(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+}
+
+impl Control {
+    /// Finds out which pods of this node should be in the mesh.
+    pub(super) fn desire(&mut self) {
+        let snapshot = self.shared.snapshot.load();
+        let node = &self.shared.options.node;
+        self.desired = snapshot
+            .workloads()
+            .filter(|workload| pods::is_local(workload, node))
+            .filter_map(|workload| {
+                let network = pods::network_of(workload).ok()?;
+                Some((workload.key.clone(), Desired { network, netns: Err(String::new()) }))
+            })
+            .collect();
+    }
+
+    /// Enrols and releases what differs. True: something changed.
+    pub(super) fn enrol(&mut self) -> bool {
+        for want in self.desired.values_mut() {
+            want.netns = pods::find_netns(&want.network.netns);
+        }
+        let standing =
+            self.enrolled.iter().map(|(key, enrolled)| (key, &enrolled.pod.network, enrolled.netns));
+        let plan = pods::plan(standing, &self.desired);
+        let moved = !plan.release.is_empty() || !plan.enrol.is_empty();
+        let mut waiting = plan.waiting;
+        let mut arrivals = Vec::new();
+        for key in &plan.release {
+            self.release(key);
+        }
+        for (network, netns) in plan.enrol {
+            match self.datapath.enrol(network.clone()) {
+                Ok((pod, listeners)) => {
+                    tracing::info!(pod = %network.key, netns = %network.netns.display(), "in the mesh");
+                    self.enrolled.insert(network.key.clone(), Enrolled { pod: pod.clone(), netns });
+                    arrivals.push((pod, listeners));
+                }
+                Err(error) => _ = waiting.insert(network.key.clone(), full(&error)),
+            }
+        }
+        if moved {
+            self.unconfirmed = true;
+            self.publish_pods();
+        }
+        // The workers know a pod as local before its first connection arrives.
+        for (pod, listeners) in arrivals {
+            for (worker, listeners) in self.workers.iter().zip(listeners) {
+                let _ = worker.commands.send(Command::Serve { pod: pod.clone(), listeners });
+            }
+        }
+        self.note_waiting(waiting) || moved
+    }
+
+    /// Takes note of pods that cannot be enrolled yet. True: there are others than before.
+    fn note_waiting(&mut self, waiting: BTreeMap<Arc<str>, String>) -> bool {
+        if waiting == self.waiting_pods {
+            return false;
+        }
+        for (key, why) in &waiting {
+            if self.waiting_pods.get(key) != Some(why) {
+                tracing::warn!(pod = %key, "not in the mesh yet: {why}");
+            }
+        }
+        self.waiting_pods = waiting;
+        self.waiting_since = Instant::now();
+        true
+    }
+
+    /// Stops the capture first: new connections go past the mesh, and those that were captured are still accepted.
+    fn release(&mut self, key: &Arc<str>) {
+        self.enrolled.remove(key);
+        if let Err(error) = self.datapath.release(key) {
+            tracing::warn!(pod = %key, error = full(&error), "could not be released cleanly");
+        }
+        for worker in &self.workers {
+            let _ = worker.commands.send(Command::Release { key: key.clone() });
+        }
+        tracing::info!(pod = %key, "out of the mesh");
+    }
+
+    pub(super) fn release_all(&mut self) {
+        let keys: Vec<Arc<str>> = self.enrolled.keys().cloned().collect();
+        for key in keys {
+            self.release(&key);
+        }
+        self.publish_pods();
+    }
+
+    fn publish_pods(&self) {
+        let mut local = LocalPods::default();
+        for enrolled in self.enrolled.values() {
+            let PodNetwork { addresses, .. } = &enrolled.pod.network;
+            local.extend(addresses.iter().map(|address| (*address, enrolled.pod.clone())));
+        }
+        self.local_pods.store(Arc::new(local));
+    }
+
+    /// The lines of `weft status`: every pod of this node.
+    pub(super) fn pod_rows(&self) -> Vec<PodEnrolment> {
+        let snapshot = self.shared.snapshot.load();
+        let node = &self.shared.options.node;
+        let mut rows: Vec<PodEnrolment> = snapshot
+            .workloads()
+            .filter(|workload| pods::is_local(workload, node))
+            .map(|workload| {
+                let problem = match pods::network_of(workload) {
+                    Err(problem) => Some(problem),
+                    Ok(_) if self.enrolled.contains_key(&workload.key) => None,
+                    Ok(_) => Some(
+                        self.waiting_pods.get(&workload.key).cloned().unwrap_or_else(|| "not enrolled yet".to_owned()),
+                    ),
+                };
+                pods::row(workload, problem.as_deref())
+            })
+            .collect();
+        rows.sort_by(|a, b| (&a.namespace, &a.name).cmp(&(&b.namespace, &b.name)));
+        rows
+    }
+}

@@ -1,0 +1,116 @@
+//! The agent's own directory: private, and one agent's at a time.
+
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
+use std::io::{self, Read, Seek, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FlockOperation, flock};
+
+/// Why a run directory cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum RunDirError {
+    /// Another agent lives there.
+    #[error(
+        "another agent{holder} uses the run directory {dir} (stop it first, or give this one another --run-dir)"
+    )]
+    Taken {
+        /// The directory.
+        dir: PathBuf,
+        /// ` (pid N)`, if known.
+        holder: String,
+    },
+    /// It cannot be made or written.
+    #[error("cannot use the run directory {dir}: {source}")]
+    Unusable {
+        /// The directory.
+        dir: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// A run directory that is ours until this drops; the kernel gives it back even after SIGKILL.
+#[derive(Debug)]
+pub struct RunDir {
+    dir: PathBuf,
+    _lock: File,
+}
+
+impl RunDir {
+    /// Makes the directory if need be, and takes it.
+    pub fn take(dir: &Path) -> Result<Self, RunDirError> {
+        let unusable = |source| RunDirError::Unusable { dir: dir.to_owned(), source };
+        DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(unusable)?;
+        fs::set_permissions(dir, Permissions::from_mode(0o700)).map_err(unusable)?;
+        let mut lock = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(dir.join("agent.lock"))
+            .map_err(unusable)?;
+        if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
+            let mut pid = String::new();
+            let _ = lock.read_to_string(&mut pid);
+            let pid = pid.trim();
+            let holder = if pid.is_empty() { String::new() } else { format!(" (pid {pid})") };
+            return Err(RunDirError::Taken { dir: dir.to_owned(), holder });
+        }
+        lock.set_len(0)
+            .and_then(|()| lock.rewind())
+            .and_then(|()| writeln!(lock, "{}", std::process::id()))
+            .map_err(unusable)?;
+        Ok(Self { dir: dir.to_owned(), _lock: lock })
+    }
+
+    /// Where the admin API answers.
+    pub fn socket(&self) -> PathBuf {
+        self.dir.join("admin.sock")
+    }
+
+    /// Binds the admin API's socket in place of one that a dead agent left. The directory keeps others out while the
+    /// socket's own mode is set.
+    pub fn bind_socket(&self) -> io::Result<UnixListener> {
+        let path = self.socket();
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let listener = UnixListener::bind(&path)?;
+        fs::set_permissions(&path, Permissions::from_mode(0o600))?;
+        listener.set_nonblocking(true)?;
+        Ok(listener)
+    }
+}
+
+impl Drop for RunDir {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(self.socket());
+        // The lock's file stays: removing it would let two agents lock two files of one name.
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_agent_is_refused_until_the_first_has_gone() {
+        let temp = crate::test_dir::TestDir::new("run-dir");
+        let dir = temp.path().join("run");
+        let first = RunDir::take(&dir).unwrap();
+        assert_eq!(fs::metadata(&dir).unwrap().permissions().mode() & 0o777, 0o700);
+        let _socket = first.bind_socket().unwrap();
+        assert_eq!(fs::metadata(first.socket()).unwrap().permissions().mode() & 0o777, 0o600);
+
+        let message = RunDir::take(&dir).unwrap_err().to_string();
+        assert!(message.contains(&format!("another agent (pid {})", std::process::id())), "{message}");
+
+        drop(first);
+        let second = RunDir::take(&dir).unwrap();
+        assert!(!second.socket().exists());
+    }
+}

@@ -1,0 +1,191 @@
+//! Which file says what about which object, and which of them counts.
+//!
+//! Several files may speak of one object: the first by path wins, and the others are reported. A file that speaks of
+//! an object wrongly still holds its last good version.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::path::Path;
+use std::sync::Arc;
+
+use weft_api::finding::{Finding, Severity};
+use weft_api::load::Loaded;
+use weft_api::meta::ObjectKey;
+use weft_api::object::Object;
+use weft_rules::compile::Change;
+
+/// Names of objects whose winner has to be found again.
+pub type Touched = BTreeSet<Arc<ObjectKey>>;
+
+/// What a file says about each object that it speaks of. `None`: nothing that could be accepted.
+pub type Contents = BTreeMap<ObjectKey, Said>;
+
+/// What a file says about one object.
+#[derive(Debug, Clone)]
+pub struct Said {
+    object: Option<Object>,
+    line: usize,
+    /// Lines where the same file says it again.
+    again: Vec<usize>,
+}
+
+#[derive(Debug)]
+struct Claim {
+    path: Arc<Path>,
+    said: Said,
+}
+
+#[derive(Debug, Default)]
+struct Entry {
+    /// Sorted by path.
+    claims: Vec<Claim>,
+    in_force: Option<Object>,
+}
+
+/// All claims.
+#[derive(Debug, Default)]
+pub struct Claims {
+    entries: HashMap<Arc<ObjectKey>, Entry, foldhash::fast::RandomState>,
+}
+
+/// Sorts what a file holds by object. Of an object that is there twice the first counts.
+pub fn read(loaded: &Loaded) -> Contents {
+    let accepted = loaded.objects.iter().map(|held| (held.object.key(), Some(&held.object), held.line));
+    let refused = loaded.refused.iter().filter_map(|refused| Some((refused.key.clone()?, None, refused.line)));
+    let mut all: Vec<(ObjectKey, Option<&Object>, usize)> = accepted.chain(refused).collect();
+    all.sort_by_key(|(_, _, line)| *line);
+    let mut contents = Contents::new();
+    for (key, object, line) in all {
+        contents
+            .entry(key)
+            .and_modify(|said| said.again.push(line))
+            .or_insert_with(|| Said { object: object.cloned(), line, again: Vec::new() });
+    }
+    contents
+}
+
+impl Claims {
+    /// Takes what a file says now, which spoke of `before`; answers what it speaks of. With `torn`, part of the file
+    /// could not be read, and objects that it spoke of before may stand there.
+    pub fn replace(
+        &mut self,
+        path: &Arc<Path>,
+        before: &[Arc<ObjectKey>],
+        contents: Contents,
+        torn: bool,
+        touched: &mut Touched,
+    ) -> Vec<Arc<ObjectKey>> {
+        let mut keys = Vec::with_capacity(contents.len());
+        for key in before {
+            if contents.contains_key(&**key) {
+                continue;
+            }
+            if torn {
+                keys.push(key.clone());
+            } else {
+                self.withdraw(path, key, touched);
+            }
+        }
+        for (key, said) in contents {
+            let key = self.entries.get_key_value(&key).map_or_else(|| Arc::new(key), |(known, _)| known.clone());
+            self.claim(path, &key, said);
+            touched.insert(key.clone());
+            keys.push(key);
+        }
+        keys
+    }
+
+    /// Forgets all that a file said.
+    pub fn remove(&mut self, path: &Arc<Path>, keys: &[Arc<ObjectKey>], touched: &mut Touched) {
+        for key in keys {
+            self.withdraw(path, key, touched);
+        }
+    }
+
+    fn claim(&mut self, path: &Arc<Path>, key: &Arc<ObjectKey>, mut said: Said) {
+        let claims = &mut self.entries.entry(key.clone()).or_default().claims;
+        match claims.binary_search_by(|claim| claim.path.cmp(path)) {
+            Ok(at) => {
+                let claim = &mut claims[at];
+                if said.object.is_none() {
+                    said.object = claim.said.object.take();
+                }
+                claim.said = said;
+            }
+            Err(at) => claims.insert(at, Claim { path: path.clone(), said }),
+        }
+    }
+
+    fn withdraw(&mut self, path: &Arc<Path>, key: &Arc<ObjectKey>, touched: &mut Touched) {
+        if let Some(entry) = self.entries.get_mut(key) {
+            entry.claims.retain(|claim| claim.path != *path);
+            touched.insert(key.clone());
+        }
+    }
+
+    /// Finds the winners anew and answers what changed.
+    pub fn resolve(&mut self, touched: Touched) -> Vec<Change> {
+        let mut changes = Vec::new();
+        for key in touched {
+            let Some(entry) = self.entries.get_mut(&key) else { continue };
+            match entry.claims.iter().find_map(|claim| claim.said.object.as_ref()) {
+                Some(object) if entry.in_force.as_ref() != Some(object) => {
+                    entry.in_force = Some(object.clone());
+                    changes.push(Change::Put(object.clone()));
+                }
+                Some(_) => {}
+                None if entry.claims.is_empty() => {
+                    if entry.in_force.is_some() {
+                        changes.push(Change::Delete((*key).clone()));
+                    }
+                    self.entries.remove(&key);
+                }
+                // Moved to another file and refused there: what was in force stays so.
+                None => {}
+            }
+        }
+        changes
+    }
+
+    /// The object in force under this name.
+    pub fn in_force(&self, key: &ObjectKey) -> Option<&Object> {
+        self.entries.get(key).and_then(|entry| entry.in_force.as_ref())
+    }
+
+    /// How many objects are in force, by kind.
+    pub fn counts(&self) -> BTreeMap<String, usize> {
+        let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+        for object in self.entries.values().filter_map(|entry| entry.in_force.as_ref()) {
+            *counts.entry(object.kind()).or_default() += 1;
+        }
+        counts.into_iter().map(|(kind, count)| (kind.to_owned(), count)).collect()
+    }
+
+    /// A finding for every object that is there more than once, at each place that does not count.
+    pub fn duplicates(&self) -> Vec<Finding> {
+        let mut findings: Vec<Finding> = self.entries.iter().flat_map(|(key, entry)| entry.duplicates(key)).collect();
+        findings.sort_by(|a, b| (&a.file, a.line).cmp(&(&b.file, b.line)));
+        findings
+    }
+}
+
+impl Entry {
+    fn duplicates(&self, key: &ObjectKey) -> Vec<Finding> {
+        let Some(first) = self.claims.first() else { return Vec::new() };
+        let finding = |path: &Path, line: usize| Finding {
+            severity: Severity::Error,
+            code: "DuplicateObject".to_owned(),
+            resource: key.to_string(),
+            path: String::new(),
+            message: format!(
+                "is already in {} line {}, which counts (remove one of the two)",
+                first.path.display(),
+                first.said.line
+            ),
+            file: Some(path.display().to_string()),
+            line: Some(line),
+        };
+        let again = self.claims.iter().flat_map(|claim| claim.said.again.iter().map(|line| (&*claim.path, *line)));
+        let others = self.claims[1..].iter().map(|claim| (&*claim.path, claim.said.line));
+        again.chain(others).map(|(path, line)| finding(path, line)).collect()
+    }
+}

@@ -1,0 +1,264 @@
+//! The access log's lines: Istio's default text format, or JSON with the same fields.
+//!
+//! Source: Istio's `EnvoyTextLogFormat` and `EnvoyJSONLogFormatIstio`. Values come from callers: bytes that could
+//! begin another line, end a field or move a terminal's cursor are escaped.
+
+use std::cell::Cell;
+use std::fmt::{self, Write};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{SyncSender, TrySendError};
+use std::time::SystemTime;
+
+use http::HeaderValue;
+
+use super::flags::FlagSet;
+use super::record::{HttpRecord, TcpRecord, Upstream};
+use super::writer::Bell;
+
+/// How finished requests are logged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AccessLog {
+    /// Istio's default text format.
+    Text,
+    /// One JSON object per line.
+    Json,
+    /// Not at all.
+    Off,
+}
+
+/// A worker's end of the log. Never blocks: lines that the queue cannot take are dropped and counted.
+#[derive(Debug)]
+pub struct Lines {
+    pub(super) format: AccessLog,
+    pub(super) queue: SyncSender<String>,
+    pub(super) dropped: Arc<AtomicU64>,
+    pub(super) bell: Arc<Bell>,
+    pub(super) clock: Clock,
+    /// Length of the last line: the next is likely as long.
+    pub(super) length: Cell<usize>,
+}
+
+impl Lines {
+    /// Logs a request.
+    pub fn http(&self, record: &HttpRecord<'_>) {
+        self.send(&Fields::of_request(record), record.started);
+    }
+
+    /// Logs a connection.
+    pub fn tcp(&self, record: &TcpRecord<'_>) {
+        self.send(&Fields::of_connection(record), record.started);
+    }
+
+    fn send(&self, fields: &Fields<'_>, started: SystemTime) {
+        let mut line = String::with_capacity(self.length.get() + 32);
+        let time = self.clock.format(started);
+        match self.format {
+            AccessLog::Text => fields.text(&mut line, &time),
+            AccessLog::Json => fields.json(&mut line, &time),
+            AccessLog::Off => return,
+        }
+        self.length.set(line.len());
+        match self.queue.try_send(line) {
+            Ok(()) => self.bell.ring(),
+            Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {
+                self.dropped.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    }
+}
+
+/// Everything that a line tells, `None` where there is nothing to tell.
+#[derive(Debug, Default)]
+struct Fields<'a> {
+    method: Option<&'a str>,
+    path: Option<&'a str>,
+    protocol: Option<&'static str>,
+    status: u16,
+    flags: FlagSet,
+    details: Option<&'a str>,
+    upstream_failure: Option<&'a str>,
+    received: u64,
+    sent: u64,
+    duration_ms: u128,
+    upstream_ms: Option<u128>,
+    forwarded_for: Option<&'a [u8]>,
+    user_agent: Option<&'a [u8]>,
+    request_id: Option<&'a [u8]>,
+    authority: Option<&'a str>,
+    upstream: Option<&'a Upstream>,
+    dialled: Option<SocketAddr>,
+    downstream: Option<SocketAddr>,
+    route: Option<&'a str>,
+}
+
+/// HTTP versions as Envoy calls them.
+pub fn protocol(version: http::Version) -> &'static str {
+    match version {
+        http::Version::HTTP_10 => "HTTP/1.0",
+        http::Version::HTTP_2 => "HTTP/2",
+        http::Version::HTTP_3 => "HTTP/3",
+        _ => "HTTP/1.1",
+    }
+}
+
+impl<'a> Fields<'a> {
+    fn of_request(record: &'a HttpRecord<'a>) -> Self {
+        Self {
+            method: Some(record.method.as_str()),
+            path: Some(record.path),
+            protocol: Some(protocol(record.version)),
+            status: record.status,
+            flags: record.flags.into(),
+            details: Some(record.details),
+            upstream_failure: record.upstream_failure,
+            received: record.request_bytes,
+            sent: record.response_bytes,
+            duration_ms: record.duration.as_millis(),
+            upstream_ms: record.upstream_time.map(|time| time.as_millis()),
+            forwarded_for: record.forwarded_for.map(HeaderValue::as_bytes),
+            user_agent: record.user_agent.map(HeaderValue::as_bytes),
+            request_id: record.request_id.map(HeaderValue::as_bytes),
+            authority: Some(record.authority),
+            upstream: Some(record.upstream),
+            dialled: Some(record.dialled),
+            downstream: Some(record.downstream),
+            route: record.route,
+        }
+    }
+
+    fn of_connection(record: &'a TcpRecord<'a>) -> Self {
+        Self {
+            flags: record.flags.into(),
+            upstream_failure: record.upstream_failure,
+            received: record.received_bytes,
+            sent: record.sent_bytes,
+            duration_ms: record.duration.as_millis(),
+            upstream: Some(record.upstream),
+            dialled: Some(record.dialled),
+            downstream: Some(record.downstream),
+            ..Self::default()
+        }
+    }
+
+    /// Istio's default format, without heap use but the line's own.
+    fn text(&self, line: &mut String, time: &str) {
+        let upstream = self.upstream;
+        // Writing to a string does not fail.
+        let _ = writeln!(
+            line,
+            "[{time}] \"{} {} {}\" {} {} {} - \"{}\" {} {} {} {} \"{}\" \"{}\" \"{}\" \"{}\" \"{}\" {} {} {} {} - {}",
+            Text(self.method.map(str::as_bytes)),
+            Text(self.path.map(str::as_bytes)),
+            self.protocol.unwrap_or("-"),
+            self.status,
+            self.flags,
+            self.details.filter(|details| !details.is_empty()).unwrap_or("-"),
+            Text(self.upstream_failure.map(str::as_bytes)),
+            self.received,
+            self.sent,
+            self.duration_ms,
+            OrDash(self.upstream_ms),
+            Text(self.forwarded_for),
+            Text(self.user_agent),
+            Text(self.request_id),
+            Text(self.authority.map(str::as_bytes)),
+            OrDash(upstream.and_then(|upstream| upstream.address)),
+            Text(upstream.and_then(|upstream| upstream.cluster.as_deref()).map(str::as_bytes)),
+            OrDash(upstream.and_then(|upstream| upstream.local_address)),
+            OrDash(self.dialled),
+            OrDash(self.downstream),
+            Text(self.route.map(str::as_bytes)),
+        );
+    }
+
+    fn json(&self, line: &mut String, time: &str) {
+        let upstream = self.upstream;
+        let lossy = |bytes: Option<&'a [u8]>| bytes.map(String::from_utf8_lossy);
+        let value = serde_json::json!({
+            "start_time": time,
+            "method": self.method,
+            "path": self.path,
+            "protocol": self.protocol,
+            "response_code": self.status,
+            "response_flags": self.flags.to_string(),
+            "response_code_details": self.details,
+            "connection_termination_details": null,
+            "upstream_transport_failure_reason": self.upstream_failure,
+            "bytes_received": self.received,
+            "bytes_sent": self.sent,
+            "duration": u64::try_from(self.duration_ms).unwrap_or(u64::MAX),
+            "upstream_service_time": self.upstream_ms.map(|ms| ms.to_string()),
+            "x_forwarded_for": lossy(self.forwarded_for),
+            "user_agent": lossy(self.user_agent),
+            "request_id": lossy(self.request_id),
+            "authority": self.authority,
+            "upstream_host": upstream.and_then(|upstream| upstream.address),
+            "upstream_cluster": upstream.and_then(|upstream| upstream.cluster.as_deref()),
+            "upstream_local_address": upstream.and_then(|upstream| upstream.local_address),
+            "downstream_local_address": self.dialled,
+            "downstream_remote_address": self.downstream,
+            "requested_server_name": null,
+            "route_name": self.route,
+        });
+        let _ = writeln!(line, "{value}");
+    }
+}
+
+struct OrDash<T>(Option<T>);
+
+impl<T: fmt::Display> fmt::Display for OrDash<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Some(value) => value.fmt(f),
+            None => f.write_str("-"),
+        }
+    }
+}
+
+/// Bytes from a caller: printable ASCII as it is, `"` and `\` with a backslash, everything else as `\xNN`.
+struct Text<'a>(Option<&'a [u8]>);
+
+impl fmt::Display for Text<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Some(mut rest) = self.0.filter(|bytes| !bytes.is_empty()) else { return f.write_str("-") };
+        while !rest.is_empty() {
+            let plain = rest.iter().take_while(|b| matches!(b, b' '..=b'~' if !matches!(b, b'"' | b'\\'))).count();
+            f.write_str(std::str::from_utf8(&rest[..plain]).unwrap_or_default())?;
+            rest = &rest[plain..];
+            if let Some((byte, after)) = rest.split_first() {
+                match byte {
+                    b'"' | b'\\' => write!(f, "\\{}", char::from(*byte))?,
+                    _ => write!(f, "\\x{byte:02x}")?,
+                }
+                rest = after;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Formats times as Envoy does, remembering the last second.
+#[derive(Debug, Default)]
+pub struct Clock {
+    last: Cell<(i64, [u8; 20])>,
+}
+
+impl Clock {
+    /// `2026-11-21T06:05:27.123Z`.
+    pub fn format(&self, time: SystemTime) -> String {
+        let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let second = i64::try_from(since.as_secs()).unwrap_or(0);
+        let (known, mut text) = self.last.get();
+        if known != second || text[0] == 0 {
+            let stamp = jiff::Timestamp::from_second(second).unwrap_or_default().to_string();
+            let bytes = stamp.as_bytes();
+            let length = bytes.len().min(text.len());
+            text[..length].copy_from_slice(&bytes[..length]);
+            self.last.set((second, text));
+        }
+        let seconds = std::str::from_utf8(&text[..19]).unwrap_or_default();
+        format!("{seconds}.{:03}Z", since.subsec_millis())
+    }
+}

@@ -1,0 +1,129 @@
+//! Istio's standard labels.
+//!
+//! Source: Istio 1.30, `istio.stats` filter: names, order, and `unknown` for what is not known; a revision that is
+//! not known is `latest`.
+
+use std::sync::Arc;
+
+use weft_rules::cluster::Service;
+use weft_rules::workload::Workload;
+
+/// Labels of metrics about connections, in order.
+pub const TCP: [&str; 23] = [
+    "reporter",
+    "source_workload",
+    "source_canonical_service",
+    "source_canonical_revision",
+    "source_workload_namespace",
+    "source_principal",
+    "source_app",
+    "source_version",
+    "source_cluster",
+    "destination_workload",
+    "destination_workload_namespace",
+    "destination_principal",
+    "destination_app",
+    "destination_version",
+    "destination_service",
+    "destination_canonical_service",
+    "destination_canonical_revision",
+    "destination_service_name",
+    "destination_service_namespace",
+    "destination_cluster",
+    "request_protocol",
+    "response_flags",
+    "connection_security_policy",
+];
+
+/// Further labels of metrics about requests.
+pub const HTTP: [&str; 2] = ["response_code", "grpc_response_status"];
+
+/// Values of the labels of one series: of [`TCP`], then for requests of [`HTTP`].
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Labels {
+    values: Box<[Arc<str>]>,
+}
+
+/// Which proxy reports.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reporter {
+    /// The caller's.
+    Source,
+    /// The destination's.
+    Destination,
+}
+
+/// What labels are made of.
+#[derive(Debug)]
+pub struct Ingredients<'a> {
+    /// The caller, where known.
+    pub source: Option<&'a Workload>,
+    /// The endpoint's pod, where known.
+    pub destination: Option<&'a Workload>,
+    /// The service, where one was addressed.
+    pub service: Option<&'a Service>,
+    /// `PassthroughCluster` or `BlackHoleCluster`, where none was.
+    pub cluster: Option<&'a str>,
+    /// The host asked for, where no service was addressed.
+    pub host: Option<&'a str>,
+    /// `http`, `grpc` or `tcp`.
+    pub protocol: &'static str,
+    /// Flags as logged.
+    pub flags: String,
+    /// Status and `grpc-status` of a request.
+    pub response: Option<(u16, Option<u32>)>,
+}
+
+impl Labels {
+    /// Names and values.
+    pub fn iter(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        TCP.iter().chain(&HTTP).copied().zip(self.values.iter().map(|value| &**value))
+    }
+
+    /// Fills in every label for one side's report.
+    pub fn new(reporter: Reporter, from: &Ingredients<'_>) -> Self {
+        let unknown: Arc<str> = Arc::from("unknown");
+        let or_unknown = |value: Option<&Arc<str>>| value.map_or_else(|| unknown.clone(), Arc::clone);
+        let named = |value: Option<&str>| value.map_or_else(|| unknown.clone(), Arc::from);
+        let label = |workload: Option<&Workload>, name: &str| {
+            named(workload.and_then(|workload| workload.labels.get(name)).map(String::as_str))
+        };
+        let revision = |workload: Option<&Workload>| {
+            workload.map_or_else(|| Arc::from("latest"), |workload| workload.canonical_revision.clone())
+        };
+        let cluster = |workload: Option<&Workload>| named(workload.map(|_| "Kubernetes"));
+        let (source, destination) = (from.source, from.destination);
+        let mut values = vec![
+            Arc::from(if reporter == Reporter::Source { "source" } else { "destination" }),
+            or_unknown(source.map(|w| &w.workload_name)),
+            or_unknown(source.map(|w| &w.canonical_service)),
+            revision(source),
+            or_unknown(source.map(|w| &w.namespace)),
+            unknown.clone(),
+            label(source, "app"),
+            label(source, "version"),
+            cluster(source),
+            or_unknown(destination.map(|w| &w.workload_name)),
+            or_unknown(destination.map(|w| &w.namespace)),
+            unknown.clone(),
+            label(destination, "app"),
+            label(destination, "version"),
+            from.service.map_or_else(|| named(from.host), |service| service.host.clone()),
+            or_unknown(destination.map(|w| &w.canonical_service)),
+            revision(destination),
+            from.service.map_or_else(|| named(from.cluster), |service| service.name.clone()),
+            or_unknown(from.service.map(|service| &service.namespace)),
+            cluster(destination),
+            Arc::from(from.protocol),
+            Arc::from(&*from.flags),
+            // The caller's side cannot tell, and the destination's sees no TLS yet.
+            Arc::from(if reporter == Reporter::Source { "unknown" } else { "none" }),
+        ];
+        debug_assert_eq!(values.len(), TCP.len());
+        if let Some((status, grpc)) = from.response {
+            values.push(Arc::from(status.to_string()));
+            values.push(grpc.map_or_else(|| Arc::from(""), |status| Arc::from(status.to_string())));
+        }
+        Self { values: values.into() }
+    }
+}
