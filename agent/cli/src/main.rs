@@ -1,2 +1,112 @@
-//! Skeleton.
-fn main() {}
+//! `weft`: the node agent, and the commands that people type.
+//!
+//! Each command is one file with its flags, its help and its doing. Exit codes: 0 good, 1 found something bad,
+//! 2 wrong usage.
+
+mod analyze;
+mod client;
+mod completion;
+mod explain;
+mod get;
+#[cfg(target_os = "linux")]
+mod node;
+mod output;
+mod status;
+mod tap;
+mod version;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::output::Outcome;
+
+/// Workers hand memory to each other's threads all the time; jemalloc's caches are per thread and its resident size
+/// stays flat under churn.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+/// A sidecarless service mesh: Istio's rules, enforced by one agent per node.
+#[derive(Debug, Parser)]
+#[command(name = "weft", version, propagate_version = true, arg_required_else_help = true)]
+#[command(after_help = "Exit codes: 0 good, 1 found something bad, 2 wrong usage.")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Runs the node agent: captures the pods of this node and routes their traffic
+    #[cfg(target_os = "linux")]
+    Agent(Box<node::AgentArgs>),
+    /// Shows the agent's health, what is enrolled, what is in force and what was refused
+    Status(status::StatusArgs),
+    /// Says what is wrong with manifests, with line and cure
+    Analyze(analyze::AnalyzeArgs),
+    /// Says what would happen to a request, and which rule decides
+    Explain(explain::ExplainArgs),
+    /// Lists routes, endpoints or workloads as the agent knows them
+    Get(get::GetArgs),
+    /// Shows requests and connections as they happen
+    Tap(Box<tap::TapArgs>),
+    /// Prints versions
+    Version(version::VersionArgs),
+    /// Removes what a dead agent left behind
+    #[cfg(target_os = "linux")]
+    Cleanup(node::CleanupArgs),
+    /// Says whether this machine can run the agent, line by line
+    #[cfg(target_os = "linux")]
+    Precheck(node::PrecheckArgs),
+    /// Prints a completion script for a shell
+    Completion(completion::CompletionArgs),
+}
+
+fn main() -> ExitCode {
+    let outcome = match Cli::parse().command {
+        #[cfg(target_os = "linux")]
+        Command::Agent(args) => args.run(),
+        Command::Status(args) => args.run(),
+        Command::Analyze(args) => args.run(),
+        Command::Explain(args) => args.run(),
+        Command::Get(args) => args.run(),
+        Command::Tap(args) => args.run(),
+        Command::Version(args) => args.run(),
+        #[cfg(target_os = "linux")]
+        Command::Cleanup(args) => args.run(),
+        #[cfg(target_os = "linux")]
+        Command::Precheck(args) => args.run(),
+        Command::Completion(args) => args.run(),
+    };
+    match outcome {
+        Ok(Outcome::Good) => ExitCode::SUCCESS,
+        Ok(Outcome::Bad) => ExitCode::from(1),
+        Err(error) if output::is_closed_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("weft: {error:#}");
+            ExitCode::from(if error.is::<output::Usage>() { 2 } else { 1 })
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_flag_of_the_agent_can_be_set_in_the_environment() {
+        let cli = Cli::command();
+        let agent = cli.find_subcommand("agent").unwrap();
+        for flag in agent.get_arguments().filter(|flag| !["help", "version"].contains(&flag.get_id().as_str())) {
+            let env = flag.get_env().unwrap_or_else(|| panic!("--{} has no variable", flag.get_id()));
+            assert!(env.to_string_lossy().starts_with("WEFT_"), "{env:?}");
+        }
+    }
+}

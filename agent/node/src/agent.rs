@@ -61,7 +61,7 @@ pub enum AgentError {
     #[error(transparent)]
     RunDir(#[from] run_dir::RunDirError),
     /// Nothing to read objects from.
-    #[error("cannot read the folder {dir}: {source}")]
+    #[error("cannot read the folder {dir}")]
     Folder {
         /// The folder.
         dir: PathBuf,
@@ -69,7 +69,7 @@ pub enum AgentError {
         source: std::io::Error,
     },
     /// An address is taken, or not ours.
-    #[error("cannot listen on {address} for {what}: {source}")]
+    #[error("cannot listen on {address} for {what}")]
     Listen {
         /// What would have answered there.
         what: &'static str,
@@ -82,7 +82,7 @@ pub enum AgentError {
     #[error(transparent)]
     Datapath(#[from] crate::datapath::DatapathError),
     /// A thread, signal handler or runtime did not start.
-    #[error("cannot start {what}: {source}")]
+    #[error("cannot start {what}")]
     Start {
         /// What.
         what: &'static str,
@@ -118,6 +118,13 @@ pub fn run(options: AgentOptions) -> Result<(), AgentError> {
         .build()
         .map_err(|source| AgentError::Start { what: "the runtime", source })?;
     runtime.block_on(serve(options))
+}
+
+/// Removes what a dead agent with these directories has left; answers the pods that it had in the mesh. Refused while
+/// an agent runs there.
+pub fn cleanup(run_dir: &std::path::Path, bpf_dir: &std::path::Path) -> Result<Vec<String>, AgentError> {
+    let _taken = run_dir.exists().then(|| run_dir::RunDir::take(run_dir)).transpose()?;
+    Ok(crate::datapath::cleanup(run_dir, bpf_dir)?)
 }
 
 async fn serve(options: AgentOptions) -> Result<(), AgentError> {

@@ -22,7 +22,7 @@ pub enum RunDirError {
         holder: String,
     },
     /// It cannot be made or written.
-    #[error("cannot use the run directory {dir}: {source}")]
+    #[error("cannot use the run directory {dir}")]
     Unusable {
         /// The directory.
         dir: PathBuf,

@@ -1,0 +1,172 @@
+//! `weft explain`: what would happen to a request.
+
+use std::fmt::Write;
+use std::time::Duration;
+
+use clap::Args;
+use weft_api::admin::{Backend, ExplainRequest, Explanation, paths};
+
+use crate::client::{AgentAt, block_on};
+use crate::output::{self, Format, Outcome, Paint, Tone, count};
+
+/// Decides by the rules in force, as the proxy would, and sends nothing.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  weft explain productpage.bookinfo reviews:9080
+  weft explain deploy/productpage-v1.bookinfo http://reviews:9080/reviews/0 -H 'end-user: jason'
+  weft explain pod/sleep.default ratings.bookinfo:9080 --method POST --path /ratings/1 -o json")]
+pub struct ExplainArgs {
+    /// Caller: pod NAME[.NS], deploy/NAME[.NS] or another KIND/NAME, or a pod's address
+    #[arg(value_name = "FROM")]
+    from: String,
+    /// Destination as the caller would dial it: HOST[:PORT], ADDRESS:PORT, or a URL
+    #[arg(value_name = "TO")]
+    to: String,
+    /// HTTP method [default: GET]
+    #[arg(long, value_name = "METHOD")]
+    method: Option<String>,
+    /// Path with its query [default: that of the URL, or /]
+    #[arg(long, value_name = "PATH")]
+    path: Option<String>,
+    /// A request header; may be repeated
+    #[arg(short = 'H', long = "header", value_name = "NAME: VALUE", value_parser = header)]
+    headers: Vec<(String, String)>,
+    /// Print data instead of text
+    #[arg(short, long, value_name = "FORMAT")]
+    output: Option<Format>,
+    #[command(flatten)]
+    agent: AgentAt,
+}
+
+fn header(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once(':').ok_or("write 'name: value'")?;
+    http::HeaderName::from_bytes(name.trim().as_bytes()).map_err(|_| format!("{name:?} is no header name"))?;
+    http::HeaderValue::from_str(value.trim()).map_err(|_| format!("{value:?} is no header value"))?;
+    Ok((name.trim().to_owned(), value.trim().to_owned()))
+}
+
+impl ExplainArgs {
+    /// Asks and prints.
+    pub fn run(self) -> anyhow::Result<Outcome> {
+        let question = ExplainRequest {
+            from: self.from,
+            to: self.to,
+            method: self.method,
+            path: self.path,
+            headers: self.headers,
+        };
+        let answer: Explanation = block_on(self.agent.ask(paths::EXPLAIN, &question, Duration::ZERO))?;
+        match self.output {
+            Some(format) => output::data(format, &answer)?,
+            None => output::print(&render(&answer, Paint::stdout())?)?,
+        }
+        Ok(Outcome::Good)
+    }
+}
+
+fn render(answer: &Explanation, paint: Paint) -> Result<String, std::fmt::Error> {
+    let mut text = String::new();
+    let mut line = |name: &str, value: &str| writeln!(text, "{:<9} {value}", format!("{name}:"));
+    match &answer.matched {
+        Some(matched) => line(
+            "Matched",
+            &format!("VirtualService {} route {}", paint.word(Tone::Strong, &matched.virtual_service), matched.route),
+        )?,
+        None => line("Matched", "no rule; the default holds")?,
+    }
+    line("Action", &paint.word(Tone::Strong, &answer.action))?;
+    let total: u32 = answer.backends.iter().map(|backend| backend.weight).sum();
+    for backend in &answer.backends {
+        line("Backend", &backend_line(backend, total, paint))?;
+    }
+    for policy in &answer.policies {
+        line("Policy", &format!("{} {} {}", policy.name, policy.action, policy.decided))?;
+    }
+    if !answer.tls.is_empty() {
+        line("TLS", &answer.tls)?;
+    }
+    line("Timeout", answer.timeout.as_deref().unwrap_or("none"))?;
+    match &answer.retries {
+        Some(retries) => {
+            let per_try = retries.per_try_timeout.as_ref().map_or_else(String::new, |t| format!(", {t} per try"));
+            line("Retries", &format!("{} on {}{per_try}", retries.attempts, retries.retry_on))?;
+        }
+        None => line("Retries", "none")?,
+    }
+    if let Some(faults) = &answer.faults {
+        let parts = [("delay", &faults.delay), ("abort", &faults.abort)];
+        let parts: Vec<String> =
+            parts.iter().filter_map(|(what, it)| it.as_ref().map(|it| format!("{what} {it}"))).collect();
+        line("Faults", &paint.word(Tone::Warn, &parts.join(", ")))?;
+    }
+    for note in &answer.notes {
+        line("Note", note)?;
+    }
+    Ok(text)
+}
+
+fn backend_line(backend: &Backend, total: u32, paint: Paint) -> String {
+    let port = backend.port.map_or_else(String::new, |port| format!(":{port}"));
+    let subset = backend.subset.as_ref().map_or_else(String::new, |subset| format!(" subset {subset}"));
+    let share = if total == backend.weight {
+        String::new()
+    } else {
+        format!(" {:.4}", f64::from(backend.weight) * 100.0 / f64::from(total))
+            .trim_end_matches('0')
+            .trim_end_matches('.')
+            .to_owned()
+            + "%"
+    };
+    let endpoints = match &*backend.endpoints {
+        [] => paint.word(Tone::Bad, "no healthy endpoint"),
+        few if few.len() <= 5 => few.join(", "),
+        many => format!("{}, … ({})", many[..3].join(", "), count(many.len(), "endpoint")),
+    };
+    format!("{}{port}{subset}{share}: {endpoints}", paint.word(Tone::Strong, &backend.host))
+}
+
+#[cfg(test)]
+mod tests {
+    use weft_api::admin::Matched;
+
+    use super::*;
+
+    #[test]
+    fn headers_are_checked() {
+        assert_eq!(header("end-user: jason"), Ok(("end-user".into(), "jason".into())));
+        assert_eq!(header("x:"), Ok(("x".into(), String::new())));
+        assert!(header("nothing").is_err());
+        assert!(header("bad name: x").is_err());
+    }
+
+    #[test]
+    fn an_explanation_for_people() {
+        let backend = |subset: &str, weight, endpoints: &[&str]| Backend {
+            host: "reviews.bookinfo.svc.cluster.local".into(),
+            subset: Some(subset.into()),
+            port: Some(9080),
+            weight,
+            endpoints: endpoints.iter().map(ToString::to_string).collect(),
+        };
+        let answer = Explanation {
+            matched: Some(Matched { virtual_service: "bookinfo/reviews".into(), route: "http[1]".into() }),
+            action: "route".into(),
+            backends: vec![backend("v1", 95, &["10.0.0.5:9080"]), backend("v3", 5, &[])],
+            tls: "none (same node)".into(),
+            timeout: Some("15s".into()),
+            ..Explanation::default()
+        };
+        let text = render(&answer, Paint::plain()).unwrap();
+        assert_eq!(
+            text,
+            "Matched:  VirtualService bookinfo/reviews route http[1]\n\
+             Action:   route\n\
+             Backend:  reviews.bookinfo.svc.cluster.local:9080 subset v1 95%: 10.0.0.5:9080\n\
+             Backend:  reviews.bookinfo.svc.cluster.local:9080 subset v3 5%: no healthy endpoint\n\
+             TLS:      none (same node)\n\
+             Timeout:  15s\n\
+             Retries:  none\n"
+        );
+    }
+}

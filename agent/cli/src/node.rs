@@ -1,0 +1,245 @@
+//! The commands that work on this node itself: `agent`, `cleanup`, `precheck`.
+
+mod precheck;
+
+use std::io::IsTerminal;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+use tracing_subscriber::EnvFilter;
+use weft_node::agent::{AgentOptions, run};
+use weft_node::telemetry::AccessLog;
+
+pub use precheck::PrecheckArgs;
+
+use crate::output::{self, Outcome, Usage};
+
+const DEFAULT_RUN_DIR: &str = "/run/weft";
+const DEFAULT_BPF_DIR: &str = "/sys/fs/bpf/weft";
+
+/// Runs until SIGTERM or SIGINT: then it drains, leaves nothing behind and ends with 0; a second one ends it at once.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  weft agent --standalone ./manifests            serve the pods that the YAML below ./manifests names
+  weft agent --standalone d --node n2 --run-dir /run/weft-n2 \\
+             --metrics-addr 127.0.0.1:25020 --readiness-addr 127.0.0.1:25021
+                                                 a second node on the same machine
+
+A pod joins by its namespace's label weft.dev/mesh=enabled (or istio-injection=enabled, or
+istio.io/dataplane-mode=ambient); the annotation weft.dev/netns says which network namespace is its own.
+WEFT_LOG sets the log level of the agent's own messages (on standard error): info, debug, weft_node=debug.")]
+pub struct AgentArgs {
+    /// Read objects from the YAML files below DIR, and follow changes
+    #[arg(long, value_name = "DIR", env = "WEFT_STANDALONE")]
+    standalone: Option<PathBuf>,
+    /// Name of this node [default: the host's name]
+    #[arg(long, value_name = "NAME", env = "WEFT_NODE")]
+    node: Option<String>,
+    /// Directory of this agent's own files
+    #[arg(long, value_name = "DIR", env = "WEFT_RUN_DIR", default_value = DEFAULT_RUN_DIR)]
+    run_dir: PathBuf,
+    /// Directory on a bpffs for what is pinned [default: /sys/fs/bpf/weft, or a name made from another --run-dir]
+    #[arg(long, value_name = "DIR", env = "WEFT_BPF_DIR")]
+    bpf_dir: Option<PathBuf>,
+    /// Where /metrics answers
+    #[arg(long, value_name = "ADDR:PORT", env = "WEFT_METRICS_ADDR", default_value = "0.0.0.0:15020")]
+    metrics_addr: SocketAddr,
+    /// Where /healthz/ready answers
+    #[arg(long, value_name = "ADDR:PORT", env = "WEFT_READINESS_ADDR", default_value = "0.0.0.0:15021")]
+    readiness_addr: SocketAddr,
+    /// Root of the embedded CA (accepted; no effect until mTLS is there, which a log line says)
+    #[arg(long, value_name = "DIR", env = "WEFT_CA_DIR")]
+    ca_dir: Option<PathBuf>,
+    /// A certificate service (refused until mTLS is there)
+    #[arg(long, value_name = "URL", env = "WEFT_CA_ADDRESS")]
+    ca_address: Option<String>,
+    /// Root certificates of --ca-address (refused until mTLS is there)
+    #[arg(long, value_name = "FILE", env = "WEFT_CA_ROOT")]
+    ca_root: Option<PathBuf>,
+    /// Token for --ca-address (refused until mTLS is there)
+    #[arg(long, value_name = "FILE", env = "WEFT_CA_TOKEN")]
+    ca_token: Option<PathBuf>,
+    /// Trust domain of workload identities
+    #[arg(long, value_name = "NAME", env = "WEFT_TRUST_DOMAIN", default_value = "cluster.local")]
+    trust_domain: String,
+    /// Namespace of mesh-wide rules and of the MeshConfig
+    #[arg(long, value_name = "NAME", env = "WEFT_ROOT_NAMESPACE", default_value = "istio-system")]
+    root_namespace: String,
+    /// Log each finished request and connection on standard output
+    #[arg(long, value_name = "FORMAT", env = "WEFT_ACCESS_LOG", default_value = "text")]
+    access_log: LogFormat,
+    /// On SIGTERM, leave what is pinned for the agent that follows: pods fail closed until it is there
+    #[arg(long, env = "WEFT_KEEP_PINNED")]
+    keep_pinned: bool,
+    /// Proxy threads [default: one per core]
+    #[arg(long, value_name = "N", env = "WEFT_WORKERS", value_parser = clap::value_parser!(u16).range(1..=512))]
+    workers: Option<u16>,
+    /// On SIGTERM, wait so long for open connections to end
+    #[arg(long, value_name = "DURATION", env = "WEFT_DRAIN_TIMEOUT", default_value = "5s", value_parser = duration)]
+    drain_timeout: Duration,
+}
+
+/// `--access-log`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum LogFormat {
+    /// Istio's default text format
+    Text,
+    /// One JSON object per line, with Istio's field names
+    Json,
+    /// No access log
+    Off,
+}
+
+impl AgentArgs {
+    /// Runs the agent until it is told to end.
+    pub fn run(self) -> anyhow::Result<Outcome> {
+        let options = self.options()?;
+        start_logging();
+        if self.ca_dir.is_some() {
+            tracing::warn!("--ca-dir has no effect yet: this version has no mTLS; traffic between nodes is plain text");
+        }
+        run(options)?;
+        Ok(Outcome::Good)
+    }
+
+    fn options(&self) -> Result<AgentOptions, Usage> {
+        let Some(standalone) = self.standalone.clone() else {
+            return Err(Usage(
+                "running in a cluster is not there yet; use --standalone DIR to read objects from a folder of YAML".to_owned(),
+            ));
+        };
+        if self.ca_address.is_some() || self.ca_root.is_some() || self.ca_token.is_some() {
+            return Err(Usage(
+                "--ca-address, --ca-root and --ca-token are not there yet: this version has no mTLS".to_owned(),
+            ));
+        }
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        Ok(AgentOptions {
+            standalone,
+            node: self.node.clone().filter(|name| !name.is_empty()).unwrap_or_else(host_name),
+            run_dir: self.run_dir.clone(),
+            bpf_dir: bpf_dir(self.bpf_dir.as_deref(), &self.run_dir),
+            metrics_addr: self.metrics_addr,
+            readiness_addr: self.readiness_addr,
+            trust_domain: self.trust_domain.clone(),
+            root_namespace: self.root_namespace.clone(),
+            access_log: match self.access_log {
+                LogFormat::Text => AccessLog::Text,
+                LogFormat::Json => AccessLog::Json,
+                LogFormat::Off => AccessLog::Off,
+            },
+            keep_pinned: self.keep_pinned,
+            workers: self.workers.map_or(cores, usize::from),
+            drain_timeout: self.drain_timeout,
+        })
+    }
+}
+
+fn start_logging() {
+    let filter = EnvFilter::try_from_env("WEFT_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colour).init();
+}
+
+fn host_name() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_owned()
+}
+
+/// Where things are pinned: as told, or a name that agents with other run directories do not share.
+fn bpf_dir(told: Option<&Path>, run_dir: &Path) -> PathBuf {
+    match told {
+        Some(dir) => dir.to_owned(),
+        None if run_dir == Path::new(DEFAULT_RUN_DIR) => DEFAULT_BPF_DIR.into(),
+        None => {
+            let run_dir = std::path::absolute(run_dir).unwrap_or_else(|_| run_dir.to_owned());
+            // A bpffs refuses dots in names.
+            let name: String = run_dir
+                .to_string_lossy()
+                .chars()
+                .map(|c| if c.is_ascii_alphanumeric() || c == '-' { c } else { '_' })
+                .collect();
+            format!("{DEFAULT_BPF_DIR}{name}").into()
+        }
+    }
+}
+
+/// Reads `5s`, `1m30s`, `500ms`.
+fn duration(text: &str) -> Result<Duration, String> {
+    let mut rest = text;
+    let mut total = Duration::ZERO;
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit()).filter(|at| *at > 0);
+        let Some(digits) = digits else { return Err(format!("{text:?} is no duration (write 5s, 1m30s or 500ms)")) };
+        let (number, tail) = rest.split_at(digits);
+        let unit_ends = tail.find(|c: char| c.is_ascii_digit()).unwrap_or(tail.len());
+        let (unit, tail) = tail.split_at(unit_ends);
+        let number: u64 = number.parse().map_err(|_| format!("{text:?} is too long"))?;
+        let millis = match unit {
+            "ms" => 1,
+            "s" => 1_000,
+            "m" => 60_000,
+            "h" => 3_600_000,
+            _ => return Err(format!("{text:?} has no unit that is known (ms, s, m, h)")),
+        };
+        let part = number.checked_mul(millis).ok_or_else(|| format!("{text:?} is too long"))?;
+        total = total.saturating_add(Duration::from_millis(part));
+        rest = tail;
+    }
+    if text.is_empty() { Err("empty; write 5s".to_owned()) } else { Ok(total) }
+}
+
+/// Removes what a dead agent left: pinned programs, rules in pods. Pods are out of the mesh then. Refused while the
+/// agent runs.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  weft cleanup                          after an agent that was killed and is not started again
+  weft cleanup --run-dir /run/weft-n2")]
+pub struct CleanupArgs {
+    /// Run directory of the dead agent
+    #[arg(long, value_name = "DIR", env = "WEFT_RUN_DIR", default_value = DEFAULT_RUN_DIR)]
+    run_dir: PathBuf,
+    /// Its directory on the bpffs [default: as `weft agent` chooses it]
+    #[arg(long, value_name = "DIR", env = "WEFT_BPF_DIR")]
+    bpf_dir: Option<PathBuf>,
+}
+
+impl CleanupArgs {
+    /// Removes what is left.
+    pub fn run(&self) -> anyhow::Result<Outcome> {
+        let bpf_dir = bpf_dir(self.bpf_dir.as_deref(), &self.run_dir);
+        let pods = weft_node::agent::cleanup(&self.run_dir, &bpf_dir)?;
+        output::print(&match &*pods {
+            [] => format!("Nothing of pods was left in {}.\n", self.run_dir.display()),
+            pods => format!("Out of the mesh: {}.\n", pods.join(", ")),
+        })?;
+        Ok(Outcome::Good)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn agents_with_other_run_directories_pin_elsewhere() {
+        let of = |run_dir: &str| bpf_dir(None, Path::new(run_dir)).display().to_string();
+        assert_eq!(of("/run/weft"), "/sys/fs/bpf/weft");
+        assert_eq!(of("/run/weft-n2"), "/sys/fs/bpf/weft_run_weft-n2");
+        assert_eq!(of("/tmp/a.b/run"), "/sys/fs/bpf/weft_tmp_a_b_run");
+        assert_eq!(bpf_dir(Some(Path::new("/x")), Path::new("/run/weft")), Path::new("/x"));
+    }
+
+    #[test]
+    fn durations() {
+        assert_eq!(duration("5s"), Ok(Duration::from_secs(5)));
+        assert_eq!(duration("1m30s"), Ok(Duration::from_secs(90)));
+        assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
+        for wrong in ["", "5", "s", "5 s", "-1s", "5y", "99999999999999999999s"] {
+            assert!(duration(wrong).is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,191 @@
+//! `weft status`: the agent's health, what is enrolled, what is in force, what was refused and why.
+
+use std::fmt::Write;
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use weft_api::admin::{Applied, Mode, Status, WaitApplied, paths};
+use weft_api::finding::Finding;
+
+use crate::analyze;
+use crate::client::{AgentAt, Unreachable, block_on};
+use crate::output::{self, Format, Outcome, Paint, Table, Tone, count, plain};
+
+/// Exit code 1 if the agent is not ready, not reachable, or still behind what its source holds. Objects that were
+/// refused are shown; their last good versions stay in force, and the agent counts as healthy.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  weft status
+  weft status --wait-applied            after an edit: returns when it is in force on every worker
+  weft status --wait-applied=5 -o json  the same, for five seconds at most, for a script")]
+pub struct StatusArgs {
+    /// Wait until all that the source holds now is in force, SECONDS at most; also for an agent that is starting
+    #[arg(long, value_name = "SECONDS", num_args = 0..=1, require_equals = true, default_missing_value = "30",
+          value_parser = seconds)]
+    wait_applied: Option<Duration>,
+    /// Print data instead of text
+    #[arg(short, long, value_name = "FORMAT")]
+    output: Option<Format>,
+    #[command(flatten)]
+    agent: AgentAt,
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    let text = text.strip_suffix('s').unwrap_or(text);
+    let seconds: f64 = text.parse().map_err(|_| format!("{text:?} is no number of seconds"))?;
+    Duration::try_from_secs_f64(seconds).map_err(|_| format!("{text:?} is no number of seconds"))
+}
+
+impl StatusArgs {
+    /// Waits if told to, asks and prints.
+    pub fn run(&self) -> anyhow::Result<Outcome> {
+        block_on(async {
+            let applied = match self.wait_applied {
+                Some(patience) => Some(self.wait(patience).await?),
+                None => None,
+            };
+            let status: Status = self.agent.get(paths::STATUS).await?;
+            match self.output {
+                Some(format) => output::data(format, &status)?,
+                None => output::print(&render(&status, Paint::stdout())?)?,
+            }
+            if let Some(Applied { applied: false, waiting_for, .. }) = &applied {
+                eprintln!("weft: not all is in force yet; waiting for {}", waiting_for.join("; "));
+            }
+            let good = match applied {
+                Some(applied) => applied.applied,
+                None => status.ready && status.waiting_for.is_empty(),
+            };
+            Ok(if good { Outcome::Good } else { Outcome::Bad })
+        })
+    }
+
+    /// Waits for an agent that is starting, too.
+    async fn wait(&self, patience: Duration) -> anyhow::Result<Applied> {
+        let until = Instant::now() + patience;
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            let timeout_ms = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
+            match self.agent.ask(paths::WAIT_APPLIED, &WaitApplied { timeout_ms }, left).await {
+                Err(error) if error.is::<Unreachable>() && !left.is_zero() => {
+                    tokio::time::sleep(Duration::from_millis(25).min(left)).await;
+                }
+                answer => return answer,
+            }
+        }
+    }
+}
+
+fn render(status: &Status, paint: Paint) -> Result<String, std::fmt::Error> {
+    let mut text = String::new();
+    let ready = if status.ready { paint.word(Tone::Good, "ready") } else { paint.word(Tone::Bad, "not ready") };
+    let mode = match status.mode {
+        Mode::Standalone => "standalone",
+        Mode::Cluster => "in cluster",
+    };
+    writeln!(text, "Agent  weft {} on node {}, {mode}, {ready}", status.version, status.node)?;
+    let behind = status.workers.iter().filter(|worker| worker.generation < status.generation).count();
+    let workers = match behind {
+        0 => format!("on {}", count(status.workers.len(), "worker")),
+        n => paint.word(Tone::Bad, &format!("{n} of {} behind", count(status.workers.len(), "worker"))),
+    };
+    writeln!(text, "Rules  generation {} {workers}; {}", status.generation, objects(status))?;
+    let enrolled = status.pods.iter().filter(|pod| pod.enrolled).count();
+    let connections: u64 = status.workers.iter().map(|worker| worker.connections).sum();
+    writeln!(text, "Pods   {enrolled} of {} in the mesh; {connections} connections", status.pods.len())?;
+    if !status.waiting_for.is_empty() {
+        writeln!(text, "{}  for {}", paint.word(Tone::Warn, "Waits"), status.waiting_for.join("; "))?;
+    }
+    if !status.pods.is_empty() {
+        let mut table = Table::new(&["NAMESPACE", "POD", "ADDRESSES", "IN MESH", "WHY NOT"]);
+        for pod in &status.pods {
+            let tone = if pod.enrolled { Tone::Good } else { Tone::Faint };
+            table.row([
+                plain(&pod.namespace),
+                plain(&pod.name),
+                plain(pod.addresses.join(",")),
+                (if pod.enrolled { "yes" } else { "no" }.to_owned(), Some(tone)),
+                plain(pod.reason.clone().unwrap_or_default()),
+            ]);
+        }
+        write!(text, "\n{}", table.render(paint))?;
+    }
+    section(&mut text, paint, "Refused (the last good version stays in force)", &status.refused)?;
+    section(&mut text, paint, "Accepted, and not in force", &status.not_in_force)?;
+    Ok(text)
+}
+
+fn objects(status: &Status) -> String {
+    let all: Vec<String> = status.objects.iter().map(|(kind, n)| format!("{kind} {n}")).collect();
+    if all.is_empty() { "no objects".to_owned() } else { all.join(", ") }
+}
+
+fn section(text: &mut String, paint: Paint, title: &str, findings: &[Finding]) -> std::fmt::Result {
+    if findings.is_empty() {
+        return Ok(());
+    }
+    writeln!(text, "\n{}", paint.word(Tone::Strong, title))?;
+    for finding in findings {
+        writeln!(text, "  {}", analyze::line(finding, paint))?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Line {
+        #[command(flatten)]
+        status: StatusArgs,
+    }
+
+    fn wait(args: &[&str]) -> Option<Duration> {
+        let args = [&["status"], args].concat();
+        Line::try_parse_from(args).unwrap().status.wait_applied
+    }
+
+    #[test]
+    fn wait_applied_takes_an_optional_number_of_seconds() {
+        assert_eq!(wait(&[]), None);
+        assert_eq!(wait(&["--wait-applied"]), Some(Duration::from_secs(30)));
+        assert_eq!(wait(&["--wait-applied=2.5"]), Some(Duration::from_millis(2_500)));
+        assert_eq!(wait(&["--wait-applied=7s"]), Some(Duration::from_secs(7)));
+        assert!(Line::try_parse_from(["status", "--wait-applied=soon"]).is_err());
+    }
+
+    #[test]
+    fn a_status_for_people() {
+        let status = Status {
+            version: "0.1.0".into(),
+            node: "n1".into(),
+            ready: true,
+            generation: 3,
+            workers: vec![weft_api::admin::Worker { index: 0, generation: 3, connections: 2 }],
+            pods: vec![weft_api::admin::PodEnrolment {
+                namespace: "shop".into(),
+                name: "catalog".into(),
+                addresses: vec!["10.0.0.1".into()],
+                enrolled: false,
+                reason: Some("a label on the pod opts out".into()),
+                netns: None,
+            }],
+            objects: [("Pod".to_owned(), 1)].into(),
+            ..Status::default()
+        };
+        let text = render(&status, Paint::plain()).unwrap();
+        assert_eq!(
+            text,
+            "Agent  weft 0.1.0 on node n1, standalone, ready\n\
+             Rules  generation 3 on 1 worker; Pod 1\n\
+             Pods   0 of 1 in the mesh; 2 connections\n\
+             \n\
+             NAMESPACE  POD      ADDRESSES  IN MESH  WHY NOT\n\
+             shop       catalog  10.0.0.1   no       a label on the pod opts out\n"
+        );
+    }
+}

@@ -1,0 +1,286 @@
+//! `weft tap`: requests and connections as they happen.
+
+use std::fmt::Write as _;
+use std::io::Write as _;
+
+use anyhow::Context;
+use bytes::BytesMut;
+use clap::{ArgMatches, Args, FromArgMatches, ValueEnum};
+use http_body_util::BodyExt;
+use weft_api::admin::{
+    HttpTap, Peer, PeerSelector, StatusRange, TapClause, TapEvent, TapFilter, TapRecord, TapTerm, TcpState, TcpTap,
+    Verdict, paths,
+};
+
+use crate::client::{AgentAt, block_on};
+use crate::output::{Outcome, Paint, Tone, safe};
+
+/// Shows what ends on this node from now on, until Ctrl-C.
+///
+/// Repeated flags of one kind are alternatives; different kinds must all hold; --not turns the flag that follows it
+/// around. What arrives faster than it is read is left out, and counted.
+#[derive(Debug)]
+pub struct TapArgs {
+    filter: TapFilter,
+    rest: Rest,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+A PEER is pod/NAME[.NS], deploy/NAME[.NS] (or another kind), svc/NAME[.NS], ns/NAME, NAME[.NS], KEY=VALUE (a label),
+an address or :PORT.
+
+Examples:
+  weft tap
+  weft tap --to svc/reviews.bookinfo --status 5xx
+  weft tap --from ns/bookinfo --not --path /healthz -o jsonl | jq .status
+  weft tap --to deploy/ratings-v1 --max 10")]
+struct Rest {
+    /// How to print
+    #[arg(short, long, value_name = "FORMAT", default_value = "text")]
+    output: TapFormat,
+    /// End after so many events
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    max: Option<u64>,
+    /// Go on showing new events (what tap does anyway; taken for those who are used to it)
+    #[arg(short, long)]
+    follow: bool,
+    #[command(flatten)]
+    agent: AgentAt,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum TapFormat {
+    /// One line per event, for people
+    Text,
+    /// One JSON object per event and line
+    Json,
+    /// The same
+    Jsonl,
+}
+
+/// The flags that make up the filter: name, value, help.
+const FILTERS: [(&str, &str, &str); 7] = [
+    ("from", "PEER", "Only of this caller"),
+    ("to", "PEER", "Only to this destination"),
+    ("status", "STATUS", "Only HTTP answers with this status: 503, 5xx, 400-499"),
+    ("path", "PATH", "Only HTTP requests whose path begins so; with *, a pattern of the whole path"),
+    ("method", "METHOD", "Only HTTP requests with this method"),
+    ("verdict", "VERDICT", "Only with this outcome: forwarded, answered, denied, failed"),
+    ("protocol", "PROTOCOL", "Only this protocol: http or tcp"),
+];
+
+impl Args for TapArgs {
+    fn augment_args(command: clap::Command) -> clap::Command {
+        let mut command = Rest::augment_args(command);
+        for (name, value, help) in FILTERS {
+            let flag = clap::Arg::new(name)
+                .long(name)
+                .value_name(value)
+                .help(help)
+                .action(clap::ArgAction::Append)
+                .value_parser(move |text: &str| term(name, text));
+            command = command.arg(flag);
+        }
+        command.arg(
+            clap::Arg::new("not")
+                .long("not")
+                .action(clap::ArgAction::Append)
+                .num_args(0)
+                .default_missing_value("true")
+                .value_parser(clap::value_parser!(bool))
+                .help("Turn the filter that follows around"),
+        )
+    }
+
+    fn augment_args_for_update(command: clap::Command) -> clap::Command {
+        Self::augment_args(command)
+    }
+}
+
+impl FromArgMatches for TapArgs {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        Ok(Self { filter: filter(matches)?, rest: Rest::from_arg_matches(matches)? })
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
+}
+
+fn term(name: &str, text: &str) -> Result<TapTerm, String> {
+    let peer = || text.parse::<PeerSelector>().map_err(|error| error.to_string());
+    Ok(match name {
+        "from" => TapTerm::From(peer()?),
+        "to" => TapTerm::To(peer()?),
+        "status" => TapTerm::Status(text.parse::<StatusRange>()?),
+        "path" => TapTerm::Path(text.to_owned()),
+        "method" => TapTerm::Method(text.to_ascii_uppercase()),
+        "verdict" => TapTerm::Verdict(match &*text.to_ascii_lowercase() {
+            "forwarded" => Verdict::Forwarded,
+            "answered" => Verdict::Answered,
+            "denied" => Verdict::Denied,
+            "failed" => Verdict::Failed,
+            _ => return Err("write forwarded, answered, denied or failed".to_owned()),
+        }),
+        _ => match &*text.to_ascii_lowercase() {
+            protocol @ ("http" | "tcp") => TapTerm::Protocol(protocol.to_owned()),
+            _ => return Err("write http or tcp".to_owned()),
+        },
+    })
+}
+
+/// Puts the flags together: one clause per kind, one of the opposite sense for those after `--not`.
+fn filter(matches: &ArgMatches) -> Result<TapFilter, clap::Error> {
+    let mut nots: Vec<usize> = matches.indices_of("not").into_iter().flatten().collect();
+    let mut flags: Vec<(usize, &str, &TapTerm)> = FILTERS
+        .iter()
+        .filter_map(|(name, ..)| Some((name, matches.indices_of(name)?, matches.get_many::<TapTerm>(name)?)))
+        .flat_map(|(name, at, terms)| at.zip(terms).map(move |(at, term)| (at, *name, term)))
+        .collect();
+    flags.sort_by_key(|(at, ..)| *at);
+    let mut clauses: Vec<(&str, TapClause)> = Vec::new();
+    for (at, name, term) in flags {
+        let not = nots.iter().position(|not| *not < at).map(|found| nots.remove(found)).is_some();
+        match clauses.iter_mut().find(|(kind, clause)| *kind == name && clause.not == not) {
+            Some((_, clause)) => clause.any.push(term.clone()),
+            None => clauses.push((name, TapClause { not, any: vec![term.clone()] })),
+        }
+    }
+    if nots.is_empty() {
+        Ok(TapFilter { clauses: clauses.into_iter().map(|(_, clause)| clause).collect() })
+    } else {
+        Err(clap::Error::raw(clap::error::ErrorKind::MissingRequiredArgument, "--not needs a filter after it\n"))
+    }
+}
+
+impl TapArgs {
+    /// Prints events until the reader, the agent or the user has enough.
+    pub fn run(self) -> anyhow::Result<Outcome> {
+        let Rest { output, max, agent, .. } = self.rest;
+        let mut left = max.unwrap_or(u64::MAX);
+        let paint = Paint::stdout();
+        block_on(async {
+            let mut body = agent.stream(paths::TAP, &self.filter).await?;
+            if output == TapFormat::Text {
+                eprintln!("Listening; Ctrl-C ends.");
+            }
+            let mut pending = BytesMut::new();
+            let mut out = std::io::stdout().lock();
+            while let Some(frame) = body.frame().await {
+                let Ok(data) = frame.context("the agent has ended")?.into_data() else { continue };
+                pending.extend_from_slice(&data);
+                while let Some(end) = pending.iter().position(|byte| *byte == b'\n') {
+                    let line = pending.split_to(end + 1);
+                    let event: TapEvent = serde_json::from_slice(&line).context("cannot understand the agent")?;
+                    match output {
+                        TapFormat::Text => out.write_all(render(&event, paint)?.as_bytes())?,
+                        TapFormat::Json | TapFormat::Jsonl => out.write_all(&line)?,
+                    }
+                    if !matches!(event, TapEvent::LeftOut { .. }) {
+                        left -= 1;
+                    }
+                    if left == 0 {
+                        out.flush()?;
+                        return Ok(Outcome::Good);
+                    }
+                }
+                out.flush()?;
+            }
+            anyhow::bail!("the agent has ended")
+        })
+    }
+}
+
+fn render(event: &TapEvent, paint: Paint) -> Result<String, std::fmt::Error> {
+    let mut text = String::new();
+    match event {
+        TapEvent::Http(record) => http(&mut text, record, paint)?,
+        TapEvent::Tcp(record) => tcp(&mut text, record, paint)?,
+        TapEvent::LeftOut { count } => {
+            let note = format!("… {count} events were left out: they came faster than they were read");
+            writeln!(text, "{}", paint.word(Tone::Warn, &note))?;
+        }
+    }
+    Ok(text)
+}
+
+/// `HH:MM:SS.mmm` of an RFC 3339 time.
+fn clock(time: &str) -> &str {
+    time.get(11..23).unwrap_or(time)
+}
+
+fn http(text: &mut String, record: &TapRecord<HttpTap>, paint: Paint) -> std::fmt::Result {
+    let http = &record.detail;
+    let tone = match http.status {
+        200..=399 => Tone::Good,
+        400..=499 => Tone::Warn,
+        _ => Tone::Bad,
+    };
+    write!(
+        text,
+        "{} {} → {}  {} {}{} {} {:.1}ms",
+        paint.word(Tone::Faint, clock(&record.time)),
+        peer(&record.source),
+        peer(&record.destination),
+        safe(&http.method),
+        safe(&http.authority),
+        safe(&http.path),
+        paint.word(tone, &http.status.to_string()),
+        record.duration_ms,
+    )?;
+    if let Some(status) = http.grpc_status {
+        write!(text, " grpc-status={status}")?;
+    }
+    if !http.subset.is_empty() {
+        write!(text, " subset={}", safe(&http.subset))?;
+    }
+    if !http.virtual_service.is_empty() {
+        write!(text, " vs={}", safe(&http.virtual_service))?;
+    }
+    if http.attempts > 1 {
+        write!(text, " attempts={}", http.attempts)?;
+    }
+    if record.flags != "-" {
+        write!(text, " {}", paint.word(Tone::Bad, &record.flags))?;
+    }
+    writeln!(text)
+}
+
+fn tcp(text: &mut String, record: &TapRecord<TcpTap>, paint: Paint) -> std::fmt::Result {
+    write!(
+        text,
+        "{} {} → {}  TCP ",
+        paint.word(Tone::Faint, clock(&record.time)),
+        peer(&record.source),
+        peer(&record.destination),
+    )?;
+    match record.detail.state {
+        TcpState::Opened => write!(text, "opened")?,
+        TcpState::Closed => write!(
+            text,
+            "closed {:.1}ms {} bytes out, {} bytes in",
+            record.duration_ms, record.request_bytes, record.response_bytes
+        )?,
+    }
+    if record.flags != "-" {
+        write!(text, " {}", paint.word(Tone::Bad, &record.flags))?;
+    }
+    writeln!(text)
+}
+
+/// The pod if it is known, else the service, else the address.
+fn peer(peer: &Peer) -> String {
+    let name = if !peer.pod.is_empty() {
+        format!("{}.{}", peer.pod, peer.namespace)
+    } else if !peer.service.is_empty() {
+        peer.service.clone()
+    } else {
+        peer.address.map_or_else(|| "?".to_owned(), |address| address.to_string())
+    };
+    safe(&name).into_owned()
+}
+
+#[cfg(test)]
+mod tests;
