@@ -3,7 +3,7 @@
 
 use aya_ebpf::bindings::{
     BPF_SOCK_OPS_STATE_CB, BPF_SOCK_OPS_STATE_CB_FLAG, BPF_SOCK_OPS_TCP_CONNECT_CB, BPF_TCP_CLOSE,
-    BPF_TCP_SYN_SENT, bpf_sock_ops,
+    BPF_TCP_FIN_WAIT2, BPF_TCP_SYN_SENT, bpf_sock_ops,
 };
 use aya_ebpf::helpers::generated::{bpf_get_netns_cookie, bpf_sock_ops_cb_flags_set};
 use aya_ebpf::macros::sock_ops;
@@ -29,10 +29,14 @@ pub fn establish(ctx: SockOpsContext) -> u32 {
         BPF_SOCK_OPS_STATE_CB => {
             let from = read!(ops, __bindgen_anon_1.args[0]);
             let to = read!(ops, __bindgen_anon_1.args[1]);
-            if (from == BPF_TCP_SYN_SENT || to == BPF_TCP_CLOSE)
+            let opened = from == BPF_TCP_SYN_SENT;
+            // Out of FIN_WAIT2, only this side is done: the other one has acknowledged that, so the agent has the
+            // connection, or has yet to accept it, with all that the program sent before it closed.
+            let ended = to == BPF_TCP_CLOSE && from != BPF_TCP_FIN_WAIT2;
+            if (opened || ended)
                 && let Some(socket) = known(ops)
             {
-                on_state(ops, socket, from == BPF_TCP_SYN_SENT, to == BPF_TCP_CLOSE);
+                on_state(ops, socket, opened, ended);
             }
         }
         _ => {}
@@ -68,9 +72,9 @@ fn on_connect(ops: *mut bpf_sock_ops, socket: &Socket) {
     unsafe { bpf_sock_ops_cb_flags_set(ops, flags as i32) };
 }
 
-/// The handshake has ended one way or the other (`opened`), or the socket is closed (`closed`), or both.
+/// The handshake has ended one way or the other (`opened`), or the connection has (`ended`), or both.
 #[inline(always)]
-fn on_state(ops: *mut bpf_sock_ops, socket: &Socket, opened: bool, closed: bool) {
+fn on_state(ops: *mut bpf_sock_ops, socket: &Socket, opened: bool, ended: bool) {
     match socket.owner {
         owner::CAPTURED => {
             let source = source(ops);
@@ -78,7 +82,7 @@ fn on_state(ops: *mut bpf_sock_ops, socket: &Socket, opened: bool, closed: bool)
                 stats.add(field!(opening), u64::MAX);
             }
             // The agent takes the entry when it accepts. If it never did, nobody else would.
-            if closed {
+            if ended {
                 let _ = ORIG_DST.remove(source);
             }
         }

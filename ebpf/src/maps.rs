@@ -9,8 +9,8 @@ use aya_ebpf::btf_maps::{Array, HashMap, SkStorage, SockHash};
 use aya_ebpf::helpers::generated::{bpf_sk_storage_delete, bpf_sk_storage_get};
 use aya_ebpf::macros::btf_map;
 use weft_common::{
-    Expected, Listener, LookupConfig, MAX_EXPECTED, MAX_LISTENERS, MAX_ORIG_DST, MAX_PODS, OrigDst, Pod, PodStats, Socket,
-    Source,
+    Expected, Listener, LookupConfig, MAX_EXPECTED, MAX_LISTENERS, MAX_ORIG_DST, MAX_PODS, OrigDst, Pod,
+    PodStats, Socket, Source,
 };
 
 const NO_PREALLOC: usize = BPF_F_NO_PREALLOC as usize;

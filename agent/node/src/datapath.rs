@@ -18,9 +18,11 @@ mod status;
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
+use std::io;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, AsRawFd};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicU32;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread;
@@ -226,7 +228,12 @@ impl Datapath {
             self.records.remove(cookie);
             return Err(error).context(what);
         }
-        let prepared = Arc::new(Prepared { netns: Arc::new(netns), cookie, unused: self.unused.clone() });
+        let prepared = Arc::new(Prepared {
+            netns: Arc::new(netns),
+            cookie,
+            turn: AtomicU32::new(fastrand::u32(..)),
+            unused: self.unused.clone(),
+        });
         all.insert(cookie, Arc::downgrade(&prepared));
         Ok(prepared)
     }
@@ -242,6 +249,7 @@ impl Datapath {
         let (cookie, kernel) = (prepared.cookie, Arc::clone(&self.kernel));
         let maps = &kernel.maps;
         let what = || format!("cannot write the maps for pod {}", network.key);
+        self.purge(cookie).context(what)?;
         maps.stats.insert(&cookie, &PodStats::default(), Insert::IfAbsent).context(what)?;
         for bound in &listeners.bound {
             let key = Listener { cookie, kind: bound.kind, worker: bound.worker as u32 };
@@ -270,7 +278,17 @@ impl Datapath {
         let what = || format!("cannot remove the pod with network namespace {cookie} from a map");
         self.kernel.maps.pods.remove(&cookie).context(what)?;
         self.pins.remove_pod(cookie)?;
+        self.purge(cookie).context(what)?;
         self.kernel.maps.stats.remove(&cookie).context(what)
+    }
+
+    /// Forgets the destinations of connections that an agent died before accepting.
+    fn purge(&self, cookie: u64) -> io::Result<()> {
+        let orig_dst = &self.kernel.maps.orig_dst;
+        for source in orig_dst.keys()?.iter().filter(|source| source.cookie == cookie) {
+            orig_dst.remove(source)?;
+        }
+        Ok(())
     }
 
     /// Lets go of pods that a dead agent had enrolled and that nobody has enrolled again. To be called once, when all

@@ -4,6 +4,7 @@ use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpStream};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::Sender;
 
 use weft_common::{OrigDst, Socket, Source, Words, owner, v4_of};
@@ -13,6 +14,10 @@ use super::bpf::Insert;
 use super::netns::Netns;
 use super::object::Maps;
 use super::sockets;
+
+/// How many source ports are tried before the kernel is asked for one: one may be a program's, or was used to the same
+/// end less than a second ago.
+const PORT_TRIES: usize = 16;
 
 /// What every pod's connections need.
 #[derive(Debug)]
@@ -31,6 +36,8 @@ pub struct Prepared {
     pub netns: Arc<Netns>,
     /// Its cookie.
     pub cookie: u64,
+    /// Counts the ports that connections have borrowed.
+    pub turn: AtomicU32,
     /// Who takes the rules back.
     pub unused: Sender<Unused>,
 }
@@ -76,7 +83,7 @@ impl LocalPod {
     }
 
     /// Starts a connection to a program *in this pod* at `to`, shown to it as coming from `from`
-    /// (transparent; port chosen by the kernel). The returned socket is non-blocking and connecting:
+    /// (transparent; the port is another). The returned socket is non-blocking and connecting:
     /// await writability, then read `SO_ERROR`. It has `TCP_NODELAY`, as accepted ones have.
     ///
     /// # Errors
@@ -86,11 +93,23 @@ impl LocalPod {
         if from.is_ipv4() != to.is_ipv4() {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "addresses of different families"));
         }
-        let socket = self.socket(to.ip(), owner::AGENT_INSIDE)?;
         // A link-local address means nothing without its link, which is not this one.
-        if !matches!(from, IpAddr::V6(from) if from.is_unicast_link_local()) {
-            sockets::borrow_address(socket.as_fd(), from)?;
+        if matches!(from, IpAddr::V6(from) if from.is_unicast_link_local()) {
+            return sockets::connect(self.socket(to.ip(), owner::AGENT_INSIDE)?, to);
         }
+        for _ in 0..PORT_TRIES {
+            let port = sockets::borrowed_port(self.prepared.turn.fetch_add(1, Ordering::Relaxed));
+            match self.dial_as(from, Some(port), to) {
+                Err(error) if is_taken(&error) => {}
+                other => return other,
+            }
+        }
+        self.dial_as(from, None, to)
+    }
+
+    fn dial_as(&self, from: IpAddr, port: Option<u16>, to: SocketAddr) -> io::Result<TcpStream> {
+        let socket = self.socket(to.ip(), owner::AGENT_INSIDE)?;
+        sockets::borrow_address(socket.as_fd(), from, port)?;
         sockets::connect(socket, to)
     }
 
@@ -111,6 +130,11 @@ impl LocalPod {
         self.kernel.maps.sockets.insert(&socket.as_raw_fd(), &value, Insert::Any)?;
         Ok(socket)
     }
+}
+
+/// Somebody has this port, or this port to this end.
+fn is_taken(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::AddrInUse | io::ErrorKind::AddrNotAvailable)
 }
 
 /// An address as the kernel programs have it.
