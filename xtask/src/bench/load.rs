@@ -1,0 +1,157 @@
+//! The programs that make and take load: `wrk` and nginx, `iperf3`, the bench peer.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::Command;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+
+use super::figures::{self, Sample};
+use super::world::{Pod, World};
+use super::{Programs, manifests};
+
+/// Ports of a server pod.
+pub const WEB_PORT: u16 = 8080;
+pub const STREAM_PORT: u16 = 5201;
+pub const ECHO_PORT: u16 = 7000;
+
+/// What a row does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Load {
+    /// HTTP/1.1 requests on this many connections that are kept.
+    Http(u32),
+    /// One TCP stream from the client.
+    Stream,
+    /// A 64-byte request and its reply, on this many connections that are kept.
+    RequestReply(u32),
+    /// Connect, request, reply, close; this many at once.
+    ConnectRequestClose(u32),
+}
+
+impl Load {
+    /// Runs in `client` for some seconds, against what answers for this load at `target`.
+    pub fn run(
+        self,
+        world: &World,
+        programs: &Programs,
+        client: Pod,
+        to: &Target,
+        seconds: u32,
+    ) -> Result<Sample> {
+        let seconds = seconds.to_string();
+        let from = |program: &Path| world.command(client, program);
+        match self {
+            Self::Http(connections) => {
+                let mut wrk = from(Path::new("wrk"));
+                // wrk wants no fewer connections than threads.
+                wrk.arg(format!("-t{}", connections.min(2))).arg(format!("-c{connections}"));
+                wrk.arg(format!("-d{seconds}s")).arg("--latency");
+                wrk.args(["-H", &format!("Host: {}", manifests::HOST), "-H", manifests::MATCHED_HEADER]);
+                figures::wrk(&output(wrk.arg(format!("http://{}/", to.web)))?)
+            }
+            Self::Stream => {
+                let mut iperf3 = from(Path::new("iperf3"));
+                iperf3.args(["--json", "--time", &seconds, "--client", &to.stream.ip().to_string()]);
+                figures::iperf3(&output(iperf3.args(["--port", &to.stream.port().to_string()]))?)
+            }
+            Self::RequestReply(connections) | Self::ConnectRequestClose(connections) => {
+                let mut peer = from(&programs.peer);
+                peer.arg(if matches!(self, Self::RequestReply(_)) { "rr" } else { "crr" });
+                peer.args(["--connections", &connections.to_string(), "--seconds", &seconds]);
+                figures::peer(&output(peer.arg(to.echo.to_string()))?)
+            }
+        }
+    }
+}
+
+/// Where a client finds the servers.
+pub struct Target {
+    pub web: SocketAddr,
+    pub stream: SocketAddr,
+    pub echo: SocketAddr,
+}
+
+impl Target {
+    /// The servers in a pod, at its own address.
+    pub fn pod(pod: Pod) -> Self {
+        let at = |port| SocketAddr::from((pod.address, port));
+        Self { web: at(WEB_PORT), stream: at(STREAM_PORT), echo: at(ECHO_PORT) }
+    }
+}
+
+/// Starts all servers in a pod, and waits until they answer.
+pub fn serve(world: &World, programs: &Programs, pod: Pod) -> Result<()> {
+    let dir = world.dir(&format!("nginx-{}", pod.name))?;
+    fs::write(dir.join("nginx.conf"), nginx_conf(&dir, pod))?;
+    let mut nginx = world.command(pod, Path::new("nginx"));
+    nginx.arg("-p").arg(&dir).arg("-c").arg(dir.join("nginx.conf")).arg("-e").arg(dir.join("error.log"));
+    let mut iperf3 = world.command(pod, Path::new("iperf3"));
+    iperf3.args(["--server", "--port", &STREAM_PORT.to_string()]);
+    let mut peer = world.command(pod, &programs.peer);
+    peer.args(["serve", &SocketAddr::from((pod.address, ECHO_PORT)).to_string()]);
+    for (name, command) in [("nginx", &mut nginx), ("iperf3", &mut iperf3), ("peer", &mut peer)] {
+        world.start(&format!("{name}-{}", pod.name), command)?;
+    }
+    wait_for_listeners(world, pod, &[WEB_PORT, STREAM_PORT, ECHO_PORT])
+}
+
+fn wait_for_listeners(world: &World, pod: Pod, ports: &[u16]) -> Result<()> {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    loop {
+        // The kernel's own list: a connection would be iperf3's first client.
+        let listening =
+            output(world.command(pod, Path::new("cat")).arg("/proc/net/tcp").arg("/proc/net/tcp6"))?;
+        let is_open = |port: &u16| {
+            listening.lines().any(|line| {
+                let mut fields = line.split_whitespace().skip(1);
+                let local = fields.next().unwrap_or_default();
+                local.ends_with(&format!(":{port:04X}")) && fields.nth(1) == Some("0A")
+            })
+        };
+        if ports.iter().all(is_open) {
+            return Ok(());
+        }
+        ensure!(Instant::now() < deadline, "the servers in {} do not all listen on {ports:?}", pod.name);
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// 1 KiB from memory, with nothing on the way that touches a disk.
+fn nginx_conf(dir: &Path, pod: Pod) -> String {
+    let (dir, name, body) = (dir.display(), pod.name, "x".repeat(1023));
+    let mut temp = String::new();
+    for kind in ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"] {
+        writeln!(temp, "  {kind}_temp_path {dir}/{kind};").ok();
+    }
+    format!(
+        r#"daemon off;
+user root;
+worker_processes 2;
+pid {dir}/pid;
+events {{ worker_connections 4096; }}
+http {{
+  access_log off;
+  keepalive_requests 1000000000;
+  default_type text/plain;
+{temp}  server {{
+    listen {WEB_PORT} backlog=4096;
+    location / {{ add_header x-pod {name}; return 200 "{body}\n"; }}
+  }}
+}}
+"#
+    )
+}
+
+/// Runs a program to its end, and returns what it printed.
+pub fn output(command: &mut Command) -> Result<String> {
+    // The first argument that is no part of nsenter.
+    let name = command.get_args().nth(2).map(|name| name.display().to_string()).unwrap_or_default();
+    let output = command.output().with_context(|| format!("cannot run {name}"))?;
+    let (text, error) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    ensure!(output.status.success(), "{name}: {}\n{}{}", output.status, error.trim(), text.trim());
+    Ok(text.into_owned())
+}

@@ -1,0 +1,218 @@
+//! The small world of a measurement: a node's network namespace with a bridge, and pods on it.
+//!
+//! Everything carries the name `weft-b<pid>`: what a killed run left is found, and removed, by the next one.
+
+use std::fs::{self, File};
+use std::net::Ipv4Addr;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, Once, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+const PREFIX: &str = "weft-b";
+/// How long programs have to leave after SIGTERM.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Held while the world is being taken down: who else would do it waits.
+static ENDING: Mutex<()> = Mutex::new(());
+/// The signals are for all of this process's worlds, which follow each other and have one name.
+static SIGNALS: Once = Once::new();
+
+/// Namespaces, a bridge, a directory; all of it is gone when this is dropped, or on Ctrl-C.
+pub struct World {
+    name: String,
+    dir: PathBuf,
+    weft: PathBuf,
+    pods: u32,
+}
+
+/// Where a program runs.
+#[derive(Clone, Copy)]
+pub struct Pod {
+    /// Its name, short.
+    pub name: &'static str,
+    /// Its address on the bridge.
+    pub address: Ipv4Addr,
+}
+
+/// The node's own namespace: the bridge, and the agent.
+pub const NODE: Pod = Pod { name: "node", address: Ipv4Addr::new(10, 77, 0, 1) };
+
+impl World {
+    /// A node with no pods. `weft` is the program that cleans up after an agent.
+    pub fn new(weft: &Path) -> Result<Self> {
+        let name = format!("{PREFIX}{}", std::process::id());
+        let dir = std::env::temp_dir().join(&name);
+        let world = Self { name, dir, weft: weft.to_owned(), pods: 0 };
+        world.take_down_on_signals()?;
+        fs::create_dir_all(&world.dir).with_context(|| format!("cannot create {}", world.dir.display()))?;
+        let node = world.netns(NODE);
+        ip(&["netns", "add", &node])?;
+        ip(&["-n", &node, "link", "set", "lo", "up"])?;
+        ip(&["-n", &node, "link", "add", "br0", "type", "bridge"])?;
+        ip(&["-n", &node, "addr", "add", &format!("{}/16", NODE.address), "dev", "br0"])?;
+        ip(&["-n", &node, "link", "set", "br0", "up"])?;
+        Ok(world)
+    }
+
+    /// Adds a pod.
+    pub fn add(&mut self, pod: Pod) -> Result<()> {
+        let (node, netns) = (self.netns(NODE), self.netns(pod));
+        self.pods += 1;
+        let port = format!("veth{}", self.pods);
+        ip(&["netns", "add", &netns])?;
+        ip(&["link", "add", &port, "netns", &node, "type", "veth", "peer", "name", "eth0", "netns", &netns])?;
+        ip(&["-n", &node, "link", "set", &port, "master", "br0", "up"])?;
+        ip(&["-n", &netns, "link", "set", "lo", "up"])?;
+        ip(&["-n", &netns, "addr", "add", &format!("{}/16", pod.address), "dev", "eth0"])?;
+        ip(&["-n", &netns, "link", "set", "eth0", "up"])?;
+        ip(&["-n", &netns, "route", "add", "default", "via", &NODE.address.to_string()])?;
+        // Else a client that connects anew all the time runs out of ports, directly as through weft.
+        let sysctl = "echo 1 >/proc/sys/net/ipv4/tcp_tw_reuse; \
+                      echo 10000 65000 >/proc/sys/net/ipv4/ip_local_port_range";
+        let status = self.command(pod, Path::new("sh")).args(["-c", sysctl]).status()?;
+        ensure!(status.success(), "cannot set the sysctls of {}", pod.name);
+        Ok(())
+    }
+
+    /// A directory of this world.
+    pub fn dir(&self, name: &str) -> Result<PathBuf> {
+        let dir = self.dir.join(name);
+        fs::create_dir_all(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
+        Ok(dir)
+    }
+
+    /// The run directory of the world's agent.
+    pub fn run_dir(&self) -> PathBuf {
+        run_dir(&self.dir)
+    }
+
+    /// The name of a pod's network namespace.
+    pub fn netns(&self, pod: Pod) -> String {
+        format!("{}-{}", self.name, pod.name)
+    }
+
+    /// A command in a pod's network namespace. Not `ip netns exec`, which hides mounts that the agent needs.
+    pub fn command(&self, pod: Pod, program: &Path) -> Command {
+        let mut command = Command::new("nsenter");
+        command.arg(format!("--net=/run/netns/{}", self.netns(pod))).arg("--").arg(program);
+        command.stdin(Stdio::null());
+        command
+    }
+
+    /// Starts a program that lives as long as the world. Its output goes to `NAME.log`.
+    pub fn start(&self, name: &str, command: &mut Command) -> Result<Child> {
+        let log = File::create(self.log(name))?;
+        // A group of its own: Ctrl-C is for `xtask`, which then ends everything in order.
+        command.stdout(log.try_clone()?).stderr(log).process_group(0);
+        command.spawn().with_context(|| format!("cannot run {}", command.get_program().display()))
+    }
+
+    /// Where the output of a started program is.
+    pub fn log(&self, name: &str) -> PathBuf {
+        self.dir.join(format!("{name}.log"))
+    }
+
+    fn take_down_on_signals(&self) -> Result<()> {
+        let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP])?;
+        let (name, dir, weft) = (self.name.clone(), self.dir.clone(), self.weft.clone());
+        SIGNALS.call_once(|| {
+            thread::spawn(move || {
+                if let Some(signal) = signals.forever().next() {
+                    eprintln!("\n  … taking everything down");
+                    // Never released: nothing is set up any more.
+                    let _ending = ENDING.lock();
+                    take_down(&name, &dir, &weft);
+                    std::process::exit(128 + signal);
+                }
+            });
+        });
+        Ok(())
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        let _ending = ENDING.lock().unwrap_or_else(PoisonError::into_inner);
+        take_down(&self.name, &self.dir, &self.weft);
+    }
+}
+
+/// Removes what earlier runs left that were killed.
+pub fn sweep(weft: &Path) {
+    let mut stale: Vec<String> = namespaces(PREFIX)
+        .iter()
+        .filter_map(|netns| Some(netns.strip_prefix(PREFIX)?.split_once('-')?.0.to_owned()))
+        .filter(|pid| pid.parse::<u32>().is_ok() && !is_xtask(pid))
+        .collect();
+    stale.sort();
+    stale.dedup();
+    for pid in stale {
+        let name = format!("{PREFIX}{pid}");
+        eprintln!("  … removing what a killed run left ({name})");
+        take_down(&name, &std::env::temp_dir().join(&name), weft);
+    }
+}
+
+fn is_xtask(pid: &str) -> bool {
+    fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|comm| comm.trim() == "xtask")
+}
+
+fn run_dir(dir: &Path) -> PathBuf {
+    dir.join("run")
+}
+
+/// Ends every program of a world, then removes its namespaces and its directory. What fails is left to the next run.
+fn take_down(name: &str, dir: &Path, weft: &Path) {
+    let netns = namespaces(&format!("{name}-"));
+    let pids = || -> Vec<String> { netns.iter().flat_map(|netns| pids_in(netns)).collect() };
+    kill("-TERM", &pids());
+    let deadline = Instant::now() + PATIENCE;
+    while !pids().is_empty() && Instant::now() < deadline {
+        thread::sleep(Duration::from_millis(20));
+    }
+    kill("-KILL", &pids());
+    let run_dir = run_dir(dir);
+    if run_dir.exists() {
+        // Finds nothing after an agent that could drain.
+        let mut cleanup = Command::new(weft);
+        cleanup.arg("cleanup").arg("--run-dir").arg(run_dir);
+        cleanup.stdout(Stdio::null()).stderr(Stdio::null()).status().ok();
+    }
+    for netns in &netns {
+        ip(&["netns", "del", netns]).ok();
+    }
+    fs::remove_dir_all(dir).ok();
+}
+
+fn namespaces(prefix: &str) -> Vec<String> {
+    let entries = fs::read_dir("/run/netns").into_iter().flatten().flatten();
+    let names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
+    names.filter(|name| name.starts_with(prefix)).collect()
+}
+
+fn pids_in(netns: &str) -> Vec<String> {
+    let output = Command::new("ip").args(["netns", "pids", netns]).output();
+    output.map_or_else(
+        |_| Vec::new(),
+        |output| String::from_utf8_lossy(&output.stdout).split_whitespace().map(str::to_owned).collect(),
+    )
+}
+
+fn kill(signal: &str, pids: &[String]) {
+    if !pids.is_empty() {
+        Command::new("kill").arg(signal).args(pids).stderr(Stdio::null()).status().ok();
+    }
+}
+
+fn ip(args: &[&str]) -> Result<()> {
+    let output = Command::new("ip").args(args).output().context("cannot run ip")?;
+    let error = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "ip {}: {}", args.join(" "), error.trim());
+    Ok(())
+}
