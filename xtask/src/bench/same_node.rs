@@ -78,7 +78,7 @@ pub fn measure(
 /// Requests that carry the header must reach both versions, or the figures would be those of something else.
 fn check_that_it_routes(world: &World) -> Result<()> {
     let mut curl = world.command(CLIENT, Path::new("curl"));
-    curl.args(["--silent", "--show-error", "--max-time", "5", "--output", "/dev/null"]);
+    curl.args(["--silent", "--show-error", "--max-time", "5", "--fail-early", "--output", "/dev/null"]);
     curl.args(["--write-out", "%{http_code} %header{x-pod}\n", "--header", manifests::MATCHED_HEADER]);
     curl.args(["--header", &format!("Host: {}", manifests::HOST)]);
     let answers = load::output(curl.arg(format!("http://{}/[1-100]", manifests::WEB_ADDRESS)))?;
