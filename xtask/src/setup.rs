@@ -42,7 +42,9 @@ pub fn test_programs() -> Result<()> {
 /// The toolchain for the kernel programs, installed if it is missing.
 pub fn ebpf_toolchain() -> Result<Toolchain> {
     eprintln!("eBPF toolchain:");
-    if let (true, Some(linker)) = (has_nightly_with_source(), workspace::in_path("bpf-linker")) {
+    if let Some(linker) = workspace::in_path("bpf-linker")
+        && has_nightly_with_source()
+    {
         progress::already(&format!("rustup's nightly with rust-src, {}", linker.display()));
         return Ok(Toolchain { compiler: Compiler::Nightly, linker });
     }
@@ -70,7 +72,10 @@ fn lock_cache() -> Result<fs::File> {
 }
 
 fn has_nightly_with_source() -> bool {
-    let sysroot = Command::new("rustup").args(["run", "nightly", "rustc", "--print", "sysroot"]).output();
+    let sysroot = Command::new("rustup")
+        .env("RUSTUP_AUTO_INSTALL", "0")
+        .args(["run", "nightly", "rustc", "--print", "sysroot"])
+        .output();
     let Ok(output) = sysroot else { return false };
     let root = String::from_utf8_lossy(&output.stdout);
     output.status.success()

@@ -99,12 +99,15 @@ async fn serve_tcp(listener: TcpListener, answer: impl Fn(&str) -> Option<Answer
                     let _permit = permit;
                     serve(stream, move |request: Request<Incoming>| {
                         let known = answer(request.uri().path());
-                        let known = known.unwrap_or_else(|| text(StatusCode::NOT_FOUND, "not here\n".to_owned()));
-                        std::future::ready(if request.method() == Method::GET || request.method() == Method::HEAD {
-                            known
-                        } else {
-                            only("GET")
-                        })
+                        let known =
+                            known.unwrap_or_else(|| text(StatusCode::NOT_FOUND, "not here\n".to_owned()));
+                        std::future::ready(
+                            if request.method() == Method::GET || request.method() == Method::HEAD {
+                                known
+                            } else {
+                                only("GET")
+                            },
+                        )
                     })
                     .await;
                 });
@@ -166,7 +169,10 @@ async fn admin(request: Request<Incoming>, shared: Arc<Shared>) -> Answer {
         },
         paths::STATUS | paths::ROUTES | paths::ENDPOINTS | paths::WORKLOADS => only("GET"),
         paths::WAIT_APPLIED | paths::EXPLAIN | paths::TAP => only("POST"),
-        _ => text(StatusCode::NOT_FOUND, format!("this agent ({}) knows no {path}\n", env!("CARGO_PKG_VERSION"))),
+        _ => text(
+            StatusCode::NOT_FOUND,
+            format!("this agent ({}) knows no {path}\n", env!("CARGO_PKG_VERSION")),
+        ),
     }
 }
 

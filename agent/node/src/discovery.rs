@@ -210,7 +210,8 @@ impl Folder {
                     }
                 }
                 let before: Vec<_> = known.map_or_else(Vec::new, |file| file.keys.clone());
-                let keys = self.claims.replace(path, &before, contents, !loaded.unreadable.is_empty(), touched);
+                let keys =
+                    self.claims.replace(path, &before, contents, !loaded.unreadable.is_empty(), touched);
                 let file = File::new(stamp, keys, &loaded);
                 for finding in &file.problems {
                     tracing::warn!(resource = %finding.resource, file = %name, line = finding.line, code = %finding.code, "{}", finding.message);

@@ -56,7 +56,10 @@ pub fn workloads(shared: &Shared) -> Vec<WorkloadRow> {
     let mut rows: Vec<WorkloadRow> = snapshot
         .workloads()
         .map(|workload| {
-            let local = view.pods.iter().find(|pod| *pod.namespace == *workload.namespace && *pod.name == *workload.name);
+            let local = view
+                .pods
+                .iter()
+                .find(|pod| *pod.namespace == *workload.namespace && *pod.name == *workload.name);
             let _ = Arc::clone(workload);
             WorkloadRow {
                 namespace: workload.namespace.to_string(),

@@ -319,7 +319,11 @@ impl Control {
         if applied && let Some(guard) = self.first_sync.take() {
             drop(guard);
             let pods = self.enrolled.len();
-            tracing::info!(pods, generation = self.generation(), "ready: everything that was there at start is in force");
+            tracing::info!(
+                pods,
+                generation = self.generation(),
+                "ready: everything that was there at start is in force"
+            );
         }
         let now = Instant::now();
         let generation = self.generation();

@@ -99,14 +99,17 @@ pub fn find_netns(path: &Path) -> Result<NetnsId, String> {
         io::ErrorKind::NotFound => format!("network namespace {shown} does not exist yet"),
         _ => format!("network namespace {shown} cannot be read: {error}"),
     })?;
-    let fs = rustix::fs::statfs(path).map_err(|error| format!("network namespace {shown} cannot be read: {error}"))?;
+    let fs = rustix::fs::statfs(path)
+        .map_err(|error| format!("network namespace {shown} cannot be read: {error}"))?;
     // `ip netns add` makes an empty file first and mounts the namespace on it a moment later.
     if fs.f_type != NSFS_MAGIC {
         return Err(format!("{shown} is no network namespace (yet)"));
     }
     let found = (meta.dev(), meta.ino());
     match std::fs::metadata("/proc/self/ns/net") {
-        Ok(own) if (own.dev(), own.ino()) == found => Err(format!("{shown} is the node's own network namespace")),
+        Ok(own) if (own.dev(), own.ino()) == found => {
+            Err(format!("{shown} is the node's own network namespace"))
+        }
         _ => Ok(found),
     }
 }
@@ -124,7 +127,11 @@ pub fn network_of(workload: &Workload) -> Result<PodNetwork, String> {
     let Some(netns) = &workload.netns else {
         return Err("no annotation weft.dev/netns says which network namespace is the pod's".to_owned());
     };
-    Ok(PodNetwork { key: workload.key.clone(), netns: netns_path(netns), addresses: workload.addresses.clone() })
+    Ok(PodNetwork {
+        key: workload.key.clone(),
+        netns: netns_path(netns),
+        addresses: workload.addresses.clone(),
+    })
 }
 
 /// Why a pod is not in the mesh, in words.

@@ -1,5 +1,5 @@
 //! What the agent changes in a pod's namespace, besides listening: loopback is up, a rule and a route bring replies to
-//! a borrowed client address back to the agent, and two sysctls. All functions work in the calling thread's namespace.
+//! a borrowed client address back to the agent, and some sysctls. All functions work in the calling thread's namespace.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -25,8 +25,14 @@ const LOOPBACK: u32 = 1;
 
 /// What a namespace must have set:
 /// - `tcp_fwmark_accept`: the reply to a marked connection carries its mark, so that the rule sees it.
-/// - `tcp_tw_reuse`: a borrowed address may use its ports again at once; there are no more than 28,000 of them.
-const SYSCTLS: &[&str] = &["net/ipv4/tcp_fwmark_accept", "net/ipv4/tcp_tw_reuse"];
+/// - `fwmark_reflect`: so does the refusal of one to a closed port, which no socket sends.
+/// - `tcp_tw_reuse`: a borrowed address may use a port again a second later; there are fewer than 20,000 of them.
+const SYSCTLS: &[&str] = &[
+    "net/ipv4/tcp_fwmark_accept",
+    "net/ipv4/fwmark_reflect",
+    "net/ipv6/fwmark_reflect",
+    "net/ipv4/tcp_tw_reuse",
+];
 const WANTED: &str = "1";
 
 /// Values that were found and changed, by name.

@@ -50,15 +50,17 @@ pub struct Claims {
 /// Sorts what a file holds by object. Of an object that is there twice the first counts.
 pub fn read(loaded: &Loaded) -> Contents {
     let accepted = loaded.objects.iter().map(|held| (held.object.key(), Some(&held.object), held.line));
-    let refused = loaded.refused.iter().filter_map(|refused| Some((refused.key.clone()?, None, refused.line)));
+    let refused =
+        loaded.refused.iter().filter_map(|refused| Some((refused.key.clone()?, None, refused.line)));
     let mut all: Vec<(ObjectKey, Option<&Object>, usize)> = accepted.chain(refused).collect();
     all.sort_by_key(|(_, _, line)| *line);
     let mut contents = Contents::new();
     for (key, object, line) in all {
-        contents
-            .entry(key)
-            .and_modify(|said| said.again.push(line))
-            .or_insert_with(|| Said { object: object.cloned(), line, again: Vec::new() });
+        contents.entry(key).and_modify(|said| said.again.push(line)).or_insert_with(|| Said {
+            object: object.cloned(),
+            line,
+            again: Vec::new(),
+        });
     }
     contents
 }
@@ -86,7 +88,8 @@ impl Claims {
             }
         }
         for (key, said) in contents {
-            let key = self.entries.get_key_value(&key).map_or_else(|| Arc::new(key), |(known, _)| known.clone());
+            let key =
+                self.entries.get_key_value(&key).map_or_else(|| Arc::new(key), |(known, _)| known.clone());
             self.claim(path, &key, said);
             touched.insert(key.clone());
             keys.push(key);
@@ -162,7 +165,8 @@ impl Claims {
 
     /// A finding for every object that is there more than once, at each place that does not count.
     pub fn duplicates(&self) -> Vec<Finding> {
-        let mut findings: Vec<Finding> = self.entries.iter().flat_map(|(key, entry)| entry.duplicates(key)).collect();
+        let mut findings: Vec<Finding> =
+            self.entries.iter().flat_map(|(key, entry)| entry.duplicates(key)).collect();
         findings.sort_by(|a, b| (&a.file, a.line).cmp(&(&b.file, b.line)));
         findings
     }
@@ -184,7 +188,8 @@ impl Entry {
             file: Some(path.display().to_string()),
             line: Some(line),
         };
-        let again = self.claims.iter().flat_map(|claim| claim.said.again.iter().map(|line| (&*claim.path, *line)));
+        let again =
+            self.claims.iter().flat_map(|claim| claim.said.again.iter().map(|line| (&*claim.path, *line)));
         let others = self.claims[1..].iter().map(|claim| (&*claim.path, claim.said.line));
         again.chain(others).map(|(path, line)| finding(path, line)).collect()
     }

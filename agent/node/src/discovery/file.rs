@@ -132,8 +132,10 @@ fn try_look(path: &Path, known: Option<&Stamp>, hasher: &impl BuildHasher) -> io
         return Ok(Look::Same);
     }
     // Non-blocking, lest a pipe that took the file's name holds everything up.
-    let mut file =
-        fs::OpenOptions::new().read(true).custom_flags(rustix::fs::OFlags::NONBLOCK.bits().cast_signed()).open(path)?;
+    let mut file = fs::OpenOptions::new()
+        .read(true)
+        .custom_flags(rustix::fs::OFlags::NONBLOCK.bits().cast_signed())
+        .open(path)?;
     let mut stamp = Stamp::of(&file.metadata()?);
     if stamp.len > MAX_BYTES {
         return Err(io::Error::other(format!(
@@ -152,7 +154,8 @@ fn try_look(path: &Path, known: Option<&Stamp>, hasher: &impl BuildHasher) -> io
         return Ok(Look::Touched(stamp));
     }
     let text = String::from_utf8(bytes).map_err(|error| {
-        let line = 1 + error.as_bytes()[..error.utf8_error().valid_up_to()].iter().filter(|b| **b == b'\n').count();
+        let line =
+            1 + error.as_bytes()[..error.utf8_error().valid_up_to()].iter().filter(|b| **b == b'\n').count();
         io::Error::other(format!("line {line} is not UTF-8"))
     })?;
     Ok(Look::Changed { stamp, text })

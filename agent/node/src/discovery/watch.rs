@@ -38,10 +38,11 @@ fn identity(dir: &Path) -> std::io::Result<(u64, u64)> {
 impl Watch {
     /// Begins to watch. `report` is called on a thread of the watch's own.
     pub fn start(dir: &Path, report: impl Fn(Seen) + Send + 'static) -> notify::Result<Self> {
-        let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| match event {
-            Ok(event) => classify(event, &report),
-            Err(_) => report(Seen::Anything),
-        })?;
+        let mut watcher =
+            notify::recommended_watcher(move |event: notify::Result<notify::Event>| match event {
+                Ok(event) => classify(event, &report),
+                Err(_) => report(Seen::Anything),
+            })?;
         let identity = identity(dir).map_err(notify::Error::io)?;
         watcher.watch(dir, RecursiveMode::Recursive)?;
         Ok(Self { _watcher: watcher, identity })

@@ -224,7 +224,8 @@ impl fmt::Display for Text<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Some(mut rest) = self.0.filter(|bytes| !bytes.is_empty()) else { return f.write_str("-") };
         while !rest.is_empty() {
-            let plain = rest.iter().take_while(|b| matches!(b, b' '..=b'~' if !matches!(b, b'"' | b'\\'))).count();
+            let plain =
+                rest.iter().take_while(|b| matches!(b, b' '..=b'~' if !matches!(b, b'"' | b'\\'))).count();
             f.write_str(std::str::from_utf8(&rest[..plain]).unwrap_or_default())?;
             rest = &rest[plain..];
             if let Some((byte, after)) = rest.split_first() {

@@ -175,13 +175,21 @@ impl Agent {
         let started = telemetry.started.duration_since(UNIX_EPOCH).unwrap_or_default();
         let mut counters = vec![
             ("weft_access_log_dropped_lines", "Log lines dropped because the reader is slow", lines as f64),
-            ("weft_metrics_dropped", "Reports not counted: too many label combinations", telemetry.registry.dropped() as f64),
+            (
+                "weft_metrics_dropped",
+                "Reports not counted: too many label combinations",
+                telemetry.registry.dropped() as f64,
+            ),
             ("weft_tap_left_out_events", "Events that slow taps missed", telemetry.taps.left_out() as f64),
             ("weft_compilations", "Compilations of the rules", load(&own.compilations)),
             ("weft_compile_seconds", "Time spent compiling the rules", load(&own.compile_micros) / 1e6),
         ];
         let mut gauges = vec![
-            ("weft_config_generation", "Generation of the rules in force on every worker", load(&own.generation)),
+            (
+                "weft_config_generation",
+                "Generation of the rules in force on every worker",
+                load(&own.generation),
+            ),
             ("weft_enrolled_pods", "Pods of this node that are in the mesh", load(&own.pods)),
             ("weft_refused_objects", "Objects refused, or in unreadable files", load(&own.refused)),
             ("weft_connections", "Connections of clients that stand", connections as f64),

@@ -125,7 +125,10 @@ impl Control {
                     Err(problem) => Some(problem),
                     Ok(_) if self.enrolled.contains_key(&workload.key) => None,
                     Ok(_) => Some(
-                        self.waiting_pods.get(&workload.key).cloned().unwrap_or_else(|| "not enrolled yet".to_owned()),
+                        self.waiting_pods
+                            .get(&workload.key)
+                            .cloned()
+                            .unwrap_or_else(|| "not enrolled yet".to_owned()),
                     ),
                 };
                 pods::row(workload, problem.as_deref())
