@@ -34,8 +34,7 @@ impl AnalyzeArgs {
     /// Checks everything.
     pub fn run(&self) -> anyhow::Result<Outcome> {
         let files = read_all(&self.files)?;
-        let findings: Vec<Finding> =
-            files.iter().flat_map(|(name, text)| weft_api::load::load(name, text).findings()).collect();
+        let findings = weft_api::analyze::analyze(&files);
         let bad = findings.iter().any(|finding| finding.severity == Severity::Error);
         match self.output {
             Some(format) => output::data(format, &findings)?,
@@ -123,9 +122,8 @@ fn utf8(bytes: Vec<u8>, name: &str) -> anyhow::Result<String> {
 fn read_folder(dir: &Path, depth: usize, files: &mut Vec<(String, String)>) -> anyhow::Result<()> {
     const MAX_DEPTH: usize = 32;
     let cannot = || format!("cannot read {}", dir.display());
-    let mut entries = std::fs::read_dir(dir)
-        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-        .with_context(cannot)?;
+    let mut entries =
+        std::fs::read_dir(dir).and_then(Iterator::collect::<Result<Vec<_>, _>>).with_context(cannot)?;
     entries.sort_by_key(std::fs::DirEntry::file_name);
     for entry in entries {
         let path = entry.path();

@@ -130,6 +130,7 @@ async fn good(answer: Response<Incoming>) -> anyhow::Result<Response<Incoming>> 
 }
 
 async fn parse<T: DeserializeOwned>(answer: Response<Incoming>) -> anyhow::Result<T> {
-    let body = good(answer).await?.into_body().collect().await.context("the agent ended while it answered")?;
+    let body =
+        good(answer).await?.into_body().collect().await.context("the agent ended while it answered")?;
     serde_json::from_slice(&body.to_bytes()).context("cannot understand the agent's answer")
 }

@@ -41,7 +41,8 @@ pub struct ExplainArgs {
 
 fn header(text: &str) -> Result<(String, String), String> {
     let (name, value) = text.split_once(':').ok_or("write 'name: value'")?;
-    http::HeaderName::from_bytes(name.trim().as_bytes()).map_err(|_| format!("{name:?} is no header name"))?;
+    http::HeaderName::from_bytes(name.trim().as_bytes())
+        .map_err(|_| format!("{name:?} is no header name"))?;
     http::HeaderValue::from_str(value.trim()).map_err(|_| format!("{value:?} is no header value"))?;
     Ok((name.trim().to_owned(), value.trim().to_owned()))
 }
@@ -71,7 +72,11 @@ fn render(answer: &Explanation, paint: Paint) -> Result<String, std::fmt::Error>
     match &answer.matched {
         Some(matched) => line(
             "Matched",
-            &format!("VirtualService {} route {}", paint.word(Tone::Strong, &matched.virtual_service), matched.route),
+            &format!(
+                "VirtualService {} route {}",
+                paint.word(Tone::Strong, &matched.virtual_service),
+                matched.route
+            ),
         )?,
         None => line("Matched", "no rule; the default holds")?,
     }
@@ -89,7 +94,8 @@ fn render(answer: &Explanation, paint: Paint) -> Result<String, std::fmt::Error>
     line("Timeout", answer.timeout.as_deref().unwrap_or("none"))?;
     match &answer.retries {
         Some(retries) => {
-            let per_try = retries.per_try_timeout.as_ref().map_or_else(String::new, |t| format!(", {t} per try"));
+            let per_try =
+                retries.per_try_timeout.as_ref().map_or_else(String::new, |t| format!(", {t} per try"));
             line("Retries", &format!("{} on {}{per_try}", retries.attempts, retries.retry_on))?;
         }
         None => line("Retries", "none")?,

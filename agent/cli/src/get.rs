@@ -92,7 +92,8 @@ impl Selection {
                 output::print(&names.iter().map(|name| format!("{name}\n")).collect::<String>())?;
             }
             None if rows.is_empty() => {
-                let place = self.namespace.as_ref().map_or_else(String::new, |ns| format!(" in namespace {ns}"));
+                let place =
+                    self.namespace.as_ref().map_or_else(String::new, |ns| format!(" in namespace {ns}"));
                 eprintln!("{}{place}.", R::NOTHING);
             }
             None => output::print(&R::table(&rows).render(Paint::stdout()))?,
@@ -114,8 +115,16 @@ impl Row for RouteRow {
     }
 
     fn table(rows: &[Self]) -> Table {
-        let mut table =
-            Table::new(&["NAMESPACE", "VIRTUALSERVICE", "HOSTS", "RULE", "MATCH", "ACTION", "BACKENDS", "NOTES"]);
+        let mut table = Table::new(&[
+            "NAMESPACE",
+            "VIRTUALSERVICE",
+            "HOSTS",
+            "RULE",
+            "MATCH",
+            "ACTION",
+            "BACKENDS",
+            "NOTES",
+        ]);
         for row in rows {
             let rule = row.name.clone().unwrap_or_else(|| format!("{}[{}]", row.protocol, row.index));
             table.row([
@@ -190,8 +199,16 @@ impl Row for WorkloadRow {
     }
 
     fn table(rows: &[Self]) -> Table {
-        let mut table =
-            Table::new(&["NAMESPACE", "NAME", "OWNER", "ADDRESSES", "NODE", "SERVICES", "IN MESH", "WHY NOT"]);
+        let mut table = Table::new(&[
+            "NAMESPACE",
+            "NAME",
+            "OWNER",
+            "ADDRESSES",
+            "NODE",
+            "SERVICES",
+            "IN MESH",
+            "WHY NOT",
+        ]);
         for row in rows {
             let tone = if row.enrolled { Tone::Good } else { Tone::Faint };
             table.row([
@@ -215,13 +232,15 @@ mod tests {
 
     #[test]
     fn an_endpoint_is_of_its_services_namespace() {
-        let row = EndpointRow { service: "reviews.bookinfo.svc.cluster.local".into(), ..EndpointRow::default() };
+        let row =
+            EndpointRow { service: "reviews.bookinfo.svc.cluster.local".into(), ..EndpointRow::default() };
         assert_eq!(row.namespace(), "bookinfo");
     }
 
     #[test]
     fn routes_as_a_table() {
-        let backend = Backend { host: "reviews".into(), subset: Some("v1".into()), weight: 95, ..Backend::default() };
+        let backend =
+            Backend { host: "reviews".into(), subset: Some("v1".into()), weight: 95, ..Backend::default() };
         let row = RouteRow {
             namespace: "bookinfo".into(),
             virtual_service: "reviews".into(),

@@ -104,7 +104,9 @@ mod tests {
     fn every_flag_of_the_agent_can_be_set_in_the_environment() {
         let cli = Cli::command();
         let agent = cli.find_subcommand("agent").unwrap();
-        for flag in agent.get_arguments().filter(|flag| !["help", "version"].contains(&flag.get_id().as_str())) {
+        for flag in
+            agent.get_arguments().filter(|flag| !["help", "version"].contains(&flag.get_id().as_str()))
+        {
             let env = flag.get_env().unwrap_or_else(|| panic!("--{} has no variable", flag.get_id()));
             assert!(env.to_string_lossy().starts_with("WEFT_"), "{env:?}");
         }

@@ -99,7 +99,9 @@ impl AgentArgs {
         let options = self.options()?;
         start_logging();
         if self.ca_dir.is_some() {
-            tracing::warn!("--ca-dir has no effect yet: this version has no mTLS; traffic between nodes is plain text");
+            tracing::warn!(
+                "--ca-dir has no effect yet: this version has no mTLS; traffic between nodes is plain text"
+            );
         }
         run(options)?;
         Ok(Outcome::Good)
@@ -113,7 +115,8 @@ impl AgentArgs {
         };
         if self.ca_address.is_some() || self.ca_root.is_some() || self.ca_token.is_some() {
             return Err(Usage(
-                "--ca-address, --ca-root and --ca-token are not there yet: this version has no mTLS".to_owned(),
+                "--ca-address, --ca-root and --ca-token are not there yet: this version has no mTLS"
+                    .to_owned(),
             ));
         }
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
@@ -172,7 +175,9 @@ fn duration(text: &str) -> Result<Duration, String> {
     let mut total = Duration::ZERO;
     while !rest.is_empty() {
         let digits = rest.find(|c: char| !c.is_ascii_digit()).filter(|at| *at > 0);
-        let Some(digits) = digits else { return Err(format!("{text:?} is no duration (write 5s, 1m30s or 500ms)")) };
+        let Some(digits) = digits else {
+            return Err(format!("{text:?} is no duration (write 5s, 1m30s or 500ms)"));
+        };
         let (number, tail) = rest.split_at(digits);
         let unit_ends = tail.find(|c: char| c.is_ascii_digit()).unwrap_or(tail.len());
         let (unit, tail) = tail.split_at(unit_ends);

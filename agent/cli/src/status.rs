@@ -79,7 +79,8 @@ impl StatusArgs {
 
 fn render(status: &Status, paint: Paint) -> Result<String, std::fmt::Error> {
     let mut text = String::new();
-    let ready = if status.ready { paint.word(Tone::Good, "ready") } else { paint.word(Tone::Bad, "not ready") };
+    let ready =
+        if status.ready { paint.word(Tone::Good, "ready") } else { paint.word(Tone::Bad, "not ready") };
     let mode = match status.mode {
         Mode::Standalone => "standalone",
         Mode::Cluster => "in cluster",

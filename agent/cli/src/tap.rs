@@ -8,8 +8,8 @@ use bytes::BytesMut;
 use clap::{ArgMatches, Args, FromArgMatches, ValueEnum};
 use http_body_util::BodyExt;
 use weft_api::admin::{
-    HttpTap, Peer, PeerSelector, StatusRange, TapClause, TapEvent, TapFilter, TapRecord, TapTerm, TcpState, TcpTap,
-    Verdict, paths,
+    HttpTap, Peer, PeerSelector, StatusRange, TapClause, TapEvent, TapFilter, TapRecord, TapTerm, TcpState,
+    TcpTap, Verdict, paths,
 };
 
 use crate::client::{AgentAt, block_on};
@@ -151,7 +151,10 @@ fn filter(matches: &ArgMatches) -> Result<TapFilter, clap::Error> {
     if nots.is_empty() {
         Ok(TapFilter { clauses: clauses.into_iter().map(|(_, clause)| clause).collect() })
     } else {
-        Err(clap::Error::raw(clap::error::ErrorKind::MissingRequiredArgument, "--not needs a filter after it\n"))
+        Err(clap::Error::raw(
+            clap::error::ErrorKind::MissingRequiredArgument,
+            "--not needs a filter after it\n",
+        ))
     }
 }
 
@@ -173,7 +176,8 @@ impl TapArgs {
                 pending.extend_from_slice(&data);
                 while let Some(end) = pending.iter().position(|byte| *byte == b'\n') {
                     let line = pending.split_to(end + 1);
-                    let event: TapEvent = serde_json::from_slice(&line).context("cannot understand the agent")?;
+                    let event: TapEvent =
+                        serde_json::from_slice(&line).context("cannot understand the agent")?;
                     match output {
                         TapFormat::Text => out.write_all(render(&event, paint)?.as_bytes())?,
                         TapFormat::Json | TapFormat::Jsonl => out.write_all(&line)?,

@@ -117,19 +117,14 @@ impl Folder {
         findings
     }
 
-    /// Warnings and hints about objects that are in force.
-    pub fn hints(&self) -> Vec<Finding> {
-        self.files.values().flat_map(|file| file.hints.iter().cloned()).collect()
+    /// What accepted objects ask for that weft does not do yet.
+    pub fn not_in_force(&self) -> Vec<Finding> {
+        self.files.values().flat_map(|file| file.not_in_force.iter().cloned()).collect()
     }
 
     /// How many objects are in force, by kind.
     pub fn counts(&self) -> BTreeMap<String, usize> {
         self.claims.counts()
-    }
-
-    /// The object in force under this name.
-    pub fn object(&self, key: &weft_api::meta::ObjectKey) -> Option<&weft_api::object::Object> {
-        self.claims.in_force(key)
     }
 
     fn is_ours(&self, path: &Path) -> bool {

@@ -98,7 +98,8 @@ fn capabilities(status: &str) -> Finding {
         .find_map(|line| line.strip_prefix("CapEff:"))
         .and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok())
         .unwrap_or(0);
-    let lacking: Vec<&str> = NEEDED.iter().filter(|(_, bit)| held & (1 << bit) == 0).map(|(name, _)| *name).collect();
+    let lacking: Vec<&str> =
+        NEEDED.iter().filter(|(_, bit)| held & (1 << bit) == 0).map(|(name, _)| *name).collect();
     if lacking.is_empty() {
         Ok(NEEDED.map(|(name, _)| name).join(", "))
     } else {
@@ -108,7 +109,10 @@ fn capabilities(status: &str) -> Finding {
 
 fn bpf() -> Finding {
     weft_node::datapath::check().map(|()| "programs and maps that weft uses".to_owned()).map_err(|error| {
-        (error.to_string(), "see the lines above, and the kernel's configuration (CONFIG_BPF_SYSCALL, CONFIG_CGROUP_BPF)")
+        (
+            error.to_string(),
+            "see the lines above, and the kernel's configuration (CONFIG_BPF_SYSCALL, CONFIG_CGROUP_BPF)",
+        )
     })
 }
 

@@ -36,7 +36,9 @@ fn not_turns_only_the_flag_after_it_around() {
 
 #[test]
 fn wrong_values_are_refused() {
-    for wrong in [["--status", "abc"], ["--to", ""], ["--verdict", "maybe"], ["--protocol", "udp"], ["--max", "0"]] {
+    for wrong in
+        [["--status", "abc"], ["--to", ""], ["--verdict", "maybe"], ["--protocol", "udp"], ["--max", "0"]]
+    {
         assert!(parse(&wrong).is_err(), "{wrong:?}");
     }
 }

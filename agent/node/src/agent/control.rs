@@ -351,7 +351,7 @@ impl Control {
             pods: self.pod_rows(),
             objects: self.folder.counts(),
             refused,
-            not_in_force: self.folder.hints(),
+            not_in_force: self.folder.not_in_force(),
         }));
     }
 

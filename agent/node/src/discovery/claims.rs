@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
 use std::sync::Arc;
 
-use weft_api::finding::{Finding, Severity};
+use weft_api::finding::{Finding, Severity, code};
 use weft_api::load::Loaded;
 use weft_api::meta::ObjectKey;
 use weft_api::object::Object;
@@ -45,6 +45,10 @@ struct Entry {
 #[derive(Debug, Default)]
 pub struct Claims {
     entries: HashMap<Arc<ObjectKey>, Entry, foldhash::fast::RandomState>,
+    /// Objects in force, by kind.
+    counts: BTreeMap<&'static str, usize>,
+    /// Objects that are there more than once.
+    contested: BTreeSet<Arc<ObjectKey>>,
 }
 
 /// Sorts what a file holds by object. Of an object that is there twice the first counts.
@@ -130,14 +134,23 @@ impl Claims {
         let mut changes = Vec::new();
         for key in touched {
             let Some(entry) = self.entries.get_mut(&key) else { continue };
+            if entry.is_contested() {
+                self.contested.insert(key.clone());
+            } else {
+                self.contested.remove(&key);
+            }
             match entry.claims.iter().find_map(|claim| claim.said.object.as_ref()) {
                 Some(object) if entry.in_force.as_ref() != Some(object) => {
+                    if entry.in_force.is_none() {
+                        *self.counts.entry(object.kind()).or_default() += 1;
+                    }
                     entry.in_force = Some(object.clone());
                     changes.push(Change::Put(object.clone()));
                 }
                 Some(_) => {}
                 None if entry.claims.is_empty() => {
-                    if entry.in_force.is_some() {
+                    if let Some(object) = &entry.in_force {
+                        *self.counts.entry(object.kind()).or_default() -= 1;
                         changes.push(Change::Delete((*key).clone()));
                     }
                     self.entries.remove(&key);
@@ -149,35 +162,31 @@ impl Claims {
         changes
     }
 
-    /// The object in force under this name.
-    pub fn in_force(&self, key: &ObjectKey) -> Option<&Object> {
-        self.entries.get(key).and_then(|entry| entry.in_force.as_ref())
-    }
-
     /// How many objects are in force, by kind.
     pub fn counts(&self) -> BTreeMap<String, usize> {
-        let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
-        for object in self.entries.values().filter_map(|entry| entry.in_force.as_ref()) {
-            *counts.entry(object.kind()).or_default() += 1;
-        }
-        counts.into_iter().map(|(kind, count)| (kind.to_owned(), count)).collect()
+        let present = self.counts.iter().filter(|(_, count)| **count > 0);
+        present.map(|(kind, count)| ((*kind).to_owned(), *count)).collect()
     }
 
     /// A finding for every object that is there more than once, at each place that does not count.
     pub fn duplicates(&self) -> Vec<Finding> {
-        let mut findings: Vec<Finding> =
-            self.entries.iter().flat_map(|(key, entry)| entry.duplicates(key)).collect();
+        let contested = self.contested.iter().filter_map(|key| Some((key, self.entries.get(key)?)));
+        let mut findings: Vec<Finding> = contested.flat_map(|(key, entry)| entry.duplicates(key)).collect();
         findings.sort_by(|a, b| (&a.file, a.line).cmp(&(&b.file, b.line)));
         findings
     }
 }
 
 impl Entry {
+    fn is_contested(&self) -> bool {
+        self.claims.len() > 1 || self.claims.iter().any(|claim| !claim.said.again.is_empty())
+    }
+
     fn duplicates(&self, key: &ObjectKey) -> Vec<Finding> {
         let Some(first) = self.claims.first() else { return Vec::new() };
         let finding = |path: &Path, line: usize| Finding {
             severity: Severity::Error,
-            code: "DuplicateObject".to_owned(),
+            code: code::DUPLICATE_OBJECT.to_owned(),
             resource: key.to_string(),
             path: String::new(),
             message: format!(

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use weft_api::finding::{Finding, Severity};
+use weft_api::finding::{Finding, Severity, code};
 use weft_api::load::Loaded;
 use weft_api::meta::ObjectKey;
 
@@ -77,16 +77,17 @@ pub struct File {
     pub unread: String,
     /// Errors.
     pub problems: Vec<Finding>,
-    /// Warnings and hints about accepted objects.
-    pub hints: Vec<Finding>,
+    /// What accepted objects ask for that weft does not do yet.
+    pub not_in_force: Vec<Finding>,
 }
 
 impl File {
     /// A file that was read.
     pub fn new(stamp: Stamp, keys: Vec<Arc<ObjectKey>>, loaded: &Loaded) -> Self {
-        let (problems, hints) =
+        let (problems, rest): (Vec<_>, Vec<_>) =
             loaded.findings().into_iter().partition(|finding| finding.severity == Severity::Error);
-        Self { stamp: Some(stamp), keys, unread: String::new(), problems, hints }
+        let not_in_force = rest.into_iter().filter(|finding| finding.code == code::NOT_IN_FORCE).collect();
+        Self { stamp: Some(stamp), keys, unread: String::new(), problems, not_in_force }
     }
 }
 

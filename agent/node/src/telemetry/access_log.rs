@@ -31,16 +31,28 @@ pub enum AccessLog {
 /// A worker's end of the log. Never blocks: lines that the queue cannot take are dropped and counted.
 #[derive(Debug)]
 pub struct Lines {
-    pub(super) format: AccessLog,
-    pub(super) queue: SyncSender<String>,
+    format: AccessLog,
+    queue: SyncSender<String>,
     pub(super) dropped: Arc<AtomicU64>,
     pub(super) bell: Arc<Bell>,
-    pub(super) clock: Clock,
+    clock: Clock,
     /// Length of the last line: the next is likely as long.
-    pub(super) length: Cell<usize>,
+    length: Cell<usize>,
 }
 
 impl Lines {
+    /// Lines in this format for this queue.
+    pub fn to(format: AccessLog, queue: SyncSender<String>) -> Self {
+        Self {
+            format,
+            queue,
+            dropped: Arc::default(),
+            bell: Arc::default(),
+            clock: Clock::default(),
+            length: Cell::new(480),
+        }
+    }
+
     /// Logs a request.
     pub fn http(&self, record: &HttpRecord<'_>) {
         self.send(&Fields::of_request(record), record.started);

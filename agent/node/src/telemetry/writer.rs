@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
-use super::access_log::{AccessLog, Clock, Lines};
+use super::access_log::{AccessLog, Lines};
 
 /// Lines that wait in one worker's queue at most.
 const QUEUE_LINES: usize = 8_192;
@@ -76,14 +76,7 @@ impl Writer {
     pub fn lines(&self) -> Lines {
         let (queue, receiver) = sync_channel(QUEUE_LINES);
         self.queues.lock().unwrap_or_else(PoisonError::into_inner).push(receiver);
-        Lines {
-            format: self.format,
-            queue,
-            dropped: self.dropped.clone(),
-            bell: self.bell.clone(),
-            clock: Clock::default(),
-            length: std::cell::Cell::new(480),
-        }
+        Lines { dropped: self.dropped.clone(), bell: self.bell.clone(), ..Lines::to(self.format, queue) }
     }
 
     /// Lines that were dropped so far.
