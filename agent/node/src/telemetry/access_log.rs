@@ -33,8 +33,8 @@ pub enum AccessLog {
 pub struct Lines {
     format: AccessLog,
     queue: SyncSender<String>,
-    pub(super) dropped: Arc<AtomicU64>,
-    pub(super) bell: Arc<Bell>,
+    dropped: Arc<AtomicU64>,
+    bell: Arc<Bell>,
     clock: Clock,
     /// Length of the last line: the next is likely as long.
     length: Cell<usize>,
@@ -42,15 +42,13 @@ pub struct Lines {
 
 impl Lines {
     /// Lines in this format for this queue.
-    pub fn to(format: AccessLog, queue: SyncSender<String>) -> Self {
-        Self {
-            format,
-            queue,
-            dropped: Arc::default(),
-            bell: Arc::default(),
-            clock: Clock::default(),
-            length: Cell::new(480),
-        }
+    pub fn to(
+        format: AccessLog,
+        queue: SyncSender<String>,
+        dropped: Arc<AtomicU64>,
+        bell: Arc<Bell>,
+    ) -> Self {
+        Self { format, queue, dropped, bell, clock: Clock::default(), length: Cell::new(480) }
     }
 
     /// Logs a request.

@@ -101,7 +101,7 @@ impl Sample {
 /// What would be logged.
 fn logged(format: AccessLog, log: impl FnOnce(&Lines)) -> String {
     let (queue, lines) = std::sync::mpsc::sync_channel(8);
-    log(&Lines::to(format, queue));
+    log(&Lines::to(format, queue, Arc::default(), Arc::default()));
     lines.try_recv().unwrap()
 }
 
@@ -373,10 +373,11 @@ async fn a_slow_tap_is_told_what_it_missed() {
 #[test]
 fn a_full_log_drops_and_counts() {
     let (queue, _nobody_reads) = std::sync::mpsc::sync_channel(2);
-    let lines = Lines::to(AccessLog::Text, queue);
+    let dropped = Arc::new(AtomicU64::new(0));
+    let lines = Lines::to(AccessLog::Text, queue, dropped.clone(), Arc::default());
     let sample = Sample::new();
     for _ in 0..5 {
         lines.http(&sample.record());
     }
-    assert_eq!(lines.dropped.load(Ordering::Relaxed), 3);
+    assert_eq!(dropped.load(Ordering::Relaxed), 3);
 }

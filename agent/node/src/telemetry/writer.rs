@@ -76,7 +76,7 @@ impl Writer {
     pub fn lines(&self) -> Lines {
         let (queue, receiver) = sync_channel(QUEUE_LINES);
         self.queues.lock().unwrap_or_else(PoisonError::into_inner).push(receiver);
-        Lines { dropped: self.dropped.clone(), bell: self.bell.clone(), ..Lines::to(self.format, queue) }
+        Lines::to(self.format, queue, self.dropped.clone(), self.bell.clone())
     }
 
     /// Lines that were dropped so far.
