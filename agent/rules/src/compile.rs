@@ -91,6 +91,8 @@ impl Compiler {
     pub fn new(options: CompilerOptions) -> Self {
         let mesh =
             MeshSettings { cluster_domain: options.cluster_domain.as_str().into(), ..Default::default() };
+        let snapshot =
+            Snapshot { node: options.node.as_str().into(), mesh: Arc::new(mesh), ..Snapshot::default() };
         Self {
             options,
             intern: Interner::default(),
@@ -105,7 +107,7 @@ impl Compiler {
             default_name: "default".into(),
             dirty: Set::default(),
             mesh_changed: false,
-            snapshot: Snapshot { mesh: Arc::new(mesh), ..Snapshot::default() },
+            snapshot,
         }
     }
 
@@ -293,9 +295,7 @@ impl Compiler {
     fn reload_mesh(&mut self) {
         let source = MESH_CONFIG_MAPS.iter().find_map(|name| self.config_maps.get(*name));
         let mesh = MeshSettings::read(source.map(|map| &**map), &self.options.cluster_domain);
-        if mesh == *self.snapshot.mesh {
-            return;
-        }
+        let Some(mesh) = mesh.filter(|mesh| *mesh != *self.snapshot.mesh) else { return };
         self.snapshot.mesh = Arc::new(mesh);
         let rules: Vec<_> = self.virtual_services.values().map(|(object, _)| object.clone()).collect();
         for object in rules {
@@ -345,8 +345,12 @@ impl Compiler {
             return;
         }
         let index = Arc::make_mut(&mut self.snapshot.http_ports);
-        new.into_iter().for_each(|port| index.add(port));
-        old.into_iter().for_each(|port| index.remove(port));
+        for port in new {
+            index.add(port);
+        }
+        for port in old {
+            index.remove(port);
+        }
     }
 
     /// Enters the service under these addresses, and under no others.
@@ -437,6 +441,10 @@ fn build(
         },
         default_route: Arc::new(HttpRoute::default_for(host.clone(), default_name.clone(), retry)),
         service: record.service.clone(),
+        address: match &record.kind {
+            Kind::Addressed(addresses) => addresses.first().copied(),
+            _ => None,
+        },
         policies,
     };
     (entry, addresses)

@@ -4,17 +4,20 @@
 /// What a draw is for.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Use {
-    Destination = 0x9e37_79b9,
-    Endpoint = 0x7f4a_7c15,
-    Delay = 0x8545_8f2b,
-    Abort = 0xd1b5_4a32,
-    Mirror = 0xc2b2_ae3d,
-    Backoff = 0x27d4_eb2f,
+    Destination = 1,
+    Endpoint,
+    Delay,
+    Abort,
+    Mirror,
+    Backoff,
 }
+
+/// 2^64 divided by the golden ratio: multiples of it differ in all bits.
+const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
 
 /// A generator for one use of a seed.
 pub(crate) fn draw(seed: u64, what: Use) -> fastrand::Rng {
-    let mut rng = fastrand::Rng::with_seed(seed ^ ((what as u64) << 32 | what as u64));
+    let mut rng = fastrand::Rng::with_seed(seed ^ (what as u64).wrapping_mul(GOLDEN));
     // Seeds of neighbouring requests may be neighbours.
     rng.u64(..);
     rng

@@ -1,1 +1,279 @@
-//! Why a request would go where it would go: the same decisions, told.
+//! Why a request would go where it would go: the decision comes from the functions that decide for real requests;
+//! the notes retell it, condition by condition.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use http::request::Parts;
+use weft_api::admin::{Backend, ExplainRequest, Explanation, FaultPlan, Matched, RetryPlan};
+
+use crate::cluster::Cluster;
+use crate::http_route::{Destination, HttpAction, HttpRoute, MatchedHttpRoute};
+use crate::snapshot::{HttpDecision, Protocol, Snapshot};
+use crate::tcp_route::TcpDecision;
+use crate::workload::Workload;
+
+mod target;
+mod trace;
+
+pub use target::{ExplainError, callers};
+
+use target::Target;
+
+/// Explains a request that is described in words, as `weft explain` sends it.
+pub fn answer(snapshot: &Snapshot, request: &ExplainRequest) -> Result<Explanation, ExplainError> {
+    let mut found = callers(snapshot, &request.from)?;
+    let caller = found.swap_remove(0);
+    let target = Target::parse(&request.to)?;
+    let in_words = request.method.is_some() || request.path.is_some() || !request.headers.is_empty();
+    let path = request.path.as_deref().or(target.path.as_deref());
+    let mut explanation = if in_words || target.path.is_some() {
+        let headers: Vec<(&str, &str)> =
+            request.headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        let method = request.method.as_deref().unwrap_or("GET");
+        explain(snapshot, caller, (&target.host, target.port), method, path.unwrap_or("/"), &headers)?
+    } else {
+        let dst = target::address(snapshot, caller, &target.host, target.port);
+        match snapshot.outbound(caller, dst).protocol {
+            Protocol::Tcp => connection(snapshot, caller, &target.host, dst),
+            _ => explain(snapshot, caller, (&target.host, target.port), "GET", "/", &[])?,
+        }
+    };
+    if !found.is_empty() {
+        let others = found.len();
+        explanation
+            .notes
+            .push(format!("{} stands for {others} more workloads of {}", caller.key, request.from));
+    }
+    Ok(explanation)
+}
+
+/// Explains a request from `caller` to `to`, a host as the caller would write it and a port.
+pub fn explain(
+    snapshot: &Snapshot,
+    caller: &Workload,
+    to: (&str, u16),
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+) -> Result<Explanation, ExplainError> {
+    let (host, port) = to;
+    let dst = target::address(snapshot, caller, host, port);
+    let parts = request(host, port, method, path, headers)?;
+    let mut explanation = Explanation::default();
+    let outbound = snapshot.outbound(caller, dst);
+    trace::name_target(snapshot, caller, host, dst, &outbound, &mut explanation.notes);
+    if outbound.protocol == Protocol::Tcp {
+        let note = format!("port {port} does not speak HTTP here: only `tcp` rules and addresses count");
+        explanation = connection(snapshot, caller, host, dst);
+        explanation.notes.insert(0, note);
+        return Ok(explanation);
+    }
+    let decision = snapshot.route_http(caller, dst, &parts);
+    trace::rules(snapshot, caller, dst, &parts, &mut explanation.notes);
+    match decision {
+        HttpDecision::Route(matched) => {
+            describe_route(&matched, &parts, port, &mut explanation);
+            backends(snapshot, caller, port, &matched.route, &mut explanation);
+        }
+        HttpDecision::NoRoute => {
+            "notFound".clone_into(&mut explanation.action);
+            explanation
+                .notes
+                .push("404: the host has rules for this caller, and none of them matches".into());
+        }
+        HttpDecision::Passthrough => {
+            "passthrough".clone_into(&mut explanation.action);
+            let note = format!(
+                "no service or rule of port {port} has this Host: the request goes to {dst} as it is"
+            );
+            explanation.notes.push(note);
+        }
+        HttpDecision::BlackHole => {
+            "deny".clone_into(&mut explanation.action);
+            explanation
+                .notes
+                .push("502: nobody knows the Host, and outboundTrafficPolicy is REGISTRY_ONLY".into());
+        }
+    }
+    Ok(explanation)
+}
+
+fn request(
+    host: &str,
+    port: u16,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+) -> Result<Parts, ExplainError> {
+    let mut builder = http::Request::builder().method(method).uri(path);
+    if !headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("host")) {
+        // Clients leave the default port out.
+        let host = if port == 80 { host.to_owned() } else { format!("{host}:{port}") };
+        builder = builder.header("host", host);
+    }
+    for (name, value) in headers {
+        builder = builder.header(*name, *value);
+    }
+    let request = builder.body(()).map_err(|error| ExplainError::NotARequest(error.to_string()))?;
+    Ok(request.into_parts().0)
+}
+
+fn describe_route(matched: &MatchedHttpRoute, parts: &Parts, port: u16, explanation: &mut Explanation) {
+    let route = &matched.route;
+    explanation.matched = route
+        .virtual_service
+        .as_ref()
+        .map(|key| Matched { virtual_service: key.to_string(), route: route_name(route) });
+    explanation.action = match &route.action {
+        HttpAction::Forward(_) => "route".into(),
+        HttpAction::Respond(response) => format!("directResponse {}", response.status.as_u16()),
+        HttpAction::Redirect(redirect) => {
+            let (status, location) = redirect.location(parts, matched.matched_prefix, "http", port);
+            format!("redirect {} {location}", status.as_u16())
+        }
+    };
+    explanation.timeout = route.timeout.map(duration);
+    if matches!(route.action, HttpAction::Forward(_)) {
+        explanation.retries = route.retry.as_ref().map(|retry| RetryPlan {
+            attempts: retry.attempts,
+            retry_on: retry.conditions(),
+            per_try_timeout: retry.per_try_timeout.map(duration),
+        });
+    }
+    if let Some(fault) = &route.fault {
+        let (delay, abort) = fault.describe();
+        explanation.faults = Some(FaultPlan { delay, abort });
+    }
+    if let HttpAction::Respond(response) = &route.action
+        && response.status.is_server_error()
+    {
+        explanation.notes.push(String::from_utf8_lossy(&response.body).into_owned());
+    }
+    for mirror in &route.mirrors {
+        let share = f64::from(mirror.parts_per_million) / 10_000.0;
+        explanation
+            .notes
+            .push(format!("{share}% of the requests are copied to {}", in_words(&mirror.destination)));
+    }
+    rewritten(matched, parts, &mut explanation.notes);
+}
+
+/// Tells what the first destination would see of a changed request.
+fn rewritten(matched: &MatchedHttpRoute, parts: &Parts, notes: &mut Vec<String>) {
+    let HttpAction::Forward(destinations) = &matched.route.action else { return };
+    let Some(first) = destinations.first() else { return };
+    let mut after = parts.clone();
+    matched.route.rewrite_request(first, matched.matched_prefix, &mut after);
+    if after.uri != parts.uri {
+        notes.push(format!("the path becomes {}", after.uri));
+    }
+    let (before_host, after_host) =
+        (crate::http_route::authority(parts), crate::http_route::authority(&after));
+    if before_host != after_host {
+        notes.push(format!("the Host becomes {after_host}"));
+    }
+}
+
+fn backends(
+    snapshot: &Snapshot,
+    caller: &Workload,
+    port: u16,
+    route: &HttpRoute,
+    explanation: &mut Explanation,
+) {
+    let HttpAction::Forward(destinations) = &route.action else { return };
+    let mut reachable = false;
+    for backend in destinations {
+        let cluster = snapshot.cluster(caller, &backend.destination, port);
+        let usable = cluster.as_ref().is_ok_and(|cluster| !cluster.endpoints.is_empty());
+        reachable |= usable && (backend.weight > 0 || destinations.len() == 1);
+        explanation.backends.push(row(&backend.destination, backend.weight, cluster.as_deref().ok()));
+        trace::destination(snapshot, caller, &backend.destination, port, &mut explanation.notes);
+        if let Ok(cluster) = cluster {
+            explanation.tls = transport(caller, &cluster);
+        }
+    }
+    if !reachable {
+        "unavailable".clone_into(&mut explanation.action);
+    }
+}
+
+fn connection(snapshot: &Snapshot, caller: &Workload, host: &str, dst: SocketAddr) -> Explanation {
+    let mut explanation = Explanation::default();
+    let outbound = snapshot.outbound(caller, dst);
+    trace::name_target(snapshot, caller, host, dst, &outbound, &mut explanation.notes);
+    trace::tcp_rules(snapshot, caller, dst, &mut explanation.notes);
+    match snapshot.route_tcp(caller, dst, 0) {
+        TcpDecision::Forward { destination, virtual_service } => {
+            "route".clone_into(&mut explanation.action);
+            let rules = snapshot.tcp_rules_for(caller, dst);
+            let route = rules.map(|(rules, index)| (rules.tcp[index].route.to_vec(), index));
+            let (destinations, index) = route.unwrap_or_else(|| (vec![(destination, 1)], 0));
+            explanation.matched = virtual_service
+                .map(|key| Matched { virtual_service: key.to_string(), route: format!("tcp[{index}]") });
+            let mut reachable = false;
+            for (destination, weight) in &destinations {
+                let cluster = snapshot.cluster(caller, destination, dst.port());
+                reachable |= cluster.as_ref().is_ok_and(|cluster| !cluster.endpoints.is_empty());
+                explanation.backends.push(row(destination, *weight, cluster.as_deref().ok()));
+                trace::destination(snapshot, caller, destination, dst.port(), &mut explanation.notes);
+                if let Ok(cluster) = cluster {
+                    explanation.tls = transport(caller, &cluster);
+                }
+            }
+            if !reachable {
+                "unavailable".clone_into(&mut explanation.action);
+            }
+        }
+        TcpDecision::NoRoute => "notFound".clone_into(&mut explanation.action),
+        TcpDecision::Passthrough => {
+            "passthrough".clone_into(&mut explanation.action);
+            explanation
+                .notes
+                .push(format!("no service has the address {dst}: the connection goes there as it is"));
+        }
+        TcpDecision::BlackHole => {
+            "deny".clone_into(&mut explanation.action);
+            let note = format!(
+                "reset: no service has the address {dst}, and outboundTrafficPolicy is REGISTRY_ONLY"
+            );
+            explanation.notes.push(note);
+        }
+    }
+    explanation
+}
+
+pub(crate) fn row(destination: &Destination, weight: u32, cluster: Option<&Cluster>) -> Backend {
+    let endpoints = cluster.into_iter().flat_map(|cluster| cluster.endpoints.iter());
+    Backend {
+        host: destination.host.to_string(),
+        subset: destination.subset.as_ref().map(ToString::to_string),
+        port: destination.port,
+        weight,
+        endpoints: endpoints.map(|endpoint| endpoint.address.to_string()).collect(),
+    }
+}
+
+/// How the bytes travel to the endpoints of a cluster.
+fn transport(caller: &Workload, cluster: &Cluster) -> String {
+    let on_this_node = |endpoint: &std::sync::Arc<crate::cluster::Endpoint>| {
+        endpoint.workload.as_ref().is_some_and(|workload| workload.node == caller.node)
+    };
+    let local = cluster.endpoints.iter().filter(|endpoint| on_this_node(endpoint)).count();
+    if local == cluster.endpoints.len() && local > 0 { "none (same node)".into() } else { "plaintext".into() }
+}
+
+fn route_name(route: &HttpRoute) -> String {
+    if route.name.is_empty() { format!("http[{}]", route.index) } else { route.name.to_string() }
+}
+
+pub(crate) fn in_words(destination: &Destination) -> String {
+    let subset = destination.subset.as_ref().map(|subset| format!(" subset {subset}")).unwrap_or_default();
+    let port = destination.port.map(|port| format!(":{port}")).unwrap_or_default();
+    format!("{}{port}{subset}", destination.host)
+}
+
+pub(crate) fn duration(length: Duration) -> String {
+    format!("{length:?}")
+}

@@ -94,7 +94,7 @@ pub(crate) fn expand<'a>(
             buffer.push(".svc.")?;
         }
         1 => buffer.push(".svc.")?,
-        2 if name.ends_with(".svc") => buffer.push(".")?,
+        2 if name.rsplit_once('.').is_some_and(|(_, last)| last == "svc") => buffer.push(".")?,
         _ => return None,
     }
     buffer.push(domain)?;

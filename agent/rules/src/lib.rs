@@ -13,6 +13,7 @@ mod matching;
 mod mesh;
 mod pattern;
 mod port_index;
+pub mod rows;
 mod service_entry;
 mod shard;
 pub mod snapshot;

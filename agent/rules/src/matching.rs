@@ -89,6 +89,24 @@ impl SourceMatch {
             && self.labels.as_ref().is_none_or(|wanted| is_subset(wanted, &caller.labels))
     }
 
+    /// Whether every caller of every port is admitted.
+    pub(crate) fn is_open(&self) -> bool {
+        !self.gateways_only && self.port.is_none() && self.labels.is_none() && self.namespace.is_none()
+    }
+
+    /// What it asks for, in words.
+    pub(crate) fn describe(&self) -> Vec<String> {
+        let mut wanted = Vec::new();
+        if self.gateways_only {
+            wanted.push("gateways only".to_owned());
+        }
+        wanted.extend(self.port.map(|port| format!("port {port}")));
+        wanted.extend(self.namespace.as_ref().map(|namespace| format!("source namespace {namespace}")));
+        let labels = self.labels.iter().flat_map(|labels| labels.iter());
+        wanted.extend(labels.map(|(key, value)| format!("source label {key}={value}")));
+        wanted
+    }
+
     /// Why this caller is excluded; `None` if it is not.
     pub(crate) fn miss(&self, caller: &Workload, port: u16) -> Option<String> {
         if self.admits(caller, port) {
@@ -175,11 +193,10 @@ impl Condition {
             })
         };
         match self {
-            Self::Path { .. } => format!("the path is {:?}", request.path),
+            Self::Path { .. } | Self::FullPath(_) => format!("the path is {:?}", request.path),
             Self::Scheme(_) => format!("the scheme is {:?}", request.scheme),
             Self::Method(_) => format!("the method is {:?}", request.method),
             Self::Authority(_) => format!("the authority is {:?}", request.authority),
-            Self::FullPath(_) => format!("the path is {:?}", request.path),
             Self::Header(name, _) | Self::WithoutHeader(name, _) => header(name),
             Self::Query(name, _) => match query_parameter(request.query.unwrap_or_default(), name) {
                 Some(value) => format!("{name} is {value:?}"),

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use weft_api::kubernetes::ConfigMap;
+use weft_api::mesh_config::{self, OutboundMode};
 
 use crate::http_route::RetryPolicy;
 
@@ -41,8 +42,23 @@ impl Default for MeshSettings {
 }
 
 impl MeshSettings {
-    /// Reads MeshConfig from key `mesh` of its ConfigMap.
-    pub(crate) fn read(_source: Option<&ConfigMap>, cluster_domain: &str) -> Self {
-        Self { cluster_domain: cluster_domain.into(), ..Self::default() }
+    /// Reads MeshConfig from its ConfigMap; without one, all is as by default. `None`: it cannot be read, and what
+    /// was in force stays so.
+    pub(crate) fn read(source: Option<&ConfigMap>, cluster_domain: &str) -> Option<Self> {
+        let defaults = Self { cluster_domain: cluster_domain.into(), ..Self::default() };
+        let Some(read) = source.and_then(mesh_config::read) else { return Some(defaults) };
+        let config = read.config?;
+        let retry = match &config.default_http_retry_policy {
+            Some(policy) => RetryPolicy::compile(policy).map(Arc::new),
+            None => defaults.retry.clone(),
+        };
+        Some(Self {
+            registry_only: config.outbound_traffic_policy.mode == OutboundMode::RegistryOnly,
+            retry,
+            service_export_to: config.default_service_export_to,
+            virtual_service_export_to: config.default_virtual_service_export_to,
+            destination_rule_export_to: config.default_destination_rule_export_to,
+            ..defaults
+        })
     }
 }

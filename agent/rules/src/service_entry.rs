@@ -1,5 +1,6 @@
 //! A service as the snapshot holds it: ports, who sees it, and its clusters for each kind of caller.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use weft_api::meta::Labels;
@@ -18,6 +19,8 @@ pub(crate) struct ServiceEntry {
     pub(crate) service: Arc<Service>,
     pub(crate) visibility: Visibility,
     pub(crate) ports: Box<[PortEntry]>,
+    /// Its own address; `None` for a headless one and one without.
+    pub(crate) address: Option<IpAddr>,
     /// `ExternalName`: another name for this host.
     pub(crate) alias_of: Option<Arc<str>>,
     /// Where a request goes that no rule sends elsewhere.
@@ -69,6 +72,12 @@ pub(crate) struct PortClusters {
 impl ServiceEntry {
     pub(crate) fn port(&self, port: u16) -> Option<&PortEntry> {
         self.ports.iter().find(|entry| entry.port == port)
+    }
+
+    /// What a resolver would say: its own address, or an endpoint's.
+    pub(crate) fn first_address(&self) -> Option<IpAddr> {
+        let mut ports = self.policies.others.ports.iter();
+        self.address.or_else(|| ports.find_map(|port| Some(port.whole.endpoints.first()?.address.ip())))
     }
 
     /// Whether the service is in the host table of this port.

@@ -19,10 +19,12 @@ use crate::virtual_service::{HttpOutcome, Rules};
 use crate::workload::Workload;
 
 /// Everything that routing reads.
-#[derive(Debug, Default, Clone)]
+#[derive(Debug, Clone)]
 pub struct Snapshot {
     /// Increases by one with each publication.
     pub generation: u64,
+    /// This node.
+    pub(crate) node: Arc<str>,
     pub(crate) mesh: Arc<MeshSettings>,
     /// By full name.
     pub(crate) services: Sharded<Arc<str>, Arc<ServiceEntry>>,
@@ -36,6 +38,23 @@ pub struct Snapshot {
     pub(crate) http_ports: Arc<PortIndex>,
     pub(crate) workloads: Sharded<Arc<str>, Arc<Workload>>,
     pub(crate) addresses: Sharded<IpAddr, Arc<Workload>>,
+}
+
+impl Default for Snapshot {
+    fn default() -> Self {
+        Self {
+            generation: 0,
+            node: "".into(),
+            mesh: Arc::default(),
+            services: Sharded::default(),
+            vips: Sharded::default(),
+            exact_rules: Sharded::default(),
+            wildcard_rules: Arc::default(),
+            http_ports: Arc::default(),
+            workloads: Sharded::default(),
+            addresses: Sharded::default(),
+        }
+    }
 }
 
 /// VirtualServices of one host, oldest first.
@@ -156,6 +175,17 @@ impl Snapshot {
         })
     }
 
+    /// The visible service that has this address, whatever its ports.
+    pub(crate) fn service_at_any_port(
+        &self,
+        caller: &Workload,
+        address: IpAddr,
+    ) -> Option<&Arc<ServiceEntry>> {
+        let owners = self.vips.get(&address.to_canonical())?;
+        let mut entries = owners.iter().filter_map(|host| self.services.get(host));
+        entries.find(|entry| entry.visibility.admits(&caller.namespace))
+    }
+
     /// What stands behind a service's address where no rule applies, as kube-proxy would have it.
     pub fn behind(&self, caller: &Workload, dst: SocketAddr) -> Option<&Arc<Cluster>> {
         let entry = self.service_at(caller, dst)?;
@@ -191,7 +221,7 @@ impl Snapshot {
                 let entry = self.host_entry(caller, port, name, &mut full);
                 if entry.name != name && self.exact_rules.get(name).is_some() {
                     // A rule may name literally what is also a service's short name.
-                    let literal = self.decide_by_rules(caller, port, self.exact_rules.get(name), &request);
+                    let literal = decide_by_rules(caller, port, self.exact_rules.get(name), &request);
                     if let Some(decision) = literal {
                         return decision;
                     }
@@ -238,7 +268,7 @@ impl Snapshot {
         request: &RequestView<'_>,
     ) -> HttpDecision {
         for rules in self.rules_for(entry.name) {
-            if let Some(decision) = self.decide_by_rules(caller, port, Some(rules), request) {
+            if let Some(decision) = decide_by_rules(caller, port, Some(rules), request) {
                 return decision;
             }
         }
@@ -255,22 +285,6 @@ impl Snapshot {
         self.exact_rules.get(name).into_iter().chain(wildcards.into_iter().flatten())
     }
 
-    /// The oldest visible rule with routes for this caller decides. `None`: there is none.
-    fn decide_by_rules(
-        &self,
-        caller: &Workload,
-        port: u16,
-        rules: Option<&RuleList>,
-        request: &RequestView<'_>,
-    ) -> Option<HttpDecision> {
-        let mut visible = rules?.iter().filter(|rules| rules.visibility.admits(&caller.namespace));
-        visible.find_map(|rules| match rules.route_http(caller, port, request) {
-            HttpOutcome::Matched(route, path) => Some(matched(route, path, request)),
-            HttpOutcome::NoMatch => Some(HttpDecision::NoRoute),
-            HttpOutcome::Invisible => None,
-        })
-    }
-
     pub(crate) fn unknown_http(&self) -> HttpDecision {
         if self.mesh.registry_only { HttpDecision::BlackHole } else { HttpDecision::Passthrough }
     }
@@ -280,26 +294,31 @@ impl Snapshot {
         let Some(entry) = self.service_at(caller, dst) else {
             return if self.mesh.registry_only { TcpDecision::BlackHole } else { TcpDecision::Passthrough };
         };
-        let host = &entry.service.host;
-        let speaks_http =
-            entry.port(dst.port()).is_some_and(|p| matches!(p.protocol, Protocol::Http | Protocol::Http2));
-        // A port that is declared to speak HTTP has no `tcp` rules.
-        let lists = (!speaks_http).then(|| self.rules_for(host)).into_iter().flatten();
-        for rules in lists.flat_map(|list| list.iter()) {
-            if rules.visibility.admits(&caller.namespace)
-                && let Some(route) = rules.route_tcp(caller, dst.ip(), dst.port())
-            {
-                return match route.pick(seed) {
-                    Some(destination) => TcpDecision::Forward {
-                        destination: destination.clone(),
-                        virtual_service: Some(rules.key.clone()),
-                    },
-                    None => TcpDecision::NoRoute,
-                };
-            }
+        if let Some((rules, index)) = self.tcp_rules_for(caller, dst) {
+            return match rules.tcp[index].pick(seed) {
+                Some(destination) => TcpDecision::Forward {
+                    destination: destination.clone(),
+                    virtual_service: Some(rules.key.clone()),
+                },
+                None => TcpDecision::NoRoute,
+            };
         }
-        let destination = Destination { host: host.clone(), subset: None, port: None };
+        let host = entry.service.host.clone();
+        let destination = Destination { host, subset: None, port: None };
         TcpDecision::Forward { destination, virtual_service: None }
+    }
+
+    /// The VirtualService whose `tcp` route takes a connection, and which of them.
+    pub(crate) fn tcp_rules_for(&self, caller: &Workload, dst: SocketAddr) -> Option<(&Arc<Rules>, usize)> {
+        let entry = self.service_at(caller, dst)?;
+        let port = entry.port(dst.port())?;
+        // A port that is declared to speak HTTP has no `tcp` rules.
+        if matches!(port.protocol, Protocol::Http | Protocol::Http2) {
+            return None;
+        }
+        let all = self.rules_for(&entry.service.host).flat_map(|list| list.iter());
+        all.filter(|rules| rules.visibility.admits(&caller.namespace))
+            .find_map(|rules| Some((rules, rules.route_tcp(caller, dst.ip(), dst.port())?)))
     }
 
     /// Resolves a destination for this caller. `addressed` is the port that the caller dialled: it counts where
@@ -333,4 +352,19 @@ impl Snapshot {
 
 fn matched(route: &Arc<HttpRoute>, path: MatchedPath, request: &RequestView<'_>) -> HttpDecision {
     HttpDecision::Route(MatchedHttpRoute { route: route.clone(), matched_prefix: path.prefix(request.path) })
+}
+
+/// The oldest visible rule with routes for this caller decides. `None`: there is none.
+fn decide_by_rules(
+    caller: &Workload,
+    port: u16,
+    rules: Option<&RuleList>,
+    request: &RequestView<'_>,
+) -> Option<HttpDecision> {
+    let mut visible = rules?.iter().filter(|rules| rules.visibility.admits(&caller.namespace));
+    visible.find_map(|rules| match rules.route_http(caller, port, request) {
+        HttpOutcome::Matched(route, path) => Some(matched(route, path, request)),
+        HttpOutcome::NoMatch => Some(HttpDecision::NoRoute),
+        HttpOutcome::Invisible => None,
+    })
 }

@@ -89,15 +89,16 @@ impl Rules {
         if visible { HttpOutcome::NoMatch } else { HttpOutcome::Invisible }
     }
 
-    /// Finds the first `tcp` route that matches, and one of its destinations.
-    pub(crate) fn route_tcp(&self, caller: &Workload, address: IpAddr, port: u16) -> Option<&TcpEntry> {
-        self.tcp.iter().find(|entry| {
-            entry.matches.is_empty()
-                || entry.matches.iter().any(|entry| {
-                    let contains = |nets: &[Subnet]| nets.iter().any(|net| net.contains(address));
-                    entry.source.admits(caller, port) && entry.subnets.as_deref().is_none_or(contains)
-                })
-        })
+    /// Finds the first `tcp` route that matches.
+    pub(crate) fn route_tcp(&self, caller: &Workload, address: IpAddr, port: u16) -> Option<usize> {
+        let fits = |entry: &TcpMatch| entry.source.admits(caller, port) && entry.contains(address);
+        self.tcp.iter().position(|entry| entry.matches.is_empty() || entry.matches.iter().any(fits))
+    }
+}
+
+impl TcpMatch {
+    pub(crate) fn contains(&self, address: IpAddr) -> bool {
+        self.subnets.as_deref().is_none_or(|nets| nets.iter().any(|net| net.contains(address)))
     }
 }
 
@@ -133,6 +134,12 @@ impl Subnet {
             _ => return false,
         };
         self.length == 0 || (ours ^ theirs) >> (width - u32::from(self.length)) == 0
+    }
+}
+
+impl std::fmt::Display for Subnet {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.address, self.length)
     }
 }
 

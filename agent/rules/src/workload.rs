@@ -20,7 +20,7 @@ pub struct Workload {
     pub labels: Arc<Labels>,
     /// Addresses, the primary one first.
     pub addresses: Vec<IpAddr>,
-    /// Node it runs on; empty when not said.
+    /// Node it runs on; empty when not said (in standalone mode that means this one, and then it is named).
     pub node: Arc<str>,
     /// Istio's `*_workload`: the Deployment's name where one owns it, else the owner's, else the pod's.
     pub workload_name: Arc<str>,
@@ -49,4 +49,18 @@ pub enum Enrolment {
     HasSidecar,
     /// Finished, or without an address.
     NotRunning,
+}
+
+impl Enrolment {
+    /// Why a pod is not in the mesh; `None` for one that is.
+    pub fn reason(self) -> Option<&'static str> {
+        match self {
+            Self::Enrolled => None,
+            Self::NotSelected => Some("not selected"),
+            Self::OptedOut => Some("opted out"),
+            Self::HostNetwork => Some("uses the host's network"),
+            Self::HasSidecar => Some("has its own sidecar"),
+            Self::NotRunning => Some("not running"),
+        }
+    }
 }

@@ -12,6 +12,9 @@ use crate::shard::Map;
 use crate::snapshot::Snapshot;
 use crate::workload::Workload;
 
+/// Addresses of one port with the pods behind them, in no order.
+type Found = Vec<(SocketAddr, Option<Arc<Workload>>)>;
+
 /// The endpoints of one port, in the order of their addresses.
 pub(super) type PortEndpoints = Arc<[Arc<Endpoint>]>;
 
@@ -23,7 +26,7 @@ pub(super) fn resolve(
     snapshot: &Snapshot,
     old: Option<&ServiceEntry>,
 ) -> Vec<PortEndpoints> {
-    let mut found: Vec<Vec<(SocketAddr, Option<Arc<Workload>>)>> = vec![Vec::new(); record.ports.len()];
+    let mut found: Vec<Found> = vec![Vec::new(); record.ports.len()];
     if services.slices_of(&record.service.host).next().is_some() {
         from_slices(record, services, pods, snapshot, &mut found);
     } else if let Some(selector) = &record.selector {
@@ -40,7 +43,7 @@ fn from_slices(
     services: &Services,
     pods: &Pods,
     snapshot: &Snapshot,
-    found: &mut [Vec<(SocketAddr, Option<Arc<Workload>>)>],
+    found: &mut [Found],
 ) {
     let slices = || services.slices_of(&record.service.host);
     // A dual-stack service has each pod twice: once is enough.
@@ -69,7 +72,7 @@ fn from_slices(
     }
 }
 
-fn from_pod(record: &ServiceRecord, pod: &PodRecord, found: &mut [Vec<(SocketAddr, Option<Arc<Workload>>)>]) {
+fn from_pod(record: &ServiceRecord, pod: &PodRecord, found: &mut [Found]) {
     if !(pod.ready || record.publish_not_ready && pod.serving) {
         return;
     }
@@ -104,7 +107,7 @@ impl<'a> Known<'a> {
         )
     }
 
-    fn endpoints(&self, mut addresses: Vec<(SocketAddr, Option<Arc<Workload>>)>) -> PortEndpoints {
+    fn endpoints(&self, mut addresses: Found) -> PortEndpoints {
         addresses.sort_by(|a, b| (a.0, key(a.1.as_ref())).cmp(&(b.0, key(b.1.as_ref()))));
         addresses.dedup_by_key(|(address, _)| *address);
         let endpoint = |(address, workload): (SocketAddr, Option<Arc<Workload>>)| {

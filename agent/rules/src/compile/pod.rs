@@ -149,7 +149,7 @@ fn workload(pod: &Pod, addresses: Vec<IpAddr>, options: &CompilerOptions, intern
         name => name,
     };
     Workload {
-        key: format!("{}/{}", meta.namespace, meta.name).into(),
+        key: intern.text(&format!("{}/{}", meta.namespace, meta.name)),
         namespace: intern.text(&meta.namespace),
         name: meta.name.as_str().into(),
         service_account: intern.text(account),

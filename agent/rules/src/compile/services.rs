@@ -56,8 +56,7 @@ pub(super) enum Target {
 impl Target {
     fn of(port: &ServicePort, intern: &mut Interner) -> Self {
         match &port.target_port {
-            None => Self::Number(port.port),
-            Some(IntOrString::Int(0)) => Self::Number(port.port),
+            None | Some(IntOrString::Int(0)) => Self::Number(port.port),
             Some(IntOrString::Int(number)) => Self::Number(*number),
             Some(IntOrString::String(text)) => match text.parse() {
                 Ok(number) => Self::Number(number),

@@ -78,7 +78,7 @@ impl Cors {
         let Some(origin) = self.allowed(&request.headers) else {
             return self.0.answers_unmatched.then(HeaderMap::new);
         };
-        let mut answer = HeaderMap::from_iter(self.0.preflight.iter().cloned());
+        let mut answer = self.0.preflight.iter().cloned().collect::<HeaderMap>();
         answer.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
         Some(answer)
     }
@@ -108,7 +108,7 @@ mod tests {
             allow_methods: vec!["GET".into(), "POST".into()],
             allow_headers: vec!["x-a".into()],
             expose_headers: vec!["x-b".into()],
-            max_age: Some(Span(Duration::from_secs(86_400))),
+            max_age: Some(Span(Duration::from_hours(24))),
             allow_credentials: Some(true),
             unmatched_preflights: unmatched.map(str::to_owned),
             ..Default::default()

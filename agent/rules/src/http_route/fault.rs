@@ -70,15 +70,15 @@ impl Fault {
         }
     }
 
-    /// In words, one line for each fault.
-    pub(crate) fn describe(&self) -> Vec<String> {
-        let percent = |share: u32| format!("{}% of requests", f64::from(share) / 10_000.0);
-        let delay = self.delay.map(|(length, share)| format!("delay {length:?} for {}", percent(share)));
+    /// Delay and abort in words.
+    pub(crate) fn describe(&self) -> (Option<String>, Option<String>) {
+        let percent = |share: u32| format!("{}%", f64::from(share) / 10_000.0);
+        let delay = self.delay.map(|(length, share)| format!("{length:?} in {}", percent(share)));
         let abort = self.abort.map(|(answer, share)| match answer {
-            Abort::Http(status) => format!("abort with {} for {}", status.as_u16(), percent(share)),
-            Abort::Grpc(code) => format!("abort with gRPC status {code} for {}", percent(share)),
+            Abort::Http(status) => format!("{} in {}", status.as_u16(), percent(share)),
+            Abort::Grpc(code) => format!("gRPC {code} in {}", percent(share)),
         });
-        delay.into_iter().chain(abort).collect()
+        (delay, abort)
     }
 }
 
@@ -156,7 +156,7 @@ mod tests {
         let aborts = draws.iter().filter(|draw| draw.abort.is_some()).count();
         assert!((19_400..20_600).contains(&delays), "{delays}");
         assert!((850..1150).contains(&aborts), "{aborts}");
-        assert_eq!(fault.describe(), ["delay 7s for 10% of requests", "abort with 418 for 0.5% of requests"]);
+        assert_eq!(fault.describe(), (Some("7s in 10%".into()), Some("418 in 0.5%".into())));
     }
 
     #[test]

@@ -52,9 +52,7 @@ impl Redirect {
             (None, None) => RedirectPath::Keep,
         };
         Ok(Self {
-            status: status
-                .filter(|status| status.is_redirection())
-                .ok_or(format!("{code} is not a redirect"))?,
+            status: status.filter(StatusCode::is_redirection).ok_or(format!("{code} is not a redirect"))?,
             scheme: text(&source.scheme),
             authority: text(&source.authority),
             port,

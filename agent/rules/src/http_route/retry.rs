@@ -176,8 +176,7 @@ impl RetryPolicy {
         let after_sending = |condition: &Condition| match condition {
             Condition::ConnectFailure | Condition::ResetBeforeRequest => false,
             // Only HTTP/2 endpoints refuse streams; which kind this one is, nobody knows here.
-            Condition::RefusedStream => grpc,
-            Condition::Grpc(_) => grpc,
+            Condition::RefusedStream | Condition::Grpc(_) => grpc,
             _ => true,
         };
         !self.statuses.is_empty() || self.conditions.iter().any(after_sending)
@@ -192,17 +191,10 @@ impl RetryPolicy {
         Duration::from_nanos(draw(seed, Use::Backoff).u64(0..nanos))
     }
 
-    /// In words.
-    pub(crate) fn describe(&self) -> String {
-        let mut text = format!("up to {} retries", self.attempts);
-        if let Some(timeout) = self.per_try_timeout {
-            text.push_str(&format!(", {timeout:?} each"));
-        }
+    /// What is retried, comma-separated.
+    pub(crate) fn conditions(&self) -> String {
         let conditions = self.conditions.iter().map(|condition| condition_name(*condition));
-        let statuses = self.statuses.iter().map(u16::to_string);
-        let on: Vec<String> = conditions.chain(statuses).collect();
-        text.push_str(&format!(", on {}", on.join(",")));
-        text
+        conditions.chain(self.statuses.iter().map(u16::to_string)).collect::<Vec<_>>().join(",")
     }
 }
 

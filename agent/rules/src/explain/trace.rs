@@ -1,0 +1,235 @@
+//! Retells how rules were looked at: which did not apply, which condition was missed, which decided.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use http::request::Parts;
+
+use super::in_words;
+use crate::host::{self, HostBuffer, RequestHost};
+use crate::http_route::Destination;
+use crate::matching::{HttpMatch, RequestView};
+use crate::snapshot::{HostEntry, Outbound, Protocol, Snapshot, Unroutable};
+use crate::virtual_service::{HttpEntry, HttpOutcome, Rules};
+use crate::workload::Workload;
+
+/// Says what the name and the address stand for.
+pub(super) fn name_target(
+    snapshot: &Snapshot,
+    caller: &Workload,
+    host: &str,
+    dst: SocketAddr,
+    outbound: &Outbound,
+    notes: &mut Vec<String>,
+) {
+    let protocol = match outbound.protocol {
+        Protocol::Http => "HTTP",
+        Protocol::Http2 => "HTTP/2",
+        Protocol::Tcp => "TCP",
+        Protocol::Detect => "undeclared (HTTP if the first bytes show it)",
+    };
+    match &outbound.service {
+        Some(service) => notes.push(format!("{host} is {} at {dst}; the port is {protocol}", service.host)),
+        None => match snapshot.service_at_any_port(caller, dst.ip()) {
+            Some(entry) => {
+                let ports: Vec<String> = entry.ports.iter().map(|port| port.port.to_string()).collect();
+                notes.push(format!(
+                    "{} has no port {}; it has {}",
+                    entry.service.host,
+                    dst.port(),
+                    ports.join(", ")
+                ));
+            }
+            None => notes.push(format!("{host} is no service that namespace {} sees", caller.namespace)),
+        },
+    }
+}
+
+/// Walks the rules of the request's host as the decision does.
+pub(super) fn rules(
+    snapshot: &Snapshot,
+    caller: &Workload,
+    dst: SocketAddr,
+    parts: &Parts,
+    notes: &mut Vec<String>,
+) {
+    let request = RequestView::of(parts);
+    let (mut lower, mut full) = (HostBuffer::new(), HostBuffer::new());
+    let Some((name, literal)) = rule_name(snapshot, caller, dst, &request, &mut lower, &mut full) else {
+        return;
+    };
+    let literal = literal.and_then(|name| snapshot.exact_rules.get(name)).into_iter();
+    let lists = literal.chain(snapshot.rules_for(name));
+    let mut decided: Option<&Arc<Rules>> = None;
+    for rules in lists.flat_map(|list| list.iter()) {
+        if let Some(older) = decided {
+            notes.push(format!(
+                "VirtualService {} names the host too and has no effect here: {} is older or more specific",
+                rules.key, older.key
+            ));
+            continue;
+        }
+        if !rules.visibility.admits(&caller.namespace) {
+            let note =
+                format!("VirtualService {} is not exported to namespace {}", rules.key, caller.namespace);
+            notes.push(note);
+            continue;
+        }
+        match rules.route_http(caller, dst.port(), &request) {
+            HttpOutcome::Invisible => {
+                notes
+                    .push(format!("VirtualService {} has no HTTP route for this caller and port", rules.key));
+                routes(rules, caller, dst.port(), &request, notes);
+            }
+            HttpOutcome::Matched(..) | HttpOutcome::NoMatch => {
+                routes(rules, caller, dst.port(), &request, notes);
+                decided = Some(rules);
+            }
+        }
+    }
+}
+
+/// The name that rules know the request's host by, and the name as written where that differs.
+fn rule_name<'a>(
+    snapshot: &'a Snapshot,
+    caller: &Workload,
+    dst: SocketAddr,
+    request: &RequestView<'a>,
+    lower: &'a mut HostBuffer,
+    full: &'a mut HostBuffer,
+) -> Option<(&'a str, Option<&'a str>)> {
+    let port = dst.port();
+    if let Some(entry) = snapshot.service_at(caller, dst)
+        && entry.port(port).is_some_and(|port| port.protocol == Protocol::Detect)
+    {
+        return Some((&entry.service.host, None));
+    }
+    match host::normalize(request.authority, lower) {
+        RequestHost::Name(name) => {
+            let HostEntry { name: known, .. } = snapshot.host_entry(caller, port, name, full);
+            Some((known, (known != name).then_some(name)))
+        }
+        RequestHost::Address(address) => {
+            Some((&snapshot.service_at(caller, (address, port).into())?.service.host, None))
+        }
+        RequestHost::Nothing => None,
+    }
+}
+
+/// Says for each route up to the deciding one why it does not match, and for the later ones that they might.
+fn routes(rules: &Rules, caller: &Workload, port: u16, request: &RequestView<'_>, notes: &mut Vec<String>) {
+    let mut decided = false;
+    for (index, entry) in rules.http.iter().enumerate() {
+        let at = format!("http[{index}] of {}", rules.key);
+        let matched = entry.matches.is_empty()
+            || entry.matches.iter().any(|entry| entry.source.admits(caller, port) && entry.matches(request));
+        if matched && decided {
+            notes.push(format!("{at} matches too, but comes later"));
+        } else if matched {
+            decided = true;
+            notes.push(format!("{at} matched{}", because(entry, caller, port, request)));
+        } else {
+            for (position, candidate) in entry.matches.iter().enumerate() {
+                let which =
+                    if entry.matches.len() > 1 { format!(" (match[{position}])") } else { String::new() };
+                let missed = misses(candidate, caller, port, request).join("; ");
+                notes.push(format!("{at}{which} does not match: {missed}"));
+            }
+        }
+    }
+}
+
+fn because(entry: &HttpEntry, caller: &Workload, port: u16, request: &RequestView<'_>) -> String {
+    let fits = |entry: &&HttpMatch| entry.source.admits(caller, port) && entry.matches(request);
+    let Some(entry) = entry.matches.iter().find(fits) else { return ": it matches everything".into() };
+    let mut reasons = entry.source.describe();
+    reasons.extend(entry.conditions.iter().map(ToString::to_string));
+    if reasons.is_empty() {
+        ": it matches everything".into()
+    } else {
+        format!(" by {}", reasons.join(" and "))
+    }
+}
+
+/// What a match entry wants and the request has not.
+fn misses(entry: &HttpMatch, caller: &Workload, port: u16, request: &RequestView<'_>) -> Vec<String> {
+    let source = entry.source.miss(caller, port);
+    let conditions = entry.conditions.iter().filter(|condition| !condition.holds(request));
+    let conditions = conditions.map(|condition| format!("wants {condition}, {}", condition.found(request)));
+    source.into_iter().chain(conditions).collect()
+}
+
+/// Walks the `tcp` rules of the service at an address.
+pub(super) fn tcp_rules(snapshot: &Snapshot, caller: &Workload, dst: SocketAddr, notes: &mut Vec<String>) {
+    let Some(entry) = snapshot.service_at(caller, dst) else { return };
+    for rules in snapshot.rules_for(&entry.service.host).flat_map(|list| list.iter()) {
+        if !rules.visibility.admits(&caller.namespace) {
+            notes.push(format!(
+                "VirtualService {} is not exported to namespace {}",
+                rules.key, caller.namespace
+            ));
+            continue;
+        }
+        if rules.tcp.is_empty() {
+            notes.push(format!("VirtualService {} has no `tcp` routes", rules.key));
+        }
+        for (index, route) in rules.tcp.iter().enumerate() {
+            for candidate in &route.matches {
+                if let Some(miss) = candidate.source.miss(caller, dst.port()) {
+                    notes.push(format!("tcp[{index}] of {} does not match: {miss}", rules.key));
+                } else if !candidate.contains(dst.ip()) {
+                    let note = format!(
+                        "tcp[{index}] of {} does not match: {} is outside its subnets",
+                        rules.key,
+                        dst.ip()
+                    );
+                    notes.push(note);
+                }
+            }
+        }
+    }
+}
+
+/// Says which policy a destination falls under, or why it leads nowhere and what would help.
+pub(super) fn destination(
+    snapshot: &Snapshot,
+    caller: &Workload,
+    destination: &Destination,
+    addressed: u16,
+    notes: &mut Vec<String>,
+) {
+    let entry = snapshot.service(&destination.host);
+    match (snapshot.cluster(caller, destination, addressed), entry) {
+        (Ok(cluster), Some(entry)) => {
+            let rules = &entry.clusters(caller).rules;
+            if !rules.is_empty() {
+                let balance = cluster.balance.name();
+                notes.push(format!(
+                    "DestinationRule {} applies to {}: {balance}",
+                    rules.join(" and "),
+                    in_words(destination)
+                ));
+            }
+            if cluster.endpoints.is_empty() {
+                notes.push(format!("503: {} has no ready endpoint", in_words(destination)));
+            }
+        }
+        (Err(Unroutable::UnknownPort { port, .. }), Some(entry)) if destination.port.is_none() => {
+            let ports: Vec<String> = entry.ports.iter().map(|port| port.port.to_string()).collect();
+            notes.push(format!(
+                "503: {} has no port {port}, the one addressed (write destination.port.number: {})",
+                destination.host,
+                ports.join(" or ")
+            ));
+        }
+        (Err(error @ Unroutable::UnknownSubset { .. }), Some(entry)) => {
+            let clusters = entry.clusters(caller);
+            let names = clusters.ports.first().into_iter().flat_map(|port| port.subsets.iter());
+            let names: Vec<&str> = names.filter_map(|cluster| cluster.subset.as_deref()).collect();
+            let known = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+            notes.push(format!("503: {error}; defined are: {known}"));
+        }
+        (Err(error), _) => notes.push(format!("503: {error}")),
+        (Ok(_), None) => {}
+    }
+}

@@ -1,0 +1,271 @@
+//! What `weft get` lists.
+
+use std::sync::Arc;
+
+use weft_api::admin::{EndpointRow, RouteRow, WorkloadRow};
+
+use crate::cluster::Endpoint;
+use crate::explain::{duration, row};
+use crate::http_route::{Destination, HttpAction};
+use crate::matching::HttpMatch;
+use crate::service_entry::ServiceEntry;
+use crate::shard::{Map, Set};
+use crate::snapshot::{Protocol, Snapshot};
+use crate::virtual_service::{HttpEntry, Rules, TcpEntry};
+use crate::workload::{Enrolment, Workload};
+
+/// One row for each route of each VirtualService in the mesh, then one for each service port without rules.
+/// Sorted by namespace and name.
+pub fn routes(snapshot: &Snapshot) -> Vec<RouteRow> {
+    let mut all: Map<Arc<str>, Arc<Rules>> = Map::default();
+    let exact = snapshot.exact_rules.iter().map(|(_, list)| list);
+    for rules in exact.chain(snapshot.wildcard_rules.values()).flat_map(|list| list.iter()) {
+        all.entry(rules.key.clone()).or_insert_with(|| rules.clone());
+    }
+    let mut rules: Vec<_> = all.into_values().collect();
+    rules.sort_unstable_by(|a, b| a.key.cmp(&b.key));
+    let mut rows: Vec<RouteRow> = rules.iter().flat_map(|rules| rows_of(snapshot, rules)).collect();
+    let mut services: Vec<_> = snapshot.services.iter().map(|(_, entry)| entry).collect();
+    services.sort_unstable_by(|a, b| a.service.host.cmp(&b.service.host));
+    let bare = services.into_iter().filter(|entry| snapshot.rules_for(&entry.service.host).next().is_none());
+    rows.extend(bare.flat_map(|entry| default_rows(entry)));
+    rows
+}
+
+fn rows_of(snapshot: &Snapshot, rules: &Rules) -> Vec<RouteRow> {
+    let common = |protocol: &str, index: usize| RouteRow {
+        namespace: rules.age.namespace.to_string(),
+        virtual_service: rules.age.name.to_string(),
+        hosts: rules.hosts.iter().map(ToString::to_string).collect(),
+        protocol: protocol.to_owned(),
+        index,
+        ..RouteRow::default()
+    };
+    let shadows = shadows(snapshot, rules);
+    let mut catch_all: Option<usize> = None;
+    let mut rows = Vec::new();
+    for (index, entry) in rules.http.iter().enumerate() {
+        let mut line = http_row(snapshot, rules, entry, common("http", index));
+        line.notes.extend(shadows.iter().cloned());
+        if let Some(earlier) = catch_all {
+            line.notes.push(format!("never reached: http[{earlier}] matches everything"));
+        } else if matches_all(entry) {
+            catch_all = Some(index);
+        }
+        rows.push(line);
+    }
+    for (index, entry) in rules.tcp.iter().enumerate() {
+        let mut line = tcp_row(snapshot, rules, entry, common("tcp", index));
+        line.notes.extend(shadows.iter().cloned());
+        rows.push(line);
+    }
+    rows
+}
+
+/// Names the rules that take hosts of these away.
+fn shadows(snapshot: &Snapshot, rules: &Rules) -> Vec<String> {
+    let mut notes = Vec::new();
+    for pattern in &rules.hosts {
+        let list = match pattern {
+            crate::host::HostPattern::Exact(name) => snapshot.exact_rules.get(name),
+            crate::host::HostPattern::Below(suffix) => snapshot.wildcard_rules.get(suffix),
+        };
+        let Some(older) = list.and_then(|list| list.first()).filter(|older| older.key != rules.key) else {
+            continue;
+        };
+        notes.push(format!("{pattern} is taken by {}, which is older (where callers see it)", older.key));
+    }
+    notes
+}
+
+fn matches_all(entry: &HttpEntry) -> bool {
+    let all = |entry: &HttpMatch| entry.conditions.is_empty() && entry.source.is_open();
+    entry.matches.is_empty() || entry.matches.iter().any(all)
+}
+
+fn http_row(snapshot: &Snapshot, rules: &Rules, entry: &HttpEntry, mut line: RouteRow) -> RouteRow {
+    let route = &entry.route;
+    line.name = Some(route.name.to_string()).filter(|name| !name.is_empty());
+    line.r#match = or_all(entry.matches.iter().map(|entry| {
+        let conditions = entry.conditions.iter().map(ToString::to_string);
+        entry.source.describe().into_iter().chain(conditions).collect::<Vec<_>>().join(" and ")
+    }));
+    line.timeout = route.timeout.map(duration);
+    line.action = match &route.action {
+        HttpAction::Forward(destinations) => {
+            for destination in destinations {
+                add_backend(snapshot, rules, &destination.destination, destination.weight, &mut line);
+            }
+            "route".into()
+        }
+        HttpAction::Redirect(_) => "redirect".into(),
+        HttpAction::Respond(response) => {
+            if response.status.is_server_error() {
+                line.notes.push(String::from_utf8_lossy(&response.body).into_owned());
+            }
+            format!("directResponse {}", response.status.as_u16())
+        }
+    };
+    line
+}
+
+fn tcp_row(snapshot: &Snapshot, rules: &Rules, entry: &TcpEntry, mut line: RouteRow) -> RouteRow {
+    line.r#match = or_all(entry.matches.iter().map(|entry| {
+        let subnets = entry.subnets.iter().flat_map(|nets| nets.iter());
+        let subnets: Vec<String> = subnets.map(|net| format!("address in {net}")).collect();
+        entry.source.describe().into_iter().chain(subnets).collect::<Vec<_>>().join(" and ")
+    }));
+    line.action = "route".into();
+    for (destination, weight) in &entry.route {
+        add_backend(snapshot, rules, destination, *weight, &mut line);
+    }
+    line
+}
+
+fn or_all(alternatives: impl Iterator<Item = String>) -> String {
+    let all: Vec<String> = alternatives.map(|text| if text.is_empty() { "*".into() } else { text }).collect();
+    if all.is_empty() || all.iter().any(|text| text == "*") { "*".into() } else { all.join(" or ") }
+}
+
+/// Resolves a backend as a caller of the rule's own namespace would.
+fn add_backend(
+    snapshot: &Snapshot,
+    rules: &Rules,
+    destination: &Destination,
+    weight: u32,
+    line: &mut RouteRow,
+) {
+    let caller = somebody_in(&rules.age.namespace);
+    let Some(entry) = snapshot.service(&destination.host) else {
+        line.notes.push(format!("503: no service {}", destination.host));
+        line.backends.push(row(destination, weight, None));
+        return;
+    };
+    // Without a port of its own, any port that the service has may be the one addressed.
+    let addressed = entry.ports.first().map_or(0, |port| port.port);
+    match snapshot.cluster(&caller, destination, addressed) {
+        Ok(cluster) => {
+            if cluster.endpoints.is_empty() {
+                line.notes
+                    .push(format!("503: {} has no ready endpoint", crate::explain::in_words(destination)));
+            }
+            line.backends.push(row(destination, weight, Some(&cluster)));
+        }
+        Err(error) => {
+            line.notes.push(format!("503: {error}"));
+            line.backends.push(row(destination, weight, None));
+        }
+    }
+}
+
+fn somebody_in(namespace: &Arc<str>) -> Workload {
+    let none: Arc<str> = "".into();
+    Workload {
+        key: none.clone(),
+        namespace: namespace.clone(),
+        name: none.clone(),
+        service_account: none.clone(),
+        labels: Arc::default(),
+        addresses: Vec::new(),
+        node: none.clone(),
+        workload_name: none.clone(),
+        canonical_service: none.clone(),
+        canonical_revision: none,
+        netns: None,
+        enrolment: Enrolment::NotSelected,
+    }
+}
+
+fn default_rows(entry: &ServiceEntry) -> Vec<RouteRow> {
+    let line = |(index, port): (usize, &crate::service_entry::PortEntry)| {
+        let whole = entry.policies.others.port(port.port).map(|clusters| &*clusters.whole);
+        let destination =
+            Destination { host: entry.service.host.clone(), subset: None, port: Some(port.port) };
+        RouteRow {
+            namespace: entry.service.namespace.to_string(),
+            hosts: vec![entry.service.host.to_string()],
+            protocol: if port.protocol == Protocol::Tcp { "tcp".into() } else { "http".into() },
+            index,
+            name: Some("default".into()),
+            r#match: "*".into(),
+            action: "route".into(),
+            backends: vec![row(&destination, 1, whole)],
+            ..RouteRow::default()
+        }
+    };
+    entry.ports.iter().enumerate().map(line).collect()
+}
+
+/// One row for each endpoint of each service port, sorted by service, port and address.
+pub fn endpoints(snapshot: &Snapshot) -> Vec<EndpointRow> {
+    let mut rows = Vec::new();
+    for (_, entry) in snapshot.services.iter() {
+        for (port, clusters) in entry.ports.iter().zip(&entry.policies.others.ports) {
+            for endpoint in clusters.whole.endpoints.iter() {
+                let holds = |list: &[Arc<Endpoint>]| list.iter().any(|other| Arc::ptr_eq(other, endpoint));
+                let subsets = clusters.subsets.iter().filter(|subset| holds(&subset.endpoints));
+                let workload = endpoint.workload.as_ref();
+                let node = workload.map(|workload| workload.node.to_string()).filter(|node| !node.is_empty());
+                rows.push(EndpointRow {
+                    service: entry.service.host.to_string(),
+                    port: port.port,
+                    port_name: port.name.to_string(),
+                    protocol: protocol_name(port.protocol).to_owned(),
+                    address: endpoint.address.to_string(),
+                    workload: workload.map(|workload| format!("pod/{}", workload.name)),
+                    local: node.as_deref() == Some(&*snapshot.node),
+                    node,
+                    health: "healthy".to_owned(),
+                    subsets: subsets
+                        .filter_map(|cluster| cluster.subset.as_ref())
+                        .map(ToString::to_string)
+                        .collect(),
+                });
+            }
+        }
+    }
+    rows.sort_by(|a, b| (&a.service, a.port, &a.address).cmp(&(&b.service, b.port, &b.address)));
+    rows
+}
+
+fn protocol_name(protocol: Protocol) -> &'static str {
+    match protocol {
+        Protocol::Http => "http",
+        Protocol::Http2 => "http2",
+        Protocol::Tcp => "tcp",
+        Protocol::Detect => "detect",
+    }
+}
+
+/// One row for each pod, sorted by namespace and name.
+pub fn workloads(snapshot: &Snapshot, trust_domain: &str) -> Vec<WorkloadRow> {
+    let mut services: Map<Arc<str>, Set<Arc<str>>> = Map::default();
+    for (host, entry) in snapshot.services.iter() {
+        for endpoint in entry.policies.others.ports.iter().flat_map(|port| port.whole.endpoints.iter()) {
+            if let Some(workload) = &endpoint.workload {
+                services.entry(workload.key.clone()).or_default().insert(host.clone());
+            }
+        }
+    }
+    let mut all: Vec<_> = snapshot.workloads().collect();
+    all.sort_unstable_by(|a, b| a.key.cmp(&b.key));
+    let line = |workload: &&Arc<Workload>| {
+        let mut of: Vec<String> =
+            services.get(&workload.key).into_iter().flatten().map(ToString::to_string).collect();
+        of.sort_unstable();
+        let (namespace, account) = (&workload.namespace, &workload.service_account);
+        WorkloadRow {
+            namespace: namespace.to_string(),
+            name: workload.name.to_string(),
+            owner: Some(workload.workload_name.to_string()).filter(|name| **name != *workload.name),
+            addresses: workload.addresses.iter().map(ToString::to_string).collect(),
+            node: Some(workload.node.to_string()).filter(|node| !node.is_empty()),
+            identity: format!("spiffe://{trust_domain}/ns/{namespace}/sa/{account}"),
+            labels: (*workload.labels).clone(),
+            services: of,
+            enrolled: workload.enrolment == Enrolment::Enrolled,
+            reason: workload.enrolment.reason().map(str::to_owned),
+        }
+    };
+    all.iter().map(line).collect()
+}

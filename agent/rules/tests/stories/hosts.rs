@@ -1,0 +1,297 @@
+//! Which rules a Host stands under: short names, addresses, wildcards, ages, visibility, ports.
+
+use crate::support::World;
+
+const APP: &str = include_str!("bookinfo.yaml");
+const CALLER: &str = "bookinfo/productpage-v1";
+const STRANGER: &str = "other/client";
+const REVIEWS: &str = "10.96.0.3:9080";
+const ALL: &str = "reviews[reviews-v1,reviews-v2,reviews-v3]";
+
+fn world() -> World {
+    let mut world = World::of(APP);
+    world.apply(
+        "
+apiVersion: v1
+kind: Pod
+metadata: {name: client, namespace: other}
+status: {podIP: 10.1.1.1}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: web, namespace: other}
+spec: {clusterIP: 10.96.1.1, selector: {app: web}, ports: [{name: http, port: 80, targetPort: 8080}, {name: http-admin, port: 9080}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: hidden, namespace: other, annotations: {networking.istio.io/exportTo: .}}
+spec: {clusterIP: 10.96.1.2, ports: [{name: http, port: 80}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: plain, namespace: other}
+spec: {clusterIP: 10.96.1.3, selector: {app: web}, ports: [{port: 7000, targetPort: web}]}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: web, namespace: other, labels: {app: web}}
+spec: {containers: [{name: c, ports: [{name: web, containerPort: 8080}]}]}
+status: {podIP: 10.1.1.2}
+",
+    );
+    world
+}
+
+fn rules(name: &str, namespace: &str, created: &str, spec: &str) -> String {
+    format!(
+        "
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {{name: {name}, namespace: {namespace}, creationTimestamp: '{created}'}}
+spec: {spec}
+"
+    )
+}
+
+#[test]
+fn a_service_has_many_names() {
+    let world = world();
+    for (from, host, expected) in [
+        (CALLER, "reviews", ALL),
+        (CALLER, "reviews:9080", ALL),
+        (CALLER, "REVIEWS.bookinfo", ALL),
+        (CALLER, "reviews.bookinfo.svc", ALL),
+        (CALLER, "reviews.bookinfo.svc.cluster.local", ALL),
+        (CALLER, "reviews.bookinfo.svc.cluster.local.:9080", ALL),
+        (CALLER, "10.96.0.3", ALL),
+        (CALLER, "10.96.0.3:9080", ALL),
+        (STRANGER, "reviews", "passthrough"),
+        (STRANGER, "reviews.bookinfo", ALL),
+        (CALLER, "ratings", "ratings[ratings-v1]"),
+        (CALLER, "unknown.example", "passthrough"),
+        (CALLER, "", "passthrough"),
+        // The Host decides, not the address; the port must be the service's too.
+        (CALLER, "web.other", "web[web]"),
+        (CALLER, "hidden.other", "passthrough"),
+    ] {
+        assert_eq!(world.call(from, REVIEWS, host).outcome(), expected, "{from} {host:?}");
+    }
+    assert_eq!(world.call(CALLER, "10.96.1.1:80", "reviews").outcome(), "passthrough");
+}
+
+#[test]
+fn an_undeclared_port_goes_by_its_address() {
+    let world = world();
+    assert_eq!(world.call(CALLER, "10.96.1.3:7000", "plain.other:7000").outcome(), "plain[web]");
+    assert_eq!(world.call(CALLER, "10.96.1.3:7000", "whatever").outcome(), "plain[web]");
+}
+
+#[test]
+fn exact_beats_longer_wildcard_beats_shorter() {
+    let mut world = world();
+    let answer = |name: &str, hosts: &str, status: u16| {
+        rules(
+            name,
+            "bookinfo",
+            "",
+            &format!("{{hosts: [{hosts}], http: [{{directResponse: {{status: {status}}}}}]}}"),
+        )
+    };
+    world.apply(&answer("exact", "a.shop.example", 201));
+    world.apply(&answer("long", "'*.shop.example'", 202));
+    world.apply(&answer("short", "'*.example'", 203));
+    for (host, expected) in [
+        ("a.shop.example", "respond 201"),
+        ("A.Shop.Example:9080", "respond 201"),
+        ("b.shop.example", "respond 202"),
+        ("c.b.shop.example", "respond 202"),
+        ("shop.example", "respond 203"),
+        ("example", "passthrough"),
+        ("a.shop.example.org", "passthrough"),
+    ] {
+        assert_eq!(world.call(CALLER, REVIEWS, host).outcome(), expected, "{host}");
+    }
+    // Only on ports where somebody speaks HTTP.
+    assert_eq!(world.call(CALLER, "1.2.3.4:4444", "a.shop.example").outcome(), "passthrough");
+    assert_eq!(world.call(CALLER, "1.2.3.4:9080", "a.shop.example").outcome(), "respond 201");
+}
+
+#[test]
+fn a_wildcard_covers_services_until_an_exact_rule_does() {
+    let mut world = world();
+    world.apply(&rules(
+        "wide",
+        "bookinfo",
+        "",
+        "{hosts: ['*.bookinfo.svc.cluster.local'], http: [{directResponse: {status: 202}}]}",
+    ));
+    assert_eq!(world.call(CALLER, REVIEWS, "reviews").outcome(), "respond 202");
+    assert_eq!(world.call(CALLER, REVIEWS, "web.other").outcome(), "web[web]");
+    world.apply(&rules("own", "bookinfo", "", "{hosts: [reviews], http: [{directResponse: {status: 201}}]}"));
+    assert_eq!(world.call(CALLER, REVIEWS, "reviews").outcome(), "respond 201");
+    world.delete("VirtualService", "bookinfo", "wide");
+    world.delete("VirtualService", "bookinfo", "own");
+    assert_eq!(world.call(CALLER, REVIEWS, "reviews").outcome(), ALL);
+}
+
+#[test]
+fn the_oldest_visible_rule_takes_a_host() {
+    let mut world = world();
+    let spec = |status: u16, rest: &str| {
+        format!(
+            "{{hosts: [reviews.bookinfo.svc.cluster.local], {rest} http: [{{directResponse: {{status: {status}}}}}]}}"
+        )
+    };
+    world.apply(&rules("young", "bookinfo", "2026-02-01T00:00:00Z", &spec(203, "")));
+    assert_eq!(world.call(CALLER, REVIEWS, "reviews").outcome(), "respond 203");
+    world.apply(&rules("old", "bookinfo", "2026-01-01T00:00:00Z", &spec(202, "exportTo: [.],")));
+    assert_eq!(world.call(CALLER, REVIEWS, "reviews").outcome(), "respond 202");
+    assert_eq!(world.call(STRANGER, REVIEWS, "reviews.bookinfo").outcome(), "respond 203");
+    world.apply(&rules("oldest", "bookinfo", "2025-01-01T00:00:00Z", &spec(201, "gateways: [public],")));
+    assert_eq!(world.call(CALLER, REVIEWS, "reviews").outcome(), "respond 202");
+    world.apply(&rules("nobodys", "bookinfo", "2024-01-01T00:00:00Z", &spec(200, "exportTo: ['~'],")));
+    assert_eq!(world.call(CALLER, REVIEWS, "reviews").outcome(), "respond 202");
+    // As old: the name decides.
+    world.apply(&rules("a", "bookinfo", "2026-01-01T00:00:00Z", &spec(204, "")));
+    assert_eq!(world.call(CALLER, REVIEWS, "reviews").outcome(), "respond 204");
+}
+
+#[test]
+fn a_destination_without_a_port_means_the_one_addressed() {
+    let mut world = world();
+    world.apply(&rules(
+        "to-web",
+        "bookinfo",
+        "",
+        "
+  hosts: [reviews]
+  http:
+  - match: [{uri: {exact: /web}}]
+    route: [{destination: {host: web.other.svc.cluster.local}}]
+  - match: [{uri: {exact: /web80}}]
+    route: [{destination: {host: web.other.svc.cluster.local, port: {number: 80}}}]
+  - route: [{destination: {host: plain.other.svc.cluster.local}}]",
+    ));
+    assert_eq!(world.call(CALLER, REVIEWS, "reviews/web").outcome(), "web[web]");
+    assert_eq!(world.call(CALLER, REVIEWS, "reviews/web80").outcome(), "web[web]");
+    // Istio's quirk: the only port of the destination is not taken, though nothing else could be meant.
+    let outcome = world.call(CALLER, REVIEWS, "reviews/").outcome();
+    assert_eq!(outcome, "service plain.other.svc.cluster.local has no port 9080");
+    // A name with a dot is literal.
+    world.apply(&rules(
+        "to-web",
+        "bookinfo",
+        "",
+        "{hosts: [reviews], http: [{route: [{destination: {host: web.other}}]}]}",
+    ));
+    let outcome = world.call(CALLER, REVIEWS, "reviews/").outcome();
+    assert_eq!(outcome, "no service web.other is visible from namespace bookinfo");
+}
+
+#[test]
+fn other_names_lead_to_the_same_service() {
+    let mut world = world();
+    world.apply(
+        "
+apiVersion: v1
+kind: Service
+metadata: {name: critics, namespace: bookinfo}
+spec: {type: ExternalName, externalName: reviews.bookinfo.svc.cluster.local}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: outside, namespace: bookinfo}
+spec: {type: ExternalName, externalName: api.example.com}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: circle, namespace: bookinfo}
+spec: {type: ExternalName, externalName: circle.bookinfo.svc.cluster.local}
+",
+    );
+    assert_eq!(world.call(CALLER, REVIEWS, "critics").outcome(), ALL);
+    assert_eq!(world.call(CALLER, REVIEWS, "outside").outcome(), "passthrough");
+    assert_eq!(world.call(CALLER, REVIEWS, "circle").outcome(), "passthrough");
+}
+
+#[test]
+fn headless_services_go_where_the_caller_dialled() {
+    let mut world = world();
+    world.apply(
+        "
+apiVersion: v1
+kind: Service
+metadata: {name: reviews-headless, namespace: bookinfo}
+spec: {clusterIP: None, selector: {app: reviews}, ports: [{name: http, port: 9080}]}
+",
+    );
+    let caller = world.pod(CALLER);
+    let dst = "10.1.0.4:9080".parse().unwrap();
+    let outbound = world.snapshot.outbound(&caller, dst);
+    assert_eq!(&*outbound.service.unwrap().name, "reviews-headless");
+    let route = world.call(CALLER, "10.1.0.4:9080", "reviews-headless").route();
+    let chosen = route.route.pick(0).unwrap();
+    let cluster = world.snapshot.cluster(&caller, &chosen.destination, 9080).unwrap();
+    for seed in 0..20 {
+        assert_eq!(cluster.pick(dst, &[], seed).unwrap().endpoint.address, dst);
+    }
+}
+
+#[test]
+fn endpoint_slices_replace_the_selector() {
+    let mut world = world();
+    world.apply(
+        "
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: details-1, namespace: bookinfo, labels: {kubernetes.io/service-name: details}}
+addressType: IPv4
+ports: [{name: http, port: 9999}]
+endpoints:
+- {addresses: [10.1.0.6], targetRef: {kind: Pod, name: ratings-v1, namespace: bookinfo}}
+- {addresses: [10.1.0.3]}
+- {addresses: [10.9.9.9], conditions: {ready: false}}
+- {addresses: [10.9.9.8]}
+",
+    );
+    assert_eq!(world.call(CALLER, REVIEWS, "details").outcome(), "details[reviews-v1,ratings-v1,?]");
+    world.delete("EndpointSlice", "bookinfo", "details-1");
+    assert_eq!(world.call(CALLER, REVIEWS, "details").outcome(), "details[details-v1]");
+}
+
+fn mesh_config(text: &str) -> String {
+    let indented = text.replace('\n', "\n    ");
+    format!(
+        "
+apiVersion: v1
+kind: ConfigMap
+metadata: {{name: istio, namespace: istio-system}}
+data:
+  mesh: |
+    {indented}
+"
+    )
+}
+
+#[test]
+fn mesh_config_decides_about_the_unknown_and_the_unsaid() {
+    let mut world = world();
+    world.apply(&mesh_config(
+        "outboundTrafficPolicy:\n  mode: REGISTRY_ONLY\ndefaultHttpRetryPolicy:\n  attempts: 0",
+    ));
+    assert_eq!(world.call(CALLER, REVIEWS, "unknown.example").outcome(), "blackhole");
+    assert!(world.call(CALLER, REVIEWS, "reviews").route().route.retry.is_none());
+    world.apply(&rules(
+        "v",
+        "other",
+        "",
+        "{hosts: ['reviews.bookinfo.svc.cluster.local'], http: [{directResponse: {status: 201}}]}",
+    ));
+    assert_eq!(world.call(CALLER, REVIEWS, "reviews").outcome(), "respond 201");
+    world.apply(&mesh_config("defaultVirtualServiceExportTo: ['.']"));
+    assert_eq!(world.call(CALLER, REVIEWS, "reviews").outcome(), ALL);
+    assert_eq!(world.call(STRANGER, REVIEWS, "reviews.bookinfo").outcome(), "respond 201");
+    assert_eq!(world.call(CALLER, REVIEWS, "unknown.example").outcome(), "passthrough");
+    world.delete("ConfigMap", "istio-system", "istio");
+    assert_eq!(world.call(CALLER, REVIEWS, "reviews").outcome(), "respond 201");
+}

@@ -1,0 +1,1 @@
+//! Incremental equals full.
