@@ -65,13 +65,11 @@ impl<'a> Nodes<'a> {
 
     fn finding(&self, file: &str, loaded: &LoadedObject, problem: Problem) -> Finding {
         let resource = loaded.object.key().to_string();
-        match self.0.get(&loaded.line) {
-            Some(node) => problem.into_finding(&resource, Some((file, node))),
-            None => {
-                let finding = problem.into_finding(&resource, None);
-                Finding { file: Some(file.to_owned()), line: Some(loaded.line), ..finding }
-            }
+        if let Some(node) = self.0.get(&loaded.line) {
+            return problem.into_finding(&resource, Some((file, node)));
         }
+        let finding = problem.into_finding(&resource, None);
+        Finding { file: Some(file.to_owned()), line: Some(loaded.line), ..finding }
     }
 }
 

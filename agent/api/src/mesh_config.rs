@@ -215,7 +215,7 @@ fn walk(node: &Node<'_>, known: &Value, here: &mut Vec<Segment>, problems: &mut 
         here.push(Segment::Key(key.text.clone().into_owned().into()));
         match known.get(&*key.text) {
             Some(known @ Value::Object(_)) if matches!(value.data, Data::Map(_)) => {
-                walk(value, known, here, problems)
+                walk(value, known, here, problems);
             }
             Some(_) => {}
             None => problems.push(Problem {

@@ -1,6 +1,6 @@
 //! Checks between objects.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use super::Source;
 use super::index::{Index, Protocol, full_host, protocol};
@@ -37,7 +37,7 @@ fn virtual_service(report: &mut Report, index: &Index<'_>, object: &VirtualServi
     report.field("spec", |report| {
         report.each("http", &spec.http, |r, route| {
             r.each("route", &route.route, |r, one| {
-                destination(r, index, "destination", &one.destination, namespace)
+                destination(r, index, "destination", &one.destination, namespace);
             });
             if let Some(mirror) = &route.mirror {
                 destination(r, index, "mirror", mirror, namespace);
@@ -48,12 +48,12 @@ fn virtual_service(report: &mut Report, index: &Index<'_>, object: &VirtualServi
         });
         report.each("tls", &spec.tls, |r, route| {
             r.each("route", &route.route, |r, one| {
-                destination(r, index, "destination", &one.destination, namespace)
+                destination(r, index, "destination", &one.destination, namespace);
             });
         });
         report.each("tcp", &spec.tcp, |r, route| {
             r.each("route", &route.route, |r, one| {
-                destination(r, index, "destination", &one.destination, namespace)
+                destination(r, index, "destination", &one.destination, namespace);
             });
         });
         if in_mesh(object) {
@@ -141,11 +141,12 @@ fn unknown_host(report: &mut Report, index: &Index<'_>, written: &str, host: &st
 
 fn unknown_subset(report: &mut Report, index: &Index<'_>, host: &str, subset: &str) {
     let rules = index.destination_rules.get(host).map_or(&[][..], Vec::as_slice);
-    let names: Vec<&str> =
+    let names: BTreeSet<&str> =
         rules.iter().flat_map(|(_, rule)| &rule.spec.subsets).map(|s| s.name.as_str()).collect();
-    if names.contains(&subset) {
+    if names.contains(subset) {
         return;
     }
+    let names: Vec<&str> = names.into_iter().collect();
     let message = match names[..] {
         [] => format!("none of the files has a DestinationRule for {host} that defines subset {subset:?}"),
         _ => format!("no DestinationRule for {host} defines subset {subset:?} (it has {})", names.join(", ")),

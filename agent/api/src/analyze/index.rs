@@ -62,11 +62,6 @@ impl<'a> Index<'a> {
                 Object::Namespace(_) | Object::ConfigMap(_) => {}
             }
         }
-        // Oldest first; then by name, then by namespace.
-        fn age<S>(resource: &crate::meta::Resource<S>) -> (&str, &str, &str) {
-            let meta = &resource.metadata;
-            (&meta.creation_timestamp, &meta.name, &meta.namespace)
-        }
         index.virtual_services.sort_by(|(_, a), (_, b)| age(a).cmp(&age(b)));
         for rules in index.destination_rules.values_mut() {
             rules.sort_by(|(_, a), (_, b)| age(a).cmp(&age(b)));
@@ -85,6 +80,12 @@ impl<'a> Index<'a> {
             |pod: &&&Pod| selector.iter().all(|(key, value)| pod.metadata.labels.get(key) == Some(value));
         Some(pods.iter().filter(selected).copied().collect())
     }
+}
+
+/// Sorts the oldest first; then by name, then by namespace.
+fn age<S>(resource: &crate::meta::Resource<S>) -> (&str, &str, &str) {
+    let meta = &resource.metadata;
+    (&meta.creation_timestamp, &meta.name, &meta.namespace)
 }
 
 /// What a port speaks, by its declaration.

@@ -30,7 +30,7 @@ pub(super) fn explain(file: &str, piece: &Piece<'_>, error: &SyntaxError) -> Unr
         line: Some(line),
     };
     let mut findings = Vec::new();
-    let fields = first_value(&lines, "kind").and_then(Schema::of).map(|schema| Fields::of(&schema));
+    let fields = first_value(&lines, "kind").and_then(Schema::of).map(Fields::of);
     if let Some(fields) = &fields {
         let empty = empty_parents(&lines, fields)
             .map(|(line, message)| finding(line, code::MISPLACED_FIELD, message));
@@ -38,6 +38,8 @@ pub(super) fn explain(file: &str, piece: &Piece<'_>, error: &SyntaxError) -> Unr
     }
     let (line, cure) = match misfit(&lines, fields.as_ref(), error.line) {
         Some((line, cure)) => (line, Some(cure)),
+        // Some messages bring their own.
+        None if ["(put ", "(split "].iter().any(|cure| error.message.contains(cure)) => (error.line, None),
         None => (error.line, cure(piece, error)),
     };
     let what = shorten(&error.message);
@@ -231,9 +233,10 @@ fn relative<'a>(above: &'a [Line<'a>], fields: &Fields, line: &Line<'_>) -> Opti
     above
         .iter()
         .rev()
+        .take_while(|other| other.indent > 0)
         .filter(|other| other.column.abs_diff(line.indent) <= NEAR)
         .filter(|other| other.key.is_some_and(|key| fields.together(key, name) && key != name))
-        .min_by_key(|other| (other.column.abs_diff(line.indent), other.column))
+        .min_by_key(|other| (other.column.abs_diff(line.indent), other.column, other.number))
 }
 
 fn places(open: &[(usize, String)], relative: Option<&Line<'_>>, indent: usize, name: &str) -> String {

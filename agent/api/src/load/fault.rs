@@ -17,7 +17,7 @@ pub(super) fn explain(node: &Node<'_>, schema: Option<&Schema>, error: &DeError)
             } else {
                 code::INVALID_TYPE
             };
-            (code, wrong_type(found, expected))
+            (code, wrong_type(found, expected, schema.and_then(|schema| schema.at(&error.path))))
         }
         Fault::Value(expected) => {
             let written = found.and_then(Node::written).unwrap_or_default();
@@ -66,7 +66,7 @@ fn number(expected: &str) -> &str {
     }
 }
 
-fn wrong_type(found: Option<&Node<'_>>, expected: &str) -> String {
+fn wrong_type(found: Option<&Node<'_>>, expected: &str, shape: Option<Shape<'_>>) -> String {
     let Some(found) = found else { return format!("expected {}", number(expected)) };
     let written = found.written().unwrap_or_default();
     let written = shorten(&written);
@@ -119,7 +119,17 @@ fn wrong_type(found: Option<&Node<'_>>, expected: &str) -> String {
             let found = match data {
                 Data::List(_) => "a list",
                 Data::Map(_) => "a mapping",
-                _ => return format!("{written:?} stands where {expected} belongs"),
+                _ => {
+                    let fields =
+                        shape.and_then(Shape::fields).map(|fields| fields.keys().map(String::as_str));
+                    let cure = match fields.map(Iterator::collect::<Vec<_>>).as_deref() {
+                        _ if expected == "a list" => format!(" (write [{written}])"),
+                        Some([only]) => format!(" (write `{only}: {written}` under it)"),
+                        Some(fields) => format!(" (it has {})", fields.join(", ")),
+                        None => String::new(),
+                    };
+                    return format!("{written:?} stands where {expected} belongs{cure}");
+                }
             };
             format!("{found} stands where {expected} belongs")
         }
@@ -150,17 +160,16 @@ pub(super) fn unknown_field(node: &Node<'_>, schema: Option<&Schema>, path: Path
     if let Some(field) = fields().find(|field| same_but_for_style(field, name)) {
         return problem(code::UNKNOWN_FIELD, format!("write it `{field}`"));
     }
-    if let Some((way, list)) = below(shape, name) {
-        let beside = parent_holds(node, parent, &way);
-        let entry = if list { format!("an entry of `{way}`") } else { format!("`{way}`") };
-        let (code, verb) = if beside {
-            (code::MISPLACED_FIELD, "indent it under")
-        } else {
-            (code::UNKNOWN_FIELD, "it belongs to")
-        };
-        return problem(code, format!("{verb} {entry}"));
+    let near = closest(name, fields());
+    if let Some(field) = near.filter(|field| field.starts_with(&**name) || name.starts_with(field)) {
+        return problem(code::UNKNOWN_FIELD, format!("did you mean `{field}`?"));
     }
-    if let Some(field) = closest(name, fields()) {
+    let held = |first: &str| node.at(parent).is_some_and(|node| node.get(first).is_some());
+    if let Some((way, list)) = below(shape, name, held) {
+        let entry = if list { format!("an entry of `{way}`") } else { format!("`{way}`") };
+        return problem(code::MISPLACED_FIELD, format!("indent it under {entry}"));
+    }
+    if let Some(field) = near {
         return problem(code::UNKNOWN_FIELD, format!("did you mean `{field}`?"));
     }
     if let Some(owner) = above(schema, parent, name) {
@@ -171,14 +180,15 @@ pub(super) fn unknown_field(node: &Node<'_>, schema: Option<&Schema>, path: Path
     problem(code::UNKNOWN_FIELD, format!("it has {}", known.join(", ")))
 }
 
-/// Where below a struct a field of this name is: the way as `route`, and whether it ends in a list.
-fn below(shape: Shape<'_>, name: &str) -> Option<(String, bool)> {
+/// Where below a struct, in the fields that the mapping holds, a field of this name is: the way as `route`, and whether
+/// it ends in a list.
+fn below(shape: Shape<'_>, name: &str, held: impl Fn(&str) -> bool) -> Option<(String, bool)> {
     const DEEPEST: usize = 3;
     let mut level: Vec<(String, bool, Shape<'_>)> = vec![(String::new(), false, shape)];
     for _ in 0..DEEPEST {
         let mut next = Vec::new();
         for (way, _, shape) in level {
-            for (field, child) in shape.inner_shapes() {
+            for (field, child) in shape.inner_shapes().filter(|(field, _)| !way.is_empty() || held(field)) {
                 let way = if way.is_empty() { field.to_owned() } else { format!("{way}.{field}") };
                 if child.inner_fields().is_some_and(|fields| fields.contains_key(name)) {
                     return Some((way, child.is_list()));
@@ -189,12 +199,6 @@ fn below(shape: Shape<'_>, name: &str) -> Option<(String, bool)> {
         level = next;
     }
     None
-}
-
-/// Whether the mapping holds the first step of a way already.
-fn parent_holds(node: &Node<'_>, parent: &[Segment], way: &str) -> bool {
-    let first = way.split('.').next().unwrap_or(way);
-    node.at(parent).is_some_and(|node| node.get(first).is_some())
 }
 
 /// The nearest struct around `parent` that has a field of this name.

@@ -12,7 +12,7 @@ use crate::finding::{Finding, Severity, code};
 use crate::meta::{ObjectKey, ObjectMeta};
 use crate::object::Object;
 use crate::validate::{self, Problem};
-use crate::yaml::{Data, Document, Node, Path, Segment, from_node};
+use crate::yaml::{Data, DeError, Document, Fault, Node, Path, Segment, from_node};
 
 /// Most errors that are told about one object.
 const MAX_FAULTS: usize = 32;
@@ -179,7 +179,7 @@ pub(super) fn namespace_of(kind: &str, written: String) -> String {
 /// meaning from being made: they would only repeat them.
 fn typed(kind: &str, node: &mut Node<'_>, problems: Vec<Problem>) -> (Option<Object>, Vec<Problem>) {
     let schema = Schema::of(kind);
-    let mut reader = Reader { node, schema: schema.as_ref(), problems, taken: Vec::new() };
+    let mut reader = Reader { node, schema, problems, taken: Vec::new() };
     let object = reader.object(kind);
     reader.restore();
     let mut problems = reader.problems;
@@ -197,7 +197,7 @@ fn typed(kind: &str, node: &mut Node<'_>, problems: Vec<Problem>) -> (Option<Obj
 /// Reads what fits, and explains what does not.
 struct Reader<'n, 'a> {
     node: &'n mut Node<'a>,
-    schema: Option<&'n Schema>,
+    schema: Option<&'static Schema>,
     problems: Vec<Problem>,
     /// What was taken out of the node, and from where, in order.
     taken: Vec<(Path, Data<'a>)>,
@@ -229,12 +229,22 @@ impl Reader<'_, '_> {
                 Ok(object) => return Some(object),
                 Err(error) => error,
             };
-            self.problems.push(fault::explain(self.node, self.schema, &error));
+            if !self.is_told(&error) {
+                self.problems.push(fault::explain(self.node, self.schema, &error));
+            }
             if error.path.is_empty() || !self.take(error.path) {
                 return None;
             }
         }
         None
+    }
+
+    /// Whether a field is missing because its content stands elsewhere, which has been said.
+    fn is_told(&self, error: &DeError) -> bool {
+        let Fault::Missing(field) = error.fault else { return false };
+        let path = error.path.iter().cloned().chain([Segment::Key(field.into())]);
+        let path: Path = path.collect();
+        self.problems.iter().any(|problem| problem.code == code::MISPLACED_FIELD && problem.path == path)
     }
 
     /// Takes a value out of the reading; false when it is out already.

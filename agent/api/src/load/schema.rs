@@ -1,5 +1,7 @@
 //! The fields that Istio's kinds have, to explain what is wrong with an object that does not fit them.
 
+use std::sync::LazyLock;
+
 use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, SchemaGenerator};
 use serde_json::{Map, Value, json};
@@ -15,10 +17,13 @@ pub(super) struct Schema {
 
 impl Schema {
     /// The schema of a kind whose unknown fields are refused.
-    pub fn of(kind: &str) -> Option<Self> {
+    pub fn of(kind: &str) -> Option<&'static Self> {
+        // Constants of the program, in truth; made once because making one takes longer than reading an object.
+        static VIRTUAL_SERVICE: LazyLock<Schema> = LazyLock::new(Schema::with_spec::<VirtualServiceSpec>);
+        static DESTINATION_RULE: LazyLock<Schema> = LazyLock::new(Schema::with_spec::<DestinationRuleSpec>);
         match kind {
-            "VirtualService" => Some(Self::with_spec::<VirtualServiceSpec>()),
-            "DestinationRule" => Some(Self::with_spec::<DestinationRuleSpec>()),
+            "VirtualService" => Some(&VIRTUAL_SERVICE),
+            "DestinationRule" => Some(&DESTINATION_RULE),
             _ => None,
         }
     }

@@ -15,7 +15,7 @@ fn accepted(text: &str) -> Object {
 }
 
 fn virtual_service(spec: &str) -> String {
-    let spec: String = spec.lines().map(|line| format!("  {line}\n")).collect();
+    let spec = spec.lines().map(|line| format!("  {line}\n")).collect::<Vec<_>>().concat();
     format!(
         "apiVersion: networking.istio.io/v1alpha3\nkind: VirtualService\nmetadata:\n  name: reviews\nspec:\n{spec}"
     )
@@ -78,5 +78,145 @@ fn a_destination_that_is_empty_with_host_and_subset_beside_it() {
                 "17: {prefix}.weight: `weight` is no field of spec.http[0] (indent it under an entry of `route`)"
             ),
         ]
+    );
+}
+
+#[test]
+fn every_version_has_one_schema() {
+    for version in ["v1", "v1beta1", "v1alpha3"] {
+        let text = virtual_service("hosts: [reviews]\nhttp:\n- route:\n  - destination: {host: reviews}\n");
+        let object = accepted(&text.replace("v1alpha3", version));
+        assert_eq!(object.key().to_string(), "VirtualService/default/reviews", "no namespace means default");
+    }
+    let told = told(&virtual_service("{}").replace("v1alpha3", "v2"));
+    assert!(
+        told[0].contains("UnknownVersion") && told[0].contains("write apiVersion: networking.istio.io/v1,"),
+        "{told:?}"
+    );
+    for foreign in ["gateway.solo.io/v1", "appmesh.k8s.aws/v1beta2"] {
+        let loaded = load("x", &virtual_service("{}").replace("networking.istio.io/v1alpha3", foreign));
+        assert_eq!(
+            (loaded.ignored.len(), loaded.findings().len()),
+            (1, 0),
+            "{foreign} has a VirtualService of its own"
+        );
+    }
+}
+
+#[test]
+fn a_broken_document_costs_only_itself() {
+    let good = virtual_service("hosts: [reviews]\nhttp:\n- route:\n  - destination: {host: reviews}\n");
+    let text = format!("# a comment\n---\n{good}---\n{good}  broken: [\n---\nnot: [closed\n---\n---\n{good}");
+    let loaded = load("test.yaml", &text);
+    assert_eq!(loaded.objects.iter().map(|o| o.line).collect::<Vec<_>>(), [3, 27]);
+    let keys: Vec<_> = loaded.unreadable.iter().map(|u| u.key.as_ref().map(ToString::to_string)).collect();
+    assert_eq!(
+        keys,
+        [Some("VirtualService/default/reviews".to_owned()), None],
+        "a guess, where there is one"
+    );
+}
+
+#[test]
+fn lists_and_json_and_anchors() {
+    let text = r#"{"apiVersion": "v1", "kind": "List", "items": [
+        {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "shop", "namespace": "ignored", "creationTimestamp": null}},
+        {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "a", "namespace": "shop"}, "spec": {"ports": [{"port": 80, "targetPort": "http"}], "selector": null}},
+        {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "b"}, "spec": {"ports": [{"port": 0}]}},
+        {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "c"}}
+    ]}"#;
+    let loaded = load("test.json", text);
+    let names: Vec<_> = loaded.objects.iter().map(|o| format!("{} {}", o.line, o.object.key())).collect();
+    assert_eq!(names, ["2 Namespace/shop", "3 Service/shop/a"]);
+    assert_eq!(
+        loaded.refused.iter().map(|o| o.key.clone().map(|k| k.to_string())).collect::<Vec<_>>(),
+        [Some("Service/default/b".to_owned())]
+    );
+    assert_eq!(
+        loaded.ignored.iter().map(|o| (o.kind.as_str(), o.name.as_str())).collect::<Vec<_>>(),
+        [("Secret", "c")]
+    );
+    let text = virtual_service(
+        "hosts: &h [reviews]\nhttp:\n- &r\n  route: [{destination: {host: reviews}}]\n- <<: *r\n  match: [{port: 80}]\nexportTo: ['*']\n",
+    );
+    let Object::VirtualService(object) = accepted(&text) else { panic!("a VirtualService") };
+    assert_eq!(object.spec.http[1].route, object.spec.http[0].route);
+}
+
+#[test]
+fn names_are_checked() {
+    for (name, code) in [
+        ("Reviews", "4 InvalidMetadata metadata.name"),
+        ("re_views", "4 InvalidMetadata metadata.name"),
+        ("1", "4 InvalidType metadata.name"),
+        ("", "3 InvalidMetadata metadata.name"),
+        ("a\n  namespace: B", "5 InvalidMetadata metadata.namespace"),
+        ("a\n  creationTimestamp: yesterday", "5 InvalidMetadata metadata.creationTimestamp"),
+        ("a\n  labels: {version: 1}", "5 InvalidType metadata.labels.version"),
+    ] {
+        let text = virtual_service("hosts: [reviews]\nhttp:\n- route:\n  - destination: {host: reviews}\n");
+        let text = text.replace(
+            "  name: reviews",
+            &if name.is_empty() { "  {}".to_owned() } else { format!("  name: {name}") },
+        );
+        assert_eq!(codes(&text), [code], "{name}");
+    }
+}
+
+#[test]
+fn quotes_that_are_missing_or_too_many() {
+    let told = told(
+        "apiVersion: v1\nkind: Pod\nmetadata:\n  name: a\n  labels:\n    version: 1.10\n    ready: true\n    plain: yes\nspec:\n  containers:\n  - ports:\n    - containerPort: \"80\"\n",
+    );
+    let line = |line, path, message| format!("{line}: error InvalidType Pod/default/a {path}: {message}");
+    assert_eq!(
+        told,
+        [
+            line(
+                6,
+                "metadata.labels.version",
+                "1.10 is read as a number, and text is needed (put quotes around it: \"1.10\")"
+            ),
+            line(
+                7,
+                "metadata.labels.ready",
+                "true is read as true or false, and text is needed (put quotes around it: \"true\")"
+            ),
+            line(
+                12,
+                "spec.containers[0].ports[0].containerPort",
+                "\"80\" is text, and a number is needed (take the quotes away)"
+            ),
+        ]
+    );
+}
+
+#[test]
+fn fields_that_nobody_knows_are_ignored_by_kubernetes_kinds_only() {
+    let pod = "apiVersion: v1\nkind: Pod\nmetadata: {name: a, managedFields: [{x: y}]}\nspec: {tolerations: [], restartPolicy: Always}\n";
+    accepted(pod);
+    let text = virtual_service(
+        "hosts: [reviews]\nhttp:\n- route:\n  - destination: {host: reviews}\n    weigth: 1\n  retrys: {}\n",
+    );
+    assert_eq!(
+        told(&format!("{text}surplus: 1\n")),
+        [
+            "10: error UnknownField VirtualService/default/reviews spec.http[0].route[0].weigth: `weigth` is no field of spec.http[0].route[0] (did you mean `weight`?)",
+            "11: error UnknownField VirtualService/default/reviews spec.http[0].retrys: `retrys` is no field of spec.http[0] (did you mean `retries`?)",
+            "12: error UnknownField VirtualService/default/reviews surplus: `surplus` is no field of the object (it has apiVersion, kind, metadata, spec, status)",
+        ]
+    );
+}
+
+#[test]
+fn empty_values_count_as_absent() {
+    let Object::VirtualService(object) = accepted(&virtual_service(
+        "hosts: [reviews]\ngateways:\ntls: null\nhttp:\n- match: ~\n  timeout:\n  route:\n  - destination: {host: reviews, subset: }\n",
+    )) else {
+        panic!("a VirtualService")
+    };
+    assert_eq!(
+        (object.spec.gateways.len(), object.spec.http[0].r#match.len(), object.spec.http[0].timeout),
+        (0, 0, None)
     );
 }

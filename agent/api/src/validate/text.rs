@@ -64,7 +64,7 @@ pub(super) fn wrong_host(host: &str) -> Option<String> {
             format!("{shown:?} is no host name: {:?} is not a valid label", shorten(first))
         });
     }
-    let Some(rest) = rest else { return None };
+    let rest = rest?;
     let rest = rest.strip_suffix('.').unwrap_or(rest);
     let last = rest.rsplit('.').next().unwrap_or(rest);
     if last.bytes().all(|b| b.is_ascii_digit()) && !last.is_empty() {

@@ -139,8 +139,7 @@ fn consistent_hash(report: &mut Report, hash: &ConsistentHash) {
             format!("{keys} keys to hash by (write one of httpHeaderName, httpCookie, useSourceIp, httpQueryParameterName)"),
         );
     }
-    if let Some(cookie) = hash.http_cookie.as_ref().filter(|cookie| cookie.name.is_empty()) {
-        let _ = cookie;
+    if hash.http_cookie.as_ref().is_some_and(|cookie| cookie.name.is_empty()) {
         report.field("httpCookie", |r| {
             r.field("name", |r| r.error(code::MISSING_FIELD, "the cookie has no name"));
         });
@@ -171,11 +170,12 @@ fn consistent_hash(report: &mut Report, hash: &ConsistentHash) {
     }
 }
 
-/// By trial; `number` is below [`MAX_MAGLEV`] or it takes two thousand steps to see that it does not matter.
+/// By trial, for numbers below [`MAX_MAGLEV`].
 fn is_prime(number: u64) -> bool {
+    const LARGEST_FACTOR: u64 = 2237;
     number >= 2
-        && (2..)
-            .take_while(|factor| factor * factor <= number.min(MAX_MAGLEV))
+        && (2..=LARGEST_FACTOR)
+            .filter(|factor| factor * factor <= number)
             .all(|factor| !number.is_multiple_of(factor))
 }
 

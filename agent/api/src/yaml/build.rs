@@ -11,6 +11,9 @@ use super::{Document, Duplicate, MAX_ALIASED, MAX_DEPTH, SyntaxError};
 /// From this many keys on, a mapping's keys are looked up by hash.
 const HASHED_KEYS: usize = 16;
 
+/// Most repeated keys that are told about one document.
+const MAX_DUPLICATES: usize = 32;
+
 pub(super) struct Builder<'a> {
     offset: usize,
     open: Vec<Frame<'a>>,
@@ -166,6 +169,9 @@ impl<'a> Builder<'a> {
                 if key.text == "<<" && matches!(node.data, Data::Map(_) | Data::List(_)) {
                     merged.push(node);
                 } else if let Some(first) = first_line_of(entries, seen, &key) {
+                    if self.duplicates.len() >= MAX_DUPLICATES {
+                        return Ok(());
+                    }
                     let second = key.line;
                     let mut path = self.path(path_len - 1);
                     path.push(Segment::Key(Cow::Owned(key.text.into_owned())));

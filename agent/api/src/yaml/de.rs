@@ -171,14 +171,14 @@ impl<'de> de::SeqAccess<'de> for Items<'de, '_> {
 }
 
 struct Entries<'de, 'a> {
-    entries: std::slice::Iter<'de, (Key<'a>, Node<'a>)>,
+    rest: std::slice::Iter<'de, (Key<'a>, Node<'a>)>,
     free_keys: bool,
     value: Option<(&'de Key<'a>, &'de Node<'a>)>,
 }
 
 impl<'de, 'a> Entries<'de, 'a> {
     fn new(entries: &'de [(Key<'a>, Node<'a>)], free_keys: bool) -> Self {
-        Self { entries: entries.iter(), free_keys, value: None }
+        Self { rest: entries.iter(), free_keys, value: None }
     }
 }
 
@@ -187,7 +187,7 @@ impl<'de> de::MapAccess<'de> for Entries<'de, '_> {
 
     fn next_key_seed<K: de::DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, DeError> {
         let free_keys = self.free_keys;
-        let next = self.entries.find(|(_, value)| match value.data {
+        let next = self.rest.find(|(_, value)| match value.data {
             Data::Skipped => false,
             Data::Null => free_keys,
             _ => true,

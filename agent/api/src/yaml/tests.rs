@@ -1,6 +1,7 @@
 //! Reading hostile and odd text.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 
 use super::*;
 
@@ -83,7 +84,7 @@ fn anchors_and_merges_are_followed() {
 
 #[test]
 fn repeated_keys_are_told_with_both_lines() {
-    let many: String = (0..40).map(|i| format!("  k{i}: 1\n")).collect();
+    let many = (0..40).map(|i| format!("  k{i}: 1\n")).collect::<Vec<_>>().concat();
     let text = format!("a:\n- b: 1\n  b: 2\nmap:\n{many}  k7: 2\n");
     let document = parse(&split(&text)[0]).expect("readable");
     let told: Vec<_> = document.duplicates.iter().map(|d| (render(&d.path), d.first, d.second)).collect();
@@ -95,18 +96,18 @@ fn bombs_are_refused() {
     let mut bomb = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n".to_owned();
     for i in 1..30 {
         let previous = format!("*a{}, ", i - 1).repeat(9);
-        bomb.push_str(&format!("a{i}: &a{i} [{}]\n", previous.trim_end_matches(", ")));
+        let _ = writeln!(bomb, "a{i}: &a{i} [{}]", previous.trim_end_matches(", "));
     }
     assert!(read(&bomb).expect_err("a bomb").contains("more than 20000 values"));
     for (open, name) in [("[", "lists"), ("{a: ", "mappings"), ("- ", "block lists"), ("? ", "keys")] {
         let deep = open.repeat(100_000);
         assert!(read(&deep).is_err(), "{name}");
     }
-    let indented: String = (0..2000).map(|i| format!("{}a:\n", " ".repeat(i))).collect();
+    let indented = (0..2000).map(|i| format!("{}a:\n", " ".repeat(i))).collect::<Vec<_>>().concat();
     assert!(read(&indented).expect_err("deep").contains("nested deeper than 64 levels"));
     let mut chain = "a0: &a0 [x]\n".to_owned();
     for i in 1..100 {
-        chain.push_str(&format!("a{i}: &a{i} [*a{}]\n", i - 1));
+        let _ = writeln!(chain, "a{i}: &a{i} [*a{}]", i - 1);
     }
     assert!(read(&chain).expect_err("deep by aliases").contains("nested deeper than 64 levels"));
 }
