@@ -12,7 +12,7 @@ use crate::yaml::{Path, Segment};
 /// Kind, field and what to expect instead. `POLICY` is a traffic policy wherever one may stand: of the rule, of a
 /// subset, of a port of either.
 const TABLE: &[(&str, &str, &str)] = &[
-    ("VirtualService", "spec.http[].delegate", "the rule is left out"),
+    ("VirtualService", "spec.http[].delegate", "requests that match answer 503"),
     ("VirtualService", "spec.http[].retries.retryRemoteLocalities", "localities are not told apart"),
     ("VirtualService", "spec.http[].match[].statPrefix", "there are no statistics by prefix"),
     ("VirtualService", "spec.tls", "TLS connections go by their address"),
@@ -81,7 +81,7 @@ fn virtual_service(report: &mut Report, spec: &VirtualServiceSpec) {
     let is_gateway = |gateway: &String| gateway != MESH;
     report.field("spec", |report| {
         if spec.hosts.is_empty() {
-            tell(report, "it has no hosts, and rules that delegate to it are left out");
+            tell(report, "it has no hosts, and rules that delegate to it answer 503");
         }
         if spec.gateways.iter().any(is_gateway) {
             let mesh = if spec.gateways.iter().all(is_gateway) { "" } else { ", as they do in the mesh" };
