@@ -62,7 +62,6 @@ async fn futures_now<F: Future>(future: F) -> Option<F::Output> {
 fn start(core: &Rc<Core>, pod: &Arc<LocalPod>, direction: Direction, stream: TcpStream, peer: SocketAddr) {
     let entered = core.enter();
     let (core, pod) = (Rc::clone(core), Arc::clone(pod));
-    drop(stream.set_nodelay(true));
     match direction {
         Direction::Outbound => tokio::task::spawn_local(async move {
             outbound(core, pod, stream, peer).await;

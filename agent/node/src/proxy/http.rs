@@ -4,19 +4,25 @@
 //! 2. [`headers`], [`path`]: what a sidecar does to a request before it is routed and to a response before it is sent.
 //! 3. [`route`]: the rules decide: forward, redirect, answer, refuse; CORS and faults.
 //! 4. [`forward`]: tries, time limits, retries; [`attempt`]: one try on one endpoint.
-//! 5. [`body`]: bodies of both directions; [`exchange`]: what it all came to; [`local_reply`]: answers of weft's own.
+//! 5. On the way: [`interim`] responses, [`upgrade`] to another protocol, [`mirror`]ed copies.
+//! 6. [`body`]: bodies of both directions; [`exchange`]: what it all came to; [`local_reply`]: answers of weft's own.
 
 mod attempt;
 mod body;
+mod client;
 mod exchange;
 mod forward;
 mod headers;
+mod interim;
 mod local_reply;
+mod mirror;
 mod path;
 mod route;
 mod server;
+mod upgrade;
 
 pub(super) use body::RequestBody;
+pub(super) use interim::Interim;
 pub(super) use server::serve;
 
 /// Runs hyper's tasks on the worker that started them.

@@ -2,27 +2,54 @@
 
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
-/// A socket whose first bytes have been read already.
+use super::http::Interim;
+
+/// A socket whose first bytes have been read already, and which writes interim responses between hyper's messages.
 #[derive(Debug)]
 pub(super) struct ClientIo {
     stream: TcpStream,
     first: Bytes,
+    interim: Option<Arc<Interim>>,
+    /// Interim responses being written.
+    sending: Bytes,
+    /// hyper has flushed, and has written nothing since. A message that begins now begins with its head: an interim
+    /// response that waits belongs before it. (hyper starts on a request only after the response before it, and
+    /// flushes or tries to at once, so bytes of an earlier response cannot come after such a flush.)
+    flushed: bool,
+    registered: bool,
 }
 
 impl ClientIo {
-    pub(super) fn new(stream: TcpStream, first: Bytes) -> Self {
-        Self { stream, first }
+    /// `interim`: where interim responses come from, for HTTP/1.1.
+    pub(super) fn new(stream: TcpStream, first: Bytes, interim: Option<Arc<Interim>>) -> Self {
+        Self { stream, first, interim, sending: Bytes::new(), flushed: true, registered: false }
     }
 
     /// The socket, and what of its first bytes nobody has taken.
     pub(super) fn into_parts(self) -> (TcpStream, Bytes) {
         (self.stream, self.first)
+    }
+
+    /// Writes interim responses, if any wait and this is a place for them.
+    fn poll_interim(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.flushed
+            && self.sending.is_empty()
+            && let Some(interim) = &self.interim
+        {
+            self.sending = interim.take().into();
+        }
+        while !self.sending.is_empty() {
+            let written = ready!(Pin::new(&mut self.stream).poll_write(context, &self.sending))?;
+            self.sending.advance(written);
+        }
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -43,11 +70,9 @@ impl AsyncRead for ClientIo {
 }
 
 impl AsyncWrite for ClientIo {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        ready!(self.poll_interim(context))?;
+        self.flushed = false;
         Pin::new(&mut self.stream).poll_write(context, bytes)
     }
 
@@ -56,6 +81,8 @@ impl AsyncWrite for ClientIo {
         context: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        ready!(self.poll_interim(context))?;
+        self.flushed = false;
         Pin::new(&mut self.stream).poll_write_vectored(context, slices)
     }
 
@@ -64,8 +91,13 @@ impl AsyncWrite for ClientIo {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(Pin::new(&mut self.stream).poll_flush(context))?;
-        Poll::Ready(Ok(()))
+        self.flushed = true;
+        if !std::mem::replace(&mut self.registered, true)
+            && let Some(interim) = &self.interim
+        {
+            interim.register(context.waker());
+        }
+        self.poll_interim(context)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -53,7 +53,6 @@ async fn finish(dialling: io::Result<std::net::TcpStream>, timeout: Duration) ->
             return Err(Error::new(Kind::ConnectFailure, Reason(error)));
         }
     }
-    drop(stream.set_nodelay(true));
     Ok(stream)
 }
 

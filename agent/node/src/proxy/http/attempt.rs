@@ -10,7 +10,8 @@ use hyper::body::Incoming;
 use weft_rules::cluster::InUse;
 
 use super::body::{Lease, Leased, RequestBody};
-use super::exchange::Exchange;
+use super::upgrade::Switched;
+use crate::proxy::connection::Downstream;
 use crate::proxy::error::{Error, Kind};
 use crate::telemetry::ResponseFlag;
 
@@ -36,6 +37,10 @@ pub(super) struct Answer {
     pub(super) body: Incoming,
     /// What it holds until its end.
     pub(super) lease: Lease,
+    /// The agent's own address on the connection.
+    pub(super) local_address: Option<SocketAddr>,
+    /// The socket, if this is a 101.
+    pub(super) switched: Option<Switched>,
 }
 
 /// A try that got no response.
@@ -50,35 +55,34 @@ pub(super) struct Failed {
 /// Sends a request to an endpoint. A kept connection that turns out to be closed is replaced without a word.
 /// Dropping the future cancels the request at the endpoint.
 pub(super) async fn send(
-    exchange: &Rc<Exchange>,
+    down: &Rc<Downstream>,
     endpoint: Endpoint,
     request: Request<RequestBody>,
 ) -> Result<Answer, Failed> {
     if endpoint.http2 {
-        send_http2(exchange, endpoint, request).await
+        send_http2(down, endpoint, request).await
     } else {
-        send_http1(exchange, endpoint, request).await
+        send_http1(down, endpoint, request).await
     }
 }
 
 async fn send_http1(
-    exchange: &Rc<Exchange>,
+    down: &Rc<Downstream>,
     endpoint: Endpoint,
     mut request: Request<RequestBody>,
 ) -> Result<Answer, Failed> {
-    let down = &exchange.down;
     loop {
         let connecting = down.core.pool.http1(down, endpoint.address, endpoint.connect_timeout).await;
         let mut connection = match connecting {
             Ok(connection) => connection,
             Err(error) => return Err(Failed { error, unsent: Some(Box::new(request)) }),
         };
-        exchange.note(|outcome| outcome.upstream.local_address = connection.local_address);
         match connection.sender.try_send_request(request).await {
             Ok(response) => {
                 let (head, body) = response.into_parts();
+                let local_address = connection.local_address;
                 let lease = Lease { connection: Leased::Http1(connection), in_use: endpoint.in_use };
-                return Ok(Answer { head, body, lease });
+                return Ok(Answer { head, body, lease, local_address, switched: None });
             }
             Err(mut failure) => match failure.take_message() {
                 Some(unsent) if connection.reused => request = unsent,
@@ -94,11 +98,10 @@ async fn send_http1(
 }
 
 async fn send_http2(
-    exchange: &Rc<Exchange>,
+    down: &Rc<Downstream>,
     endpoint: Endpoint,
     mut request: Request<RequestBody>,
 ) -> Result<Answer, Failed> {
-    let down = &exchange.down;
     let mut again = true;
     loop {
         let connecting = down.core.pool.http2(down, endpoint.address, endpoint.connect_timeout).await;
@@ -106,13 +109,13 @@ async fn send_http2(
             Ok(stream) => stream,
             Err(error) => return Err(Failed { error, unsent: Some(Box::new(request)) }),
         };
-        exchange.note(|outcome| outcome.upstream.local_address = stream.0.local_address);
         let mut sender = stream.0.sender.clone();
         match sender.try_send_request(request).await {
             Ok(response) => {
                 let (head, body) = response.into_parts();
+                let local_address = stream.0.local_address;
                 let lease = Lease { connection: Leased::Http2(stream), in_use: endpoint.in_use };
-                return Ok(Answer { head, body, lease });
+                return Ok(Answer { head, body, lease, local_address, switched: None });
             }
             Err(mut failure) => match failure.take_message() {
                 // The connection was closing: once more on a new one.
@@ -132,7 +135,7 @@ async fn send_http2(
 }
 
 /// What hyper's error means for the exchange.
-fn classify(error: hyper::Error) -> Error {
+pub(super) fn classify(error: hyper::Error) -> Error {
     let kind = if let Some(reset) = find::<h2::Error>(&error) {
         match reset.reason() {
             Some(h2::Reason::REFUSED_STREAM) => Kind::RefusedStream,

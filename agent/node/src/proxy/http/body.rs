@@ -7,6 +7,7 @@ mod replay;
 use std::error::Error as StdError;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
@@ -18,6 +19,9 @@ use weft_rules::cluster::InUse;
 use self::grpc::Messages;
 pub(in crate::proxy::http) use self::replay::Replay;
 use super::exchange::Exchange;
+use super::interim::Gate;
+use super::mirror::Feed;
+use crate::proxy::limits;
 use crate::proxy::pool::{Http1, Http2Stream};
 use crate::telemetry::ResponseFlag;
 
@@ -33,6 +37,41 @@ pub(in crate::proxy) enum RequestBody {
     Stream(ClientBody),
     /// As it comes, kept for another try.
     Kept(replay::Reader),
+    /// A copy of what passes.
+    Copy(Feed),
+    /// Held back until the endpoint asks for it.
+    Held(Box<Held>),
+}
+
+/// A body behind a gate. An endpoint that says nothing gets it after a while.
+#[derive(Debug)]
+pub(in crate::proxy) struct Held {
+    gate: Arc<Gate>,
+    patience: Option<Pin<Box<Sleep>>>,
+    body: RequestBody,
+}
+
+impl Held {
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if let Some(patience) = &mut self.patience {
+            if patience.as_mut().poll(context).is_ready() {
+                self.gate.open();
+            }
+            if !ready!(self.gate.poll(context)) {
+                return Poll::Ready(Some(Err("the endpoint did not want the body".into())));
+            }
+            self.patience = None;
+        }
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+}
+
+impl RequestBody {
+    /// Holds this body back until `gate` opens.
+    pub(in crate::proxy::http) fn held(self, gate: Arc<Gate>) -> Self {
+        let patience = Some(Box::pin(tokio::time::sleep(limits::EXPECT_WAIT)));
+        Self::Held(Box::new(Held { gate, patience, body: self }))
+    }
 }
 
 impl Body for RequestBody {
@@ -47,6 +86,8 @@ impl Body for RequestBody {
             Self::Empty => Poll::Ready(None),
             Self::Stream(body) => body.poll(context),
             Self::Kept(body) => body.poll(context),
+            Self::Copy(feed) => feed.poll(context),
+            Self::Held(held) => held.poll(context),
         }
     }
 
@@ -55,6 +96,8 @@ impl Body for RequestBody {
             Self::Empty => true,
             Self::Stream(body) => body.incoming.is_end_stream(),
             Self::Kept(body) => body.is_end_stream(),
+            Self::Copy(feed) => feed.is_end_stream(),
+            Self::Held(held) => held.body.is_end_stream(),
         }
     }
 
@@ -63,6 +106,8 @@ impl Body for RequestBody {
             Self::Empty => SizeHint::with_exact(0),
             Self::Stream(body) => body.incoming.size_hint(),
             Self::Kept(body) => body.size_hint(),
+            Self::Copy(_) => SizeHint::default(),
+            Self::Held(held) => held.body.size_hint(),
         }
     }
 }
@@ -73,15 +118,27 @@ pub(in crate::proxy) struct ClientBody {
     incoming: Incoming,
     exchange: Rc<Exchange>,
     messages: Messages,
+    copies: Vec<Feed>,
 }
 
 impl ClientBody {
     pub(in crate::proxy::http) fn new(incoming: Incoming, exchange: &Rc<Exchange>) -> Self {
-        let body = Self { incoming, exchange: Rc::clone(exchange), messages: Messages::default() };
+        let exchange = Rc::clone(exchange);
+        let body = Self { incoming, exchange, messages: Messages::default(), copies: Vec::new() };
         if body.incoming.is_end_stream() {
             body.exchange.end_request();
         }
         body
+    }
+
+    /// A copy of the body, fed as it passes.
+    pub(in crate::proxy::http) fn feed(&mut self) -> RequestBody {
+        if self.is_empty() {
+            return RequestBody::Empty;
+        }
+        let feed = Feed::default();
+        self.copies.push(feed.clone());
+        RequestBody::Copy(feed)
     }
 
     /// Whether nothing comes any more.
@@ -101,14 +158,26 @@ impl ClientBody {
                         exchange.note(|outcome| outcome.grpc_messages.0 += count);
                     }
                 }
+                self.copies.iter().for_each(|copy| copy.push(frame));
                 if self.incoming.is_end_stream() {
-                    self.exchange.end_request();
+                    self.end();
                 }
             }
-            None => self.exchange.end_request(),
-            Some(Err(_)) => {}
+            None => self.end(),
+            Some(Err(_)) => self.copies.iter().for_each(Feed::break_off),
         }
         Poll::Ready(frame.map(|frame| frame.map_err(BodyError::from)))
+    }
+
+    fn end(&mut self) {
+        self.copies.drain(..).for_each(|copy| copy.end());
+        self.exchange.end_request();
+    }
+}
+
+impl Drop for ClientBody {
+    fn drop(&mut self) {
+        self.copies.iter().for_each(Feed::break_off);
     }
 }
 
@@ -126,6 +195,8 @@ pub(in crate::proxy::http) struct Lease {
 pub(in crate::proxy::http) enum Leased {
     /// HTTP/1.1: this exchange's alone.
     Http1(Http1),
+    /// HTTP/1.1, not to be used again.
+    Alone(Http1),
     /// HTTP/2: one stream of it.
     Http2(Http2Stream),
 }
@@ -137,6 +208,7 @@ pub(in crate::proxy::http) struct ResponseBody {
     exchange: Rc<Exchange>,
     messages: Messages,
     deadline: Option<Pin<Box<Sleep>>>,
+    gate: Option<Arc<Gate>>,
     ended: bool,
 }
 
@@ -150,21 +222,29 @@ impl ResponseBody {
     /// A body of weft's own.
     pub(in crate::proxy::http) fn own(bytes: Bytes, exchange: Rc<Exchange>) -> Self {
         let source = Source::Own((!bytes.is_empty()).then_some(bytes));
-        Self { source, exchange, messages: Messages::default(), deadline: None, ended: false }
+        Self { source, exchange, messages: Messages::default(), deadline: None, gate: None, ended: false }
     }
 
-    /// An endpoint's body. At `deadline` it breaks off.
+    /// An endpoint's body. At `deadline` it breaks off; with its end `gate` closes.
     pub(in crate::proxy::http) fn endpoint(
         incoming: Incoming,
         lease: Lease,
         deadline: Option<Instant>,
+        gate: Option<Arc<Gate>>,
         exchange: Rc<Exchange>,
     ) -> Self {
         let deadline = deadline
             .filter(|_| !incoming.is_end_stream())
             .map(|deadline| Box::pin(tokio::time::sleep_until(deadline)));
         let source = Source::Endpoint { incoming, lease: Some(lease) };
-        Self { source, exchange, messages: Messages::default(), deadline, ended: false }
+        Self { source, exchange, messages: Messages::default(), deadline, gate, ended: false }
+    }
+
+    /// Nothing: the connection leaves HTTP, and the exchange is recorded by what follows.
+    pub(in crate::proxy::http) fn switching(exchange: Rc<Exchange>) -> Self {
+        let mut body = Self::own(Bytes::new(), exchange);
+        body.ended = true;
+        body
     }
 
     fn pass_data(&mut self, bytes: &Bytes) {
@@ -261,6 +341,9 @@ impl Body for ResponseBody {
 
 impl Drop for ResponseBody {
     fn drop(&mut self) {
+        if let Some(gate) = self.gate.take() {
+            gate.close();
+        }
         if self.ended {
             return;
         }

@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use weft_rules::http_route::HttpRoute;
 use weft_rules::workload::Workload;
 
+use super::client::Client;
 use super::headers;
 use crate::proxy::connection::Downstream;
 use crate::telemetry::{HttpRecord, ResponseFlag, Upstream};
@@ -22,6 +23,8 @@ use crate::telemetry::{HttpRecord, ResponseFlag, Upstream};
 #[derive(Debug)]
 pub(super) struct Exchange {
     /// The connection it came on.
+    pub(super) client: Rc<Client>,
+    /// Who opened that, and to where.
     pub(super) down: Rc<Downstream>,
     /// Who called.
     pub(super) caller: Arc<Workload>,
@@ -89,9 +92,11 @@ impl Outcome {
 
 impl Exchange {
     /// Begins with a request as the client sent it.
-    pub(super) fn begin(down: &Rc<Downstream>, request: &Parts) -> Rc<Self> {
+    pub(super) fn begin(client: &Rc<Client>, request: &Parts) -> Rc<Self> {
         let headers = &request.headers;
+        let down = &client.down;
         Rc::new(Self {
+            client: Rc::clone(client),
             caller: down.decide(|_, caller| Arc::clone(caller)),
             down: Rc::clone(down),
             begun: Instant::now(),

@@ -5,8 +5,9 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::header::EXPECT;
 use http::request::Parts;
-use http::{Request, Response, Version};
+use http::{Request, Response, StatusCode, Version};
 use tokio::time::Instant;
 use weft_rules::cluster::Cluster;
 use weft_rules::http_route::{HttpRoute, MatchedHttpRoute, RetryPolicy, TryOutcome, WeightedDestination};
@@ -15,7 +16,9 @@ use weft_rules::snapshot::Protocol;
 use super::attempt::{self, Answer, Endpoint, Failed};
 use super::body::{ClientBody, Replay, RequestBody, ResponseBody};
 use super::exchange::Exchange;
-use super::{headers, local_reply};
+use super::interim::Gate;
+use super::upgrade::Switch;
+use super::{headers, interim, local_reply, mirror, upgrade};
 use crate::proxy::error::{Error, Kind};
 use crate::proxy::limits;
 use crate::telemetry::ResponseFlag;
@@ -28,7 +31,7 @@ pub(super) async fn by_route(
     exchange: &Rc<Exchange>,
     matched: &MatchedHttpRoute,
     mut request: Parts,
-    body: ClientBody,
+    mut body: ClientBody,
     upgrade: bool,
 ) -> Response<ResponseBody> {
     let route = &*matched.route;
@@ -47,6 +50,7 @@ pub(super) async fn by_route(
         outcome.upstream.cluster = Some(Arc::clone(&cluster.name));
     });
     route.rewrite_request(chosen, matched.matched_prefix, &mut request);
+    mirror::start(exchange, route, &request, &mut body);
     let http2 = match cluster.protocol {
         Protocol::Http => false,
         Protocol::Http2 => true,
@@ -56,6 +60,7 @@ pub(super) async fn by_route(
         exchange,
         target: Target::Cluster(cluster),
         http2: http2 && !upgrade,
+        upgrade,
         timeout: Timeout::of(
             route.timeout,
             exchange.grpc.then(|| headers::grpc_timeout(&request.headers)).flatten(),
@@ -79,6 +84,7 @@ pub(super) async fn passthrough(
         exchange,
         target: Target::Address(dialled),
         http2: request.version == Version::HTTP_2 && !upgrade,
+        upgrade,
         timeout: None,
         retry: None,
         rewrite: None,
@@ -120,6 +126,7 @@ struct Forwarding<'a> {
     exchange: &'a Rc<Exchange>,
     target: Target,
     http2: bool,
+    upgrade: bool,
     timeout: Option<Timeout>,
     retry: Option<&'a RetryPolicy>,
     rewrite: Option<(&'a HttpRoute, &'a WeightedDestination)>,
@@ -139,20 +146,45 @@ impl Forwarding<'_> {
             return local_reply::failure(self.exchange, &Kind::BadRequest.into());
         }
         request.extensions.clear();
+        let gate = self.gate(&mut request);
         if let Some(Timeout { limit, .. }) = self.timeout {
             let each = self.retry.and_then(|retry| retry.per_try_timeout).unwrap_or(limit);
             headers::expect_within(&mut request.headers, each);
         }
         let (body, spare) = self.keep(&request, body);
-        let request = Request::from_parts(request, body);
+        let request = self.prepare(Request::from_parts(request, body), gate.as_ref());
         let answered = tokio::select! {
             biased;
-            answered = self.tries(request, spare) => answered,
+            answered = self.tries(request, spare, gate.as_ref()) => answered,
             () = self.time_is_up(started) => Err(Kind::RequestTimeout.into()),
         };
         match answered {
-            Ok(answer) => self.respond(answer, self.deadline(started)),
+            Ok(answer) => self.respond(answer, self.deadline(started), gate),
             Err(error) => local_reply::failure(self.exchange, &error),
+        }
+    }
+
+    /// `Expect: 100-continue` holds the body back until an HTTP/1.1 endpoint asks for it. HTTP/2 has no way to pass the
+    /// asking on: there the body goes as it comes.
+    fn gate(&self, request: &mut Parts) -> Option<Arc<Gate>> {
+        if !headers::expects_continue(&request.headers) {
+            return None;
+        }
+        if self.http2 || self.exchange.client.interim.is_none() {
+            request.headers.remove(EXPECT);
+            return None;
+        }
+        Some(Arc::default())
+    }
+
+    /// Connects a request with what its endpoint says before its response.
+    fn prepare(&self, mut request: Request<RequestBody>, gate: Option<&Arc<Gate>>) -> Request<RequestBody> {
+        if !self.http2 {
+            interim::listen(&mut request, self.exchange.client.interim.as_ref(), gate);
+        }
+        match gate {
+            Some(gate) => request.map(|body| body.held(Arc::clone(gate))),
+            None => request,
         }
     }
 
@@ -174,7 +206,12 @@ impl Forwarding<'_> {
     }
 
     /// Tries endpoints until one answers for good.
-    async fn tries(&self, request: Request<RequestBody>, spare: Option<Spare>) -> Result<Answer, Error> {
+    async fn tries(
+        &self,
+        request: Request<RequestBody>,
+        spare: Option<Spare>,
+        gate: Option<&Arc<Gate>>,
+    ) -> Result<Answer, Error> {
         let mut tried = Vec::new();
         let mut request = request;
         let mut attempt = 1;
@@ -195,7 +232,7 @@ impl Forwarding<'_> {
                     outcome_of(failed.error.kind).is_some_and(|outcome| self.wants_retry(attempt, &outcome))
                 }
             };
-            let next = if again { next_request(&mut result, spare.as_ref()) } else { None };
+            let next = if again { self.next_request(&mut result, spare.as_ref(), gate) } else { None };
             match (next, result) {
                 (Some(next), result) => {
                     drop(result);
@@ -228,8 +265,35 @@ impl Forwarding<'_> {
         left
     }
 
+    /// The request for another try: what was not sent, else what was kept. `None`: there is no such thing.
+    fn next_request(
+        &self,
+        result: &mut Result<Answer, Failed>,
+        spare: Option<&Spare>,
+        gate: Option<&Arc<Gate>>,
+    ) -> Option<Request<RequestBody>> {
+        if let Err(Failed { unsent, .. }) = result
+            && let Some(request) = unsent.take()
+        {
+            return Some(*request);
+        }
+        let spare = spare?;
+        let body = match &spare.body {
+            None => RequestBody::Empty,
+            Some(replay) => replay.read()?,
+        };
+        Some(self.prepare(Request::from_parts(spare.head.clone(), body), gate))
+    }
+
     async fn try_once(&self, endpoint: Endpoint, request: Request<RequestBody>) -> Result<Answer, Failed> {
-        let sending = attempt::send(self.exchange, endpoint, request);
+        let down = &self.exchange.down;
+        let sending = async {
+            if self.upgrade {
+                upgrade::send(down, endpoint, request).await
+            } else {
+                attempt::send(down, endpoint, request).await
+            }
+        };
         match self.retry.and_then(|retry| retry.per_try_timeout) {
             None => sending.await,
             Some(limit) => tokio::time::timeout(limit, sending)
@@ -261,11 +325,17 @@ impl Forwarding<'_> {
         Ok(Endpoint { address, in_use, http2: self.http2, connect_timeout })
     }
 
-    fn respond(&self, answer: Answer, deadline: Option<Instant>) -> Response<ResponseBody> {
-        let Answer { head, body, lease } = answer;
+    fn respond(
+        &self,
+        answer: Answer,
+        deadline: Option<Instant>,
+        gate: Option<Arc<Gate>>,
+    ) -> Response<ResponseBody> {
+        let Answer { head, body, lease, local_address, switched } = answer;
         let took = self.exchange.begun.elapsed();
         let mut answered = head.headers;
-        headers::admit_response(&mut answered, took, false);
+        let switched = switched.filter(|_| head.status == StatusCode::SWITCHING_PROTOCOLS);
+        headers::admit_response(&mut answered, took, switched.is_some());
         if let Some((route, chosen)) = self.rewrite {
             route.rewrite_response(Some(chosen), &mut answered);
         }
@@ -274,10 +344,19 @@ impl Forwarding<'_> {
             outcome.status = head.status.as_u16();
             outcome.details = "via_upstream";
             outcome.upstream_time = Some(took);
+            outcome.upstream.local_address = local_address;
         });
         self.exchange.note_grpc_status(&answered);
-        let mut response =
-            Response::new(ResponseBody::endpoint(body, lease, deadline, Rc::clone(self.exchange)));
+        let exchange = Rc::clone(self.exchange);
+        let body = match switched {
+            Some(upstream) => {
+                let switch = Switch { exchange: Rc::clone(&exchange), upstream, lease };
+                self.exchange.client.switch.replace(Some(switch));
+                ResponseBody::switching(exchange)
+            }
+            None => ResponseBody::endpoint(body, lease, deadline, gate, exchange),
+        };
+        let mut response = Response::new(body);
         *response.status_mut() = head.status;
         *response.headers_mut() = answered;
         response
@@ -316,19 +395,4 @@ fn outcome_of(kind: Kind) -> Option<TryOutcome<'static>> {
         | Kind::BadRequest
         | Kind::DownstreamGone => None,
     }
-}
-
-/// The request for another try: what was not sent, else what was kept. `None`: there is no such thing.
-fn next_request(result: &mut Result<Answer, Failed>, spare: Option<&Spare>) -> Option<Request<RequestBody>> {
-    if let Err(Failed { unsent, .. }) = result
-        && let Some(request) = unsent.take()
-    {
-        return Some(*request);
-    }
-    let spare = spare?;
-    let body = match &spare.body {
-        None => RequestBody::Empty,
-        Some(replay) => replay.read()?,
-    };
-    Some(Request::from_parts(spare.head.clone(), body))
 }

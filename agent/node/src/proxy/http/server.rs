@@ -1,8 +1,11 @@
 //! The client's side: hyper reads requests off a connection, [`super::route`] answers them.
 
 use std::convert::Infallible;
+use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
 
+use bytes::Bytes;
 use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
@@ -12,53 +15,93 @@ use tokio::net::TcpStream;
 
 use super::LocalExecutor;
 use super::body::ResponseBody;
+use super::client::Client;
 use super::exchange::Exchange;
+use super::interim::Interim;
 use crate::proxy::connection::Downstream;
 use crate::proxy::detect::HttpStart;
 use crate::proxy::io::ClientIo;
-use crate::proxy::limits;
+use crate::proxy::{limits, relay, worker};
+
+/// How much is thrown away at a time.
+const SCRATCH_BYTES: usize = 16 * 1024;
 
 /// Serves a connection until either side ends it.
 pub(in crate::proxy) async fn serve(down: Rc<Downstream>, stream: TcpStream, start: HttpStart) {
-    let io = TokioIo::new(ClientIo::new(stream, start.bytes));
     if start.http2 {
-        serve_http2(down, io).await;
+        serve_http2(down, stream, start.bytes).await;
     } else {
-        serve_http1(down, io).await;
+        serve_http1(down, stream, start.bytes).await;
     }
 }
 
-async fn serve_http1(down: Rc<Downstream>, io: TokioIo<ClientIo>) {
-    let service = service_fn(|request| respond(Rc::clone(&down), request));
-    let connection = http1::Builder::new()
+async fn serve_http1(down: Rc<Downstream>, stream: TcpStream, first: Bytes) {
+    let interim = Arc::<Interim>::default();
+    let client = Client::new(Rc::clone(&down), Some(Arc::clone(&interim)));
+    let io = TokioIo::new(ClientIo::new(stream, first, Some(interim)));
+    let service = service_fn(|request| respond(Rc::clone(&client), request));
+    let mut connection = http1::Builder::new()
         .max_buf_size(limits::HTTP1_BUFFER_BYTES)
         .max_header_size(limits::HEADER_BYTES)
         .serve_connection(io, service);
-    let mut connection = std::pin::pin!(connection);
     let ended = tokio::select! {
-        ended = connection.as_mut() => ended,
+        ended = &mut connection => ended,
         () = down.core.drained() => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
+            Pin::new(&mut connection).graceful_shutdown();
+            (&mut connection).await
         }
     };
+    let http1::Parts { io, read_buf, .. } = connection.into_parts();
+    let (stream, first) = io.into_inner().into_parts();
+    let switch = client.switch.take();
+    match (&ended, switch) {
+        (Ok(()), Some(switch)) => {
+            let first = if first.is_empty() { read_buf } else { [read_buf, first].concat().into() };
+            switch.run(stream, first).await;
+        }
+        // A response broke off: the client must not take its end for a whole one.
+        (Err(error), _) if error.is_user() => relay::reset(&stream),
+        _ => linger(stream).await,
+    }
     log_end(&down, ended);
 }
 
-async fn serve_http2(down: Rc<Downstream>, io: TokioIo<ClientIo>) {
-    let service = service_fn(|request| respond(Rc::clone(&down), request));
-    let connection = http2::Builder::new(LocalExecutor)
+/// Reads what a client still sends after its last answer: closing at once would reset the connection, and the reset may
+/// overtake the answer.
+async fn linger(stream: TcpStream) {
+    let mut left = limits::LINGER_BYTES;
+    let drain = async {
+        loop {
+            match worker::with_scratch(SCRATCH_BYTES, |buffer| stream.try_read(buffer)) {
+                Ok(0) => return,
+                Ok(count) if count < left => left -= count,
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
+                    if stream.readable().await.is_err() {
+                        return;
+                    }
+                }
+                Ok(_) | Err(_) => return,
+            }
+        }
+    };
+    drop(tokio::time::timeout(limits::LINGER, drain).await);
+}
+
+async fn serve_http2(down: Rc<Downstream>, stream: TcpStream, first: Bytes) {
+    let client = Client::new(Rc::clone(&down), None);
+    let io = TokioIo::new(ClientIo::new(stream, first, None));
+    let service = service_fn(|request| respond(Rc::clone(&client), request));
+    let mut connection = http2::Builder::new(LocalExecutor)
         .max_concurrent_streams(limits::HTTP2_STREAMS)
         .initial_stream_window_size(limits::HTTP2_STREAM_WINDOW_BYTES)
         .initial_connection_window_size(limits::HTTP2_CONNECTION_WINDOW_BYTES)
         .max_header_list_size(limits::HEADER_BYTES as u32)
         .serve_connection(io, service);
-    let mut connection = std::pin::pin!(connection);
     let ended = tokio::select! {
-        ended = connection.as_mut() => ended,
+        ended = &mut connection => ended,
         () = down.core.drained() => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
+            Pin::new(&mut connection).graceful_shutdown();
+            (&mut connection).await
         }
     };
     log_end(&down, ended);
@@ -72,11 +115,11 @@ fn log_end(down: &Downstream, ended: hyper::Result<()>) {
 
 /// Answers one request. The answer's body records the exchange; without one, this does.
 async fn respond(
-    down: Rc<Downstream>,
+    client: Rc<Client>,
     request: Request<Incoming>,
 ) -> Result<Response<ResponseBody>, Infallible> {
     let (parts, body) = request.into_parts();
-    let unanswered = Unanswered(Some(Exchange::begin(&down, &parts)));
+    let unanswered = Unanswered(Some(Exchange::begin(&client, &parts)));
     let response = super::route::answer(unanswered.exchange(), parts, body).await;
     Ok(unanswered.answered(response))
 }

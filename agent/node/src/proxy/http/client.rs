@@ -1,0 +1,26 @@
+//! A client's HTTP connection, as far as its requests share it.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use super::interim::Interim;
+use super::upgrade::Switch;
+use crate::proxy::connection::Downstream;
+
+/// What the requests of one connection share.
+#[derive(Debug)]
+pub(super) struct Client {
+    /// Who opened it, and to where.
+    pub(super) down: Rc<Downstream>,
+    /// Its way for interim responses; `None` for HTTP/2.
+    pub(super) interim: Option<Arc<Interim>>,
+    /// Set when it leaves HTTP for another protocol.
+    pub(super) switch: RefCell<Option<Switch>>,
+}
+
+impl Client {
+    pub(super) fn new(down: Rc<Downstream>, interim: Option<Arc<Interim>>) -> Rc<Self> {
+        Rc::new(Self { down, interim, switch: RefCell::new(None) })
+    }
+}

@@ -1,0 +1,82 @@
+//! `Connection: upgrade`: after a 101 both sockets leave HTTP, and their bytes are relayed.
+
+use std::rc::Rc;
+
+use bytes::Bytes;
+use http::Request;
+use tokio::net::TcpStream;
+use tokio::sync::oneshot;
+
+use super::attempt::{Answer, Endpoint, Failed, classify};
+use super::body::{Lease, Leased, RequestBody};
+use super::exchange::Exchange;
+use crate::proxy::connection::Downstream;
+use crate::proxy::pool::Pool;
+use crate::proxy::relay::{self, Ahead};
+
+/// An endpoint's socket, once its connection has left HTTP, and what was read from it beyond the 101.
+pub(super) type Switched = oneshot::Receiver<(TcpStream, Bytes)>;
+
+/// A client's connection that is leaving HTTP.
+#[derive(Debug)]
+pub(super) struct Switch {
+    /// The exchange that made it so; recorded when the relay ends.
+    pub(super) exchange: Rc<Exchange>,
+    /// The other socket.
+    pub(super) upstream: Switched,
+    /// What is held of the endpoint meanwhile.
+    pub(super) lease: Lease,
+}
+
+/// Sends a request that asks for an upgrade, on a connection of its own.
+pub(super) async fn send(
+    down: &Rc<Downstream>,
+    endpoint: Endpoint,
+    request: Request<RequestBody>,
+) -> Result<Answer, Failed> {
+    let (mut connection, mut driver) =
+        match Pool::dedicated(down, endpoint.address, endpoint.connect_timeout).await {
+            Ok(opened) => opened,
+            Err(error) => return Err(Failed { error, unsent: Some(Box::new(request)) }),
+        };
+    let (give, switched) = oneshot::channel();
+    tokio::task::spawn_local(async move {
+        // Unlike awaiting it, this leaves the socket open after a 101.
+        let ended = std::future::poll_fn(|context| driver.poll_without_shutdown(context)).await;
+        if ended.is_ok() {
+            let parts = driver.into_parts();
+            // Nobody takes it unless the answer was 101.
+            drop(give.send((parts.io.into_inner(), parts.read_buf)));
+        }
+    });
+    match connection.sender.try_send_request(request).await {
+        Ok(response) => {
+            let (head, body) = response.into_parts();
+            let local_address = connection.local_address;
+            let lease = Lease { connection: Leased::Alone(connection), in_use: endpoint.in_use };
+            Ok(Answer { head, body, lease, local_address, switched: Some(switched) })
+        }
+        Err(mut failure) => {
+            let unsent = failure.take_message().map(Box::new);
+            Err(Failed { error: classify(failure.into_error()), unsent })
+        }
+    }
+}
+
+impl Switch {
+    /// Relays until the end; `client_first` was read from the client beyond its request.
+    pub(super) async fn run(self, client: TcpStream, client_first: Bytes) {
+        let Self { exchange, upstream, lease } = self;
+        match upstream.await {
+            Ok((upstream, server_first)) => {
+                let ahead = Ahead { received: client_first, sent: server_first };
+                let totals = relay::run(client, upstream, ahead).await;
+                exchange.request_bytes.set(exchange.request_bytes.get() + totals.received);
+                exchange.response_bytes.set(exchange.response_bytes.get() + totals.sent);
+            }
+            Err(_) => relay::reset(&client),
+        }
+        drop(lease);
+        exchange.finish();
+    }
+}
