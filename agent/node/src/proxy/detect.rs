@@ -184,3 +184,77 @@ fn verdict(bytes: &[u8]) -> Verdict {
         None => Verdict::Undecided,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncWriteExt;
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    #[test]
+    fn first_bytes_tell_what_is_spoken() {
+        let long = [b"GET /".to_vec(), vec![b'a'; limits::SNIFF_LINE_BYTES]].concat();
+        for (bytes, expected) in [
+            (&b"GET / HTTP/1.1\r\n"[..], Verdict::Http1),
+            (b"\r\nPOST /a?b HTTP/1.0\n", Verdict::Http1),
+            (b"M-SEARCH * HTTP/1.1\r\nHost: x\r\n", Verdict::Http1),
+            (b"CONNECT a.b:443 HTTP/1.1\r\n", Verdict::Http1),
+            (b"GET http://a/b HTTP/1.1\r\n", Verdict::Http1),
+            (PREFACE, Verdict::Http2),
+            (b"", Verdict::Undecided),
+            (b"P", Verdict::Undecided),
+            (b"PRI * HTTP/2.0\r\n", Verdict::Undecided),
+            (b"GET", Verdict::Undecided),
+            (b"GET /index", Verdict::Undecided),
+            (b"GET / HTTP/1.1\r", Verdict::Undecided),
+            (&long, Verdict::Http1),
+            (b"GET /key\r\n", Verdict::Other),
+            (b"GET key\r\n", Verdict::Other),
+            (b"PING\r\n", Verdict::Other),
+            (b"*1\r\n$4\r\nPING\r\n", Verdict::Other),
+            (b"\x16\x03\x01\x02\x00", Verdict::Other),
+            (b"get / HTTP/1.1\r\n", Verdict::Other),
+            (b"SSH-2.0-x\r\n", Verdict::Other),
+            (b"GET /\0 HTTP/1.1\r\n", Verdict::Other),
+        ] {
+            assert_eq!(verdict(bytes), expected, "{}", bytes.escape_ascii());
+        }
+    }
+
+    #[test]
+    fn every_start_of_a_request_is_undecided() {
+        let request = b"DELETE /things/1 HTTP/1.1\r\n";
+        for end in 0..request.len() {
+            assert_eq!(verdict(&request[..end]), Verdict::Undecided, "{end}");
+        }
+        for end in 0..PREFACE.len() {
+            assert_eq!(verdict(&PREFACE[..end]), Verdict::Undecided, "{end}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_version_is_read_byte_by_byte() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (server, _) = listener.accept().await.unwrap();
+        let feeding = async {
+            for byte in PREFACE {
+                client.write_all(&[*byte]).await.unwrap();
+                tokio::task::yield_now().await;
+            }
+        };
+        let (start, ()) = tokio::join!(http_version(&server), feeding);
+        assert_eq!(start, Some(HttpStart { http2: true, bytes: Bytes::from_static(PREFACE) }));
+    }
+
+    #[tokio::test]
+    async fn what_is_not_http_goes_to_the_parser() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (server, _) = listener.accept().await.unwrap();
+        client.write_all(b"PRIVET").await.unwrap();
+        let start = http_version(&server).await;
+        assert_eq!(start, Some(HttpStart { http2: false, bytes: Bytes::from_static(b"PRIVET") }));
+    }
+}

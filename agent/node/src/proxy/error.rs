@@ -223,3 +223,24 @@ fn reset_body(kind: Kind) -> String {
         reason.replace('_', " ")
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn failures_are_worded_as_envoy_words_them() {
+        let refused = Error::new(Kind::ConnectFailure, "Connection refused");
+        assert_eq!(
+            refused.body(),
+            "upstream connect error or disconnect/reset before headers. reset reason: remote connection failure, \
+             transport failure reason: delayed connect error: Connection refused"
+        );
+        assert_eq!(
+            Error::from(Kind::ConnectionTermination).body(),
+            "upstream connect error or disconnect/reset before headers. reset reason: connection termination"
+        );
+        assert_eq!(Error::from(Kind::NoHealthyUpstream).body(), "no healthy upstream");
+        assert_eq!(Error::from(Kind::NoRoute).body(), "");
+    }
+}

@@ -70,7 +70,11 @@ impl AsyncRead for ClientIo {
 }
 
 impl AsyncWrite for ClientIo {
-    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
         ready!(self.poll_interim(context))?;
         self.flushed = false;
         Pin::new(&mut self.stream).poll_write(context, bytes)
@@ -102,5 +106,59 @@ impl AsyncWrite for ClientIo {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use http::{Request, Response, StatusCode};
+    use http_body_util::Full;
+    use hyper::body::Incoming;
+    use hyper::service::service_fn;
+    use hyper_util::rt::TokioIo;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    /// Two requests in one write; the answer to the second is preceded by an interim one.
+    #[tokio::test]
+    async fn an_interim_response_comes_between_answers() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (server, _) = listener.accept().await.unwrap();
+        let interim = Arc::<Interim>::default();
+        let io = ClientIo::new(server, Bytes::from_static(b"GET /one HT"), Some(Arc::clone(&interim)));
+        let service = service_fn(|request: Request<Incoming>| {
+            let interim = Arc::clone(&interim);
+            async move {
+                if request.uri() == "/two" {
+                    let hints =
+                        [(http::header::LINK, http::HeaderValue::from_static("</a.css>; rel=preload"))];
+                    interim.push(StatusCode::EARLY_HINTS, &hints.into_iter().collect());
+                    tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+                }
+                Ok::<_, Infallible>(Response::new(Full::new(Bytes::from(request.uri().path().to_owned()))))
+            }
+        });
+        let serving = hyper::server::conn::http1::Builder::new()
+            .auto_date_header(false)
+            .serve_connection(TokioIo::new(io), service);
+        let talking = async {
+            client.write_all(b"TP/1.1\r\n\r\nGET /two HTTP/1.1\r\nconnection: close\r\n\r\n").await.unwrap();
+            let mut heard = String::new();
+            client.read_to_string(&mut heard).await.unwrap();
+            heard
+        };
+        let (served, heard) = tokio::join!(serving, talking);
+        served.unwrap();
+        assert_eq!(
+            heard,
+            "HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\n/one\
+             HTTP/1.1 103 Early Hints\r\nlink: </a.css>; rel=preload\r\n\r\n\
+             HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 4\r\n\r\n/two"
+        );
     }
 }

@@ -2,10 +2,9 @@
 
 use std::time::Duration;
 
-/// Request or response head, as Envoy's `max_request_headers_kb`; over it the client gets 431.
+/// Request or response head, as Envoy's `max_request_headers_kb`; over it the client gets 431. (Header lines are limited to
+/// 100 by hyper's default, which is Envoy's too; setting it would cost an allocation for each request.)
 pub(super) const HEADER_BYTES: usize = 60 * 1024;
-/// Header lines of one message, as Envoy's `max_headers_count`. This is also hyper's default, which parses on the stack.
-pub(super) const HEADER_COUNT: usize = 100;
 /// What hyper may buffer for one HTTP/1 message side.
 pub(super) const HTTP1_BUFFER_BYTES: usize = 128 * 1024;
 /// Streams that one HTTP/2 client may have open.

@@ -132,3 +132,103 @@ impl Flow {
         Poll::Ready(Ok(()))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    async fn pair() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let near = TcpStream::connect(listener.local_addr().unwrap());
+        let (near, far) = tokio::join!(near, listener.accept());
+        (near.unwrap(), far.unwrap().0)
+    }
+
+    /// A client, a server, and a relay between them.
+    async fn relayed(ahead: Ahead) -> (TcpStream, TcpStream, tokio::task::JoinHandle<Totals>) {
+        let ((client, down), (server, up)) = (pair().await, pair().await);
+        (client, server, tokio::spawn(run(down, up, ahead)))
+    }
+
+    #[tokio::test]
+    async fn each_side_may_close_first_and_still_hear() {
+        let (mut client, mut server, relay) = relayed(Ahead::default()).await;
+        client.write_all(b"question").await.unwrap();
+        client.shutdown().await.unwrap();
+        let mut heard = String::new();
+        server.read_to_string(&mut heard).await.unwrap();
+        assert_eq!(heard, "question");
+        server.write_all(b"a long answer").await.unwrap();
+        drop(server);
+        heard.clear();
+        client.read_to_string(&mut heard).await.unwrap();
+        assert_eq!(heard, "a long answer");
+        assert_eq!(relay.await.unwrap(), Totals { received: 8, sent: 13, reset: false });
+    }
+
+    #[tokio::test]
+    async fn a_reset_stays_a_reset() {
+        let (mut client, server, relay) = relayed(Ahead::default()).await;
+        server.set_zero_linger().unwrap();
+        drop(server);
+        let error = client.read(&mut [0; 1]).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+        assert!(relay.await.unwrap().reset);
+
+        let (client, mut server, relay) = relayed(Ahead::default()).await;
+        client.set_zero_linger().unwrap();
+        drop(client);
+        let error = server.read(&mut [0; 1]).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+        assert!(relay.await.unwrap().reset);
+    }
+
+    #[tokio::test]
+    async fn what_was_read_ahead_comes_first() {
+        let ahead = Ahead { received: Bytes::from_static(b"first "), sent: Bytes::from_static(b"welcome ") };
+        let (mut client, mut server, relay) = relayed(ahead).await;
+        client.write_all(b"second").await.unwrap();
+        client.shutdown().await.unwrap();
+        server.write_all(b"back").await.unwrap();
+        server.shutdown().await.unwrap();
+        let (mut there, mut back) = (String::new(), String::new());
+        server.read_to_string(&mut there).await.unwrap();
+        client.read_to_string(&mut back).await.unwrap();
+        assert_eq!((there.as_str(), back.as_str()), ("first second", "welcome back"));
+        assert_eq!(relay.await.unwrap(), Totals { received: 12, sent: 12, reset: false });
+    }
+
+    #[tokio::test]
+    async fn a_slow_reader_gets_every_byte() {
+        const BYTES: usize = 32 * 1024 * 1024;
+        let (mut client, mut server, relay) = relayed(Ahead::default()).await;
+        let sending = async {
+            let piece: Vec<u8> = (0..65_536_u32).map(|index| (index % 251) as u8).collect();
+            for _ in 0..BYTES / piece.len() {
+                client.write_all(&piece).await.unwrap();
+            }
+            client.shutdown().await.unwrap();
+        };
+        let reading = async {
+            let (mut total, mut buffer) = (0, vec![0; 8192]);
+            loop {
+                let count = server.read(&mut buffer).await.unwrap();
+                if count == 0 {
+                    return total;
+                }
+                for (at, byte) in buffer[..count].iter().enumerate() {
+                    assert_eq!(*byte, ((total + at) % 65_536 % 251) as u8);
+                }
+                total += count;
+                tokio::task::yield_now().await;
+            }
+        };
+        let ((), total) = tokio::join!(sending, reading);
+        assert_eq!(total, BYTES);
+        drop((client, server));
+        assert_eq!(relay.await.unwrap().received, BYTES as u64);
+    }
+}

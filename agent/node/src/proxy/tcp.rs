@@ -210,6 +210,10 @@ impl Life {
     }
 
     fn report(&self, core: &Core, event: TcpEvent, totals: Totals, failed: Option<&Error>) {
+        if let Some(error) = failed {
+            let (peer, dialled, side) = (self.downstream, self.dialled, error.kind.side());
+            tracing::debug!(%peer, %dialled, %error, ?side, "connection failed");
+        }
         let flag: Option<ResponseFlag> = failed.and_then(|error| error.kind.flag());
         core.recorder.tcp(&TcpRecord {
             event,

@@ -36,7 +36,7 @@ pub(in crate::proxy) enum RequestBody {
     /// As it comes.
     Stream(ClientBody),
     /// As it comes, kept for another try.
-    Kept(replay::Reader),
+    Kept(replay::Reader<ClientBody>),
     /// A copy of what passes.
     Copy(Feed),
     /// Held back until the endpoint asks for it.
@@ -84,7 +84,7 @@ impl Body for RequestBody {
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match self.get_mut() {
             Self::Empty => Poll::Ready(None),
-            Self::Stream(body) => body.poll(context),
+            Self::Stream(body) => Pin::new(body).poll_frame(context),
             Self::Kept(body) => body.poll(context),
             Self::Copy(feed) => feed.poll(context),
             Self::Held(held) => held.poll(context),
@@ -94,7 +94,7 @@ impl Body for RequestBody {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Empty => true,
-            Self::Stream(body) => body.incoming.is_end_stream(),
+            Self::Stream(body) => body.is_end_stream(),
             Self::Kept(body) => body.is_end_stream(),
             Self::Copy(feed) => feed.is_end_stream(),
             Self::Held(held) => held.body.is_end_stream(),
@@ -104,7 +104,7 @@ impl Body for RequestBody {
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Empty => SizeHint::with_exact(0),
-            Self::Stream(body) => body.incoming.size_hint(),
+            Self::Stream(body) => body.size_hint(),
             Self::Kept(body) => body.size_hint(),
             Self::Copy(_) => SizeHint::default(),
             Self::Held(held) => held.body.size_hint(),
@@ -133,7 +133,7 @@ impl ClientBody {
 
     /// A copy of the body, fed as it passes.
     pub(in crate::proxy::http) fn feed(&mut self) -> RequestBody {
-        if self.is_empty() {
+        if self.is_end_stream() {
             return RequestBody::Empty;
         }
         let feed = Feed::default();
@@ -141,37 +141,49 @@ impl ClientBody {
         RequestBody::Copy(feed)
     }
 
-    /// Whether nothing comes any more.
-    pub(in crate::proxy::http) fn is_empty(&self) -> bool {
-        self.incoming.is_end_stream()
+    fn end(&mut self) {
+        self.copies.drain(..).for_each(|copy| copy.end());
+        self.exchange.end_request();
     }
+}
 
-    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let frame = ready!(Pin::new(&mut self.incoming).poll_frame(context));
+impl Body for ClientBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let this = self.get_mut();
+        let frame = ready!(Pin::new(&mut this.incoming).poll_frame(context));
         match &frame {
             Some(Ok(frame)) => {
                 if let Some(bytes) = frame.data_ref() {
-                    let exchange = &self.exchange;
+                    let exchange = &this.exchange;
                     exchange.request_bytes.set(exchange.request_bytes.get() + bytes.len() as u64);
                     if exchange.grpc {
-                        let count = self.messages.count(bytes);
+                        let count = this.messages.count(bytes);
                         exchange.note(|outcome| outcome.grpc_messages.0 += count);
                     }
                 }
-                self.copies.iter().for_each(|copy| copy.push(frame));
-                if self.incoming.is_end_stream() {
-                    self.end();
+                this.copies.iter().for_each(|copy| copy.push(frame));
+                if this.incoming.is_end_stream() {
+                    this.end();
                 }
             }
-            None => self.end(),
-            Some(Err(_)) => self.copies.iter().for_each(Feed::break_off),
+            None => this.end(),
+            Some(Err(_)) => this.copies.iter().for_each(Feed::break_off),
         }
         Poll::Ready(frame.map(|frame| frame.map_err(BodyError::from)))
     }
 
-    fn end(&mut self) {
-        self.copies.drain(..).for_each(|copy| copy.end());
-        self.exchange.end_request();
+    fn is_end_stream(&self) -> bool {
+        self.incoming.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.incoming.size_hint()
     }
 }
 
@@ -187,6 +199,7 @@ pub(in crate::proxy::http) struct Lease {
     /// The connection.
     pub(in crate::proxy::http) connection: Leased,
     /// Its load counts so long.
+    #[expect(dead_code, reason = "held for its drop")]
     pub(in crate::proxy::http) in_use: Option<InUse>,
 }
 
@@ -196,9 +209,9 @@ pub(in crate::proxy::http) enum Leased {
     /// HTTP/1.1: this exchange's alone.
     Http1(Http1),
     /// HTTP/1.1, not to be used again.
-    Alone(Http1),
+    Alone(#[expect(dead_code, reason = "held for its drop")] Http1),
     /// HTTP/2: one stream of it.
-    Http2(Http2Stream),
+    Http2(#[expect(dead_code, reason = "held for its drop")] Http2Stream),
 }
 
 /// A response's body, on its way to the client. The exchange is recorded when it ends, breaks off or is dropped.

@@ -8,6 +8,7 @@ use std::time::Duration;
 use http::header::EXPECT;
 use http::request::Parts;
 use http::{Request, Response, StatusCode, Version};
+use http_body::Body;
 use tokio::time::Instant;
 use weft_rules::cluster::Cluster;
 use weft_rules::http_route::{HttpRoute, MatchedHttpRoute, RetryPolicy, TryOutcome, WeightedDestination};
@@ -136,7 +137,7 @@ struct Forwarding<'a> {
 #[derive(Debug)]
 struct Spare {
     head: Parts,
-    body: Option<Replay>,
+    body: Option<Replay<ClientBody>>,
 }
 
 impl Forwarding<'_> {
@@ -190,7 +191,7 @@ impl Forwarding<'_> {
 
     /// Keeps what a retry would need: only where a policy could ask for it.
     fn keep(&self, request: &Parts, body: ClientBody) -> (RequestBody, Option<Spare>) {
-        let empty = body.is_empty();
+        let empty = body.is_end_stream();
         let needed = self.retry.is_some_and(|retry| {
             retry.attempts > 0 && (self.http2 || retry.needs_replay(self.exchange.grpc))
         });
@@ -200,7 +201,7 @@ impl Forwarding<'_> {
             (false, false) => (RequestBody::Stream(body), None),
             (false, true) => {
                 let (replay, body) = Replay::new(body);
-                (body, Some(Spare { head: request.clone(), body: Some(replay) }))
+                (RequestBody::Kept(body), Some(Spare { head: request.clone(), body: Some(replay) }))
             }
         }
     }
@@ -280,7 +281,7 @@ impl Forwarding<'_> {
         let spare = spare?;
         let body = match &spare.body {
             None => RequestBody::Empty,
-            Some(replay) => replay.read()?,
+            Some(replay) => RequestBody::Kept(replay.read()?),
         };
         Some(self.prepare(Request::from_parts(spare.head.clone(), body), gate))
     }

@@ -268,3 +268,139 @@ fn request_id() -> HeaderValue {
     let text = id.hyphenated().encode_lower(&mut text);
     HeaderValue::from_str(text).unwrap_or(HeaderValue::from_static(""))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DIALLED: &str = "10.0.0.1:80";
+
+    fn request(version: Version, uri: &str, lines: &[(&str, &str)]) -> Parts {
+        let mut builder = http::Request::builder().version(version).uri(uri);
+        for (name, value) in lines {
+            builder = builder.header(*name, *value);
+        }
+        builder.body(()).unwrap().into_parts().0
+    }
+
+    fn admitted(mut parts: Parts) -> Result<(Parts, bool), Unacceptable> {
+        let upgrade = admit(&mut parts, DIALLED.parse().unwrap())?;
+        Ok((parts, upgrade))
+    }
+
+    #[test]
+    fn the_host_comes_from_the_url_then_from_the_header() {
+        let both = request(Version::HTTP_11, "http://in-url:8080/a?b", &[("host", "in-header")]);
+        let (parts, _) = admitted(both).unwrap();
+        assert_eq!(
+            (parts.headers[HOST].as_bytes(), parts.uri.to_string().as_str()),
+            (&b"in-url:8080"[..], "/a?b")
+        );
+        let (parts, _) = admitted(request(Version::HTTP_11, "/", &[("host", "in-header")])).unwrap();
+        assert_eq!(parts.headers[HOST], "in-header");
+        let (parts, _) = admitted(request(Version::HTTP_10, "/", &[])).unwrap();
+        assert_eq!(parts.headers[HOST], DIALLED);
+        assert!(admitted(request(Version::HTTP_11, "/", &[])).is_err());
+        assert!(admitted(request(Version::HTTP_11, "/", &[("host", "a"), ("host", "b")])).is_err());
+    }
+
+    #[test]
+    fn what_concerns_one_hop_is_dropped() {
+        let lines = [
+            ("host", "a"),
+            ("connection", "keep-alive, X-Mine, host, content-length"),
+            ("keep-alive", "timeout=5"),
+            ("proxy-connection", "keep-alive"),
+            ("transfer-encoding", "chunked"),
+            ("te", "gzip, trailers"),
+            ("upgrade", "h2c"),
+            ("http2-settings", "AAMAAABkAAQCAAAAAAIAAAAA"),
+            ("x-mine", "1"),
+            ("x-other", "2"),
+            ("content-length", "3"),
+        ];
+        let (parts, upgrade) = admitted(request(Version::HTTP_11, "/", &lines)).unwrap();
+        let mut left: Vec<&str> = parts.headers.keys().map(HeaderName::as_str).collect();
+        left.sort_unstable();
+        assert_eq!(left, ["content-length", "host", "te", "x-forwarded-proto", "x-other", "x-request-id"]);
+        assert_eq!(parts.headers[TE], "trailers");
+        assert!(!upgrade);
+    }
+
+    #[test]
+    fn an_upgrade_stays() {
+        let lines =
+            [("host", "a"), ("connection", "Upgrade, X-Mine"), ("upgrade", "websocket"), ("x-mine", "1")];
+        let (parts, upgrade) = admitted(request(Version::HTTP_11, "/", &lines)).unwrap();
+        assert!(upgrade && !parts.headers.contains_key("x-mine"));
+        assert_eq!(
+            (&parts.headers[CONNECTION], &parts.headers[UPGRADE]),
+            (&HeaderValue::from_static("upgrade"), &HeaderValue::from_static("websocket"))
+        );
+    }
+
+    #[test]
+    fn a_client_neither_steers_nor_claims_to_be_somebody() {
+        let lines = [
+            ("host", "a"),
+            ("x-envoy-retry-on", "5xx"),
+            ("x-envoy-upstream-rq-timeout-ms", "1"),
+            ("x-forwarded-client-cert", "By=me"),
+            ("x-envoy-mine", "kept"),
+            ("x-request-id", "given"),
+            ("x-forwarded-proto", "https"),
+        ];
+        let (parts, _) = admitted(request(Version::HTTP_11, "/", &lines)).unwrap();
+        let mut left: Vec<&str> = parts.headers.keys().map(HeaderName::as_str).collect();
+        left.sort_unstable();
+        assert_eq!(left, ["host", "x-envoy-mine", "x-forwarded-proto", "x-request-id"]);
+        assert_eq!(
+            (&parts.headers[X_REQUEST_ID], &parts.headers[X_FORWARDED_PROTO]),
+            (&HeaderValue::from_static("given"), &HeaderValue::from_static("https"))
+        );
+    }
+
+    #[test]
+    fn a_request_takes_the_form_of_its_endpoint() {
+        let lines = [("host", "shop:8080"), ("cookie", "a=1"), ("cookie", "b=2")];
+        let mut parts = request(Version::HTTP_2, "/x?y", &lines);
+        address(&mut parts, false).unwrap();
+        assert_eq!(
+            (parts.version, &parts.headers[COOKIE]),
+            (Version::HTTP_11, &HeaderValue::from_static("a=1; b=2"))
+        );
+        assert_eq!(parts.headers.get_all(COOKIE).iter().count(), 1);
+
+        let mut parts = request(Version::HTTP_11, "/x?y", &lines);
+        address(&mut parts, true).unwrap();
+        assert_eq!(
+            (parts.version, parts.uri.to_string().as_str()),
+            (Version::HTTP_2, "http://shop:8080/x?y")
+        );
+        assert!(!parts.headers.contains_key(HOST));
+    }
+
+    #[test]
+    fn grpc_timeouts_are_read() {
+        for (text, expected) in [
+            ("5S", Some(Duration::from_secs(5))),
+            ("250m", Some(Duration::from_millis(250))),
+            ("1H", Some(Duration::from_secs(3600))),
+            ("99999999n", Some(Duration::from_nanos(99_999_999))),
+            ("123456789S", None),
+            ("S", None),
+            ("5", None),
+            ("-5S", None),
+        ] {
+            let headers = HeaderMap::from_iter([(GRPC_TIMEOUT, HeaderValue::from_static(text))]);
+            assert_eq!(grpc_timeout(&headers), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_request_id_is_a_uuid() {
+        let id = request_id();
+        let id = uuid::Uuid::parse_str(id.to_str().unwrap()).unwrap();
+        assert_eq!((id.get_version_num(), id.get_variant()), (4, uuid::Variant::RFC4122));
+    }
+}

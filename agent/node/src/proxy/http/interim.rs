@@ -46,7 +46,8 @@ impl Interim {
         lock(&self.queue).waker = Some(waker.clone());
     }
 
-    fn push(&self, status: StatusCode, headers: &http::HeaderMap) {
+    /// Queues one, unless the client is far behind.
+    pub(in crate::proxy) fn push(&self, status: StatusCode, headers: &http::HeaderMap) {
         let mut queue = lock(&self.queue);
         if queue.bytes.len() > limits::INTERIM_BYTES {
             return;

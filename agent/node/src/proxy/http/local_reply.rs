@@ -16,6 +16,8 @@ const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 
 /// Answers a failure, and notes it.
 pub(super) fn failure(exchange: &Rc<Exchange>, error: &Error) -> Response<ResponseBody> {
+    let down = &exchange.down;
+    tracing::debug!(peer = %down.peer, dialled = %down.dialled, %error, side = ?error.kind.side(), "request failed");
     exchange.note(|outcome| {
         if let Some(flag) = error.kind.flag() {
             outcome.flag(flag);

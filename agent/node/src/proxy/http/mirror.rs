@@ -127,8 +127,8 @@ fn send(down: &Rc<Downstream>, mirror: &Mirror, request: &Parts, body: &mut Clie
     if core.mirrors.get() >= limits::MIRRORS {
         return;
     }
-    let cluster = down
-        .decide(|snapshot, caller| snapshot.cluster(caller, &mirror.destination, down.dialled.port()));
+    let cluster =
+        down.decide(|snapshot, caller| snapshot.cluster(caller, &mirror.destination, down.dialled.port()));
     let Ok(cluster) = cluster else { return };
     let Some(in_use) = cluster.pick(down.dialled, &[], fastrand::u64(..)) else { return };
     let http2 = match cluster.protocol {
@@ -175,5 +175,42 @@ async fn discard(body: &mut Incoming) -> bool {
             Some(Err(_)) => return false,
             None => return true,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use super::*;
+
+    async fn next(feed: &Feed) -> Option<Result<usize, String>> {
+        let frame = poll_fn(|context| feed.poll(context)).await?;
+        Some(frame.map(|frame| frame.data_ref().map_or(0, Bytes::len)).map_err(|error| error.to_string()))
+    }
+
+    #[tokio::test]
+    async fn a_copy_follows_its_request() {
+        let feed = Feed::default();
+        feed.push(&Frame::data(Bytes::from_static(b"abc")));
+        assert_eq!(next(&feed).await, Some(Ok(3)));
+        let (heard, ()) = tokio::join!(next(&feed), async {
+            tokio::task::yield_now().await;
+            feed.push(&Frame::data(Bytes::from_static(b"d")));
+            feed.end();
+        });
+        assert_eq!(heard, Some(Ok(1)));
+        assert!(feed.is_end_stream());
+        assert_eq!(next(&feed).await, None);
+    }
+
+    #[tokio::test]
+    async fn a_copy_that_is_too_slow_is_given_up() {
+        let feed = Feed::default();
+        for _ in 0..3 {
+            feed.push(&Frame::data(Bytes::from(vec![0; limits::MIRROR_BYTES / 2])));
+        }
+        assert!(next(&feed).await.unwrap().is_err());
+        assert!(feed.0.borrow().queue.is_empty());
     }
 }

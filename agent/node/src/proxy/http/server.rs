@@ -1,7 +1,6 @@
 //! The client's side: hyper reads requests off a connection, [`super::route`] answers them.
 
 use std::convert::Infallible;
-use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -47,7 +46,7 @@ async fn serve_http1(down: Rc<Downstream>, stream: TcpStream, first: Bytes) {
     let ended = tokio::select! {
         ended = &mut connection => ended,
         () = down.core.drained() => {
-            Pin::new(&mut connection).graceful_shutdown();
+            std::pin::Pin::new(&mut connection).graceful_shutdown();
             (&mut connection).await
         }
     };
@@ -100,7 +99,7 @@ async fn serve_http2(down: Rc<Downstream>, stream: TcpStream, first: Bytes) {
     let ended = tokio::select! {
         ended = &mut connection => ended,
         () = down.core.drained() => {
-            Pin::new(&mut connection).graceful_shutdown();
+            std::pin::Pin::new(&mut connection).graceful_shutdown();
             (&mut connection).await
         }
     };

@@ -9,19 +9,19 @@ use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 
-use super::{BodyError, ClientBody, RequestBody};
+use super::BodyError;
 use crate::proxy::limits;
 
 /// A body that can be read again from its beginning, until it is too long or [`Replay::release`]d.
-#[derive(Debug, Clone)]
-pub(in crate::proxy::http) struct Replay(Rc<RefCell<Kept>>);
+#[derive(Debug)]
+pub(in crate::proxy::http) struct Replay<B>(Rc<RefCell<Kept<B>>>);
 
 #[derive(Debug)]
-struct Kept {
-    client: ClientBody,
+struct Kept<B> {
+    body: B,
     pieces: Vec<Piece>,
     bytes: usize,
-    /// The client's body has been read to its end.
+    /// The body has been read to its end.
     ended: bool,
     /// Pieces are still kept.
     keeping: bool,
@@ -46,24 +46,24 @@ impl Piece {
 
 /// One try's reading of the body.
 #[derive(Debug)]
-pub(in crate::proxy) struct Reader {
-    kept: Rc<RefCell<Kept>>,
+pub(in crate::proxy) struct Reader<B> {
+    kept: Rc<RefCell<Kept<B>>>,
     number: u32,
     next: usize,
 }
 
-impl Replay {
+impl<B: Body<Data = Bytes, Error = BodyError> + Unpin> Replay<B> {
     /// Keeps a body, and reads it for the first time.
-    pub(in crate::proxy::http) fn new(client: ClientBody) -> (Self, RequestBody) {
-        let ended = client.is_empty();
-        let kept = Kept { client, pieces: Vec::new(), bytes: 0, ended, keeping: true, reader: 0 };
+    pub(in crate::proxy::http) fn new(body: B) -> (Self, Reader<B>) {
+        let ended = body.is_end_stream();
+        let kept = Kept { body, pieces: Vec::new(), bytes: 0, ended, keeping: true, reader: 0 };
         let replay = Self(Rc::new(RefCell::new(kept)));
         let first = replay.reader();
         (replay, first)
     }
 
     /// The body from its beginning, for the next try; the readers before it read no more. `None`: it is no longer kept.
-    pub(in crate::proxy::http) fn read(&self) -> Option<RequestBody> {
+    pub(in crate::proxy::http) fn read(&self) -> Option<Reader<B>> {
         let keeping = self.0.borrow().keeping;
         keeping.then(|| self.reader())
     }
@@ -73,14 +73,14 @@ impl Replay {
         self.0.borrow_mut().keeping = false;
     }
 
-    fn reader(&self) -> RequestBody {
+    fn reader(&self) -> Reader<B> {
         let mut kept = self.0.borrow_mut();
         kept.reader += 1;
-        RequestBody::Kept(Reader { kept: Rc::clone(&self.0), number: kept.reader, next: 0 })
+        Reader { kept: Rc::clone(&self.0), number: kept.reader, next: 0 }
     }
 }
 
-impl Kept {
+impl<B> Kept<B> {
     fn keep(&mut self, frame: &Frame<Bytes>) {
         if let Some(bytes) = frame.data_ref() {
             self.bytes += bytes.len();
@@ -94,7 +94,7 @@ impl Kept {
     }
 }
 
-impl Reader {
+impl<B: Body<Data = Bytes, Error = BodyError> + Unpin> Reader<B> {
     pub(super) fn poll(
         &mut self,
         context: &mut Context<'_>,
@@ -115,7 +115,7 @@ impl Reader {
         if kept.ended {
             return Poll::Ready(None);
         }
-        let frame = ready!(kept.client.poll(context));
+        let frame = ready!(Pin::new(&mut kept.body).poll_frame(context));
         match &frame {
             Some(Ok(frame)) if kept.keeping => {
                 kept.keep(frame);
@@ -128,7 +128,7 @@ impl Reader {
             }
             None => kept.ended = true,
         }
-        kept.ended |= kept.client.incoming.is_end_stream();
+        kept.ended |= kept.body.is_end_stream();
         Poll::Ready(frame)
     }
 
@@ -143,13 +143,93 @@ impl Reader {
             .iter()
             .map(|piece| if let Piece::Data(bytes) = piece { bytes.len() as u64 } else { 0 })
             .sum();
-        let rest =
-            if kept.ended { SizeHint::with_exact(0) } else { Pin::new(&kept.client.incoming).size_hint() };
+        let rest = if kept.ended { SizeHint::with_exact(0) } else { kept.body.size_hint() };
         let mut hint = SizeHint::new();
         if let Some(upper) = rest.upper() {
             hint.set_upper(before + upper);
         }
         hint.set_lower(before + rest.lower());
         hint
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+    use std::future::poll_fn;
+
+    use super::*;
+
+    /// Frames that are there already.
+    struct Script(VecDeque<Frame<Bytes>>);
+
+    impl Body for Script {
+        type Data = Bytes;
+        type Error = BodyError;
+
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+            Poll::Ready(self.0.pop_front().map(Ok))
+        }
+    }
+
+    fn script(pieces: &[usize]) -> Script {
+        Script(pieces.iter().map(|&size| Frame::data(Bytes::from(vec![b'x'; size]))).collect())
+    }
+
+    async fn next(reader: &mut Reader<Script>) -> Option<Result<usize, String>> {
+        let frame = poll_fn(|context| reader.poll(context)).await?;
+        Some(frame.map(|frame| frame.data_ref().map_or(0, Bytes::len)).map_err(|error| error.to_string()))
+    }
+
+    async fn rest(reader: &mut Reader<Script>) -> usize {
+        let mut total = 0;
+        while let Some(size) = next(reader).await {
+            total += size.unwrap();
+        }
+        total
+    }
+
+    #[tokio::test]
+    async fn a_later_try_reads_from_the_beginning() {
+        let (replay, mut first) = Replay::new(script(&[3, 4, 5]));
+        assert_eq!(next(&mut first).await, Some(Ok(3)));
+        assert_eq!(next(&mut first).await, Some(Ok(4)));
+        let mut second = replay.read().unwrap();
+        assert_eq!(rest(&mut second).await, 12);
+        assert!(second.is_end_stream());
+        assert_eq!(second.size_hint().exact(), Some(0));
+    }
+
+    #[tokio::test]
+    async fn an_earlier_try_reads_no_more() {
+        let (replay, mut first) = Replay::new(script(&[3, 4]));
+        assert_eq!(next(&mut first).await, Some(Ok(3)));
+        let mut second = replay.read().unwrap();
+        assert!(next(&mut first).await.unwrap().is_err());
+        assert_eq!(rest(&mut second).await, 7);
+    }
+
+    #[tokio::test]
+    async fn a_long_body_is_sent_once_and_not_kept() {
+        let (replay, mut first) = Replay::new(script(&[limits::REPLAY_BYTES, 1, 1, 1]));
+        assert_eq!(next(&mut first).await, Some(Ok(limits::REPLAY_BYTES)));
+        assert_eq!(next(&mut first).await, Some(Ok(1)));
+        assert!(replay.read().is_none());
+        assert_eq!(rest(&mut first).await, 2);
+        assert!(replay.0.borrow().pieces.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_released_body_is_read_through_and_forgotten() {
+        let (replay, mut first) = Replay::new(script(&[3, 4, 5]));
+        assert_eq!(next(&mut first).await, Some(Ok(3)));
+        let mut second = replay.read().unwrap();
+        replay.release();
+        assert_eq!(rest(&mut second).await, 12);
+        assert!(replay.read().is_none());
+        assert!(replay.0.borrow().pieces.is_empty());
     }
 }
