@@ -173,13 +173,15 @@ fn verdict(bytes: &[u8]) -> Verdict {
         Some(_) if method == b"CONNECT" => {}
         Some(_) => return Verdict::Other,
     }
-    match target.iter().position(|&byte| byte == b'\n') {
-        Some(end) => {
-            let line = target[..end].strip_suffix(b"\r").unwrap_or(&target[..end]);
-            let version = line.len().checked_sub(9).map(|at| &line[at..]);
-            if matches!(version, Some(b" HTTP/1.1" | b" HTTP/1.0")) { Verdict::Http1 } else { Verdict::Other }
-        }
-        None if target.iter().any(|byte| byte.is_ascii_control() && *byte != b'\r') => Verdict::Other,
+    let end = target.iter().position(|&byte| byte == b'\n');
+    let line = &target[..end.unwrap_or(target.len())];
+    let line = line.strip_suffix(b"\r").unwrap_or(line);
+    if line.iter().any(u8::is_ascii_control) {
+        return Verdict::Other;
+    }
+    match end {
+        Some(_) if line.ends_with(b" HTTP/1.1") || line.ends_with(b" HTTP/1.0") => Verdict::Http1,
+        Some(_) => Verdict::Other,
         None if target.len() > limits::SNIFF_LINE_BYTES => Verdict::Http1,
         None => Verdict::Undecided,
     }
