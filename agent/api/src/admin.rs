@@ -108,6 +108,12 @@ pub struct PodEnrolment {
     /// Path of its network namespace, where known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub netns: Option<String>,
+    /// Connections of its programs that were captured since it was enrolled.
+    pub captured_outbound: u64,
+    /// Connections to its programs that were captured since it was enrolled.
+    pub captured_inbound: u64,
+    /// Connections that the kernel's side refused: no agent was there, or the pod opened too many at once.
+    pub refused_connections: u64,
 }
 
 /// The kernel's side of an agent.

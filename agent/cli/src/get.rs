@@ -89,7 +89,8 @@ impl Selection {
             Some(ListFormat::Name) => {
                 let mut names: Vec<String> = rows.iter().map(Row::name).collect();
                 names.dedup();
-                output::print(&names.iter().map(|name| format!("{name}\n")).collect::<String>())?;
+                names.push(String::new());
+                output::print(&names.join("\n"))?;
             }
             None if rows.is_empty() => {
                 let place =
@@ -111,7 +112,10 @@ impl Row for RouteRow {
     }
 
     fn name(&self) -> String {
-        format!("virtualservice/{}.{}", self.virtual_service, self.namespace)
+        match (&*self.virtual_service, self.hosts.first()) {
+            ("", Some(host)) => format!("service/{host}"),
+            (name, _) => format!("virtualservice/{name}.{}", self.namespace),
+        }
     }
 
     fn table(rows: &[Self]) -> Table {

@@ -58,8 +58,20 @@ enum Command {
     /// Says whether this machine can run the agent, line by line
     #[cfg(target_os = "linux")]
     Precheck(node::PrecheckArgs),
+    /// Commands under the name that istioctl gives them
+    #[cfg(target_os = "linux")]
+    #[command(name = "x", hide = true, subcommand)]
+    Experimental(Experimental),
     /// Prints a completion script for a shell
     Completion(completion::CompletionArgs),
+}
+
+/// `weft x …`
+#[cfg(target_os = "linux")]
+#[derive(Debug, Subcommand)]
+enum Experimental {
+    /// Says whether this machine can run the agent, line by line
+    Precheck(node::PrecheckArgs),
 }
 
 fn main() -> ExitCode {
@@ -75,7 +87,9 @@ fn main() -> ExitCode {
         #[cfg(target_os = "linux")]
         Command::Cleanup(args) => args.run(),
         #[cfg(target_os = "linux")]
-        Command::Precheck(args) => args.run(),
+        Command::Precheck(_) => node::PrecheckArgs::run(),
+        #[cfg(target_os = "linux")]
+        Command::Experimental(Experimental::Precheck(_)) => node::PrecheckArgs::run(),
         Command::Completion(args) => args.run(),
     };
     match outcome {

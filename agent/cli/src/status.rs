@@ -173,7 +173,7 @@ mod tests {
                 addresses: vec!["10.0.0.1".into()],
                 enrolled: false,
                 reason: Some("a label on the pod opts out".into()),
-                netns: None,
+                ..weft_api::admin::PodEnrolment::default()
             }],
             objects: [("Pod".to_owned(), 1)].into(),
             ..Status::default()

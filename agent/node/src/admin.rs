@@ -4,7 +4,6 @@
 mod answers;
 
 use std::convert::Infallible;
-use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -27,6 +26,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 use weft_api::admin::{Applied, ExplainRequest, TapEvent, TapFilter, WaitApplied, paths};
 
 use crate::agent::{Message, Shared};
+use crate::datapath::DatapathStatus;
 
 /// Connections that one listener serves at a time.
 const CONNECTIONS: usize = 64;
@@ -35,7 +35,9 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 /// Longest body of a request.
 const BODY_BYTES: usize = 1 << 20;
 /// Longest wait that `wait-applied` grants.
-const LONGEST_WAIT: Duration = Duration::from_secs(3_600);
+const LONGEST_WAIT: Duration = Duration::from_hours(1);
+/// Longest wait for the kernel's counters.
+const DATAPATH_ANSWER: Duration = Duration::from_millis(250);
 /// How much of a tap is written at once.
 const TAP_BATCH_BYTES: usize = 32 << 10;
 
@@ -51,7 +53,7 @@ pub async fn serve_admin(listener: UnixListener, shared: Arc<Shared>) {
                 let shared = shared.clone();
                 tokio::task::spawn_local(async move {
                     let _permit = permit;
-                    serve(stream, move |request| admin(request, shared.clone())).await;
+                    serve(stream, async |request| admin(request, shared.clone()).await).await;
                 });
             }
             Err(error) => pause(&error).await,
@@ -61,18 +63,22 @@ pub async fn serve_admin(listener: UnixListener, shared: Arc<Shared>) {
 
 /// Serves `/metrics`.
 pub async fn serve_metrics(listener: TcpListener, shared: Arc<Shared>) {
-    serve_tcp(listener, move |path| {
-        (path == "/metrics").then(|| {
-            let kind = HeaderValue::from_static(crate::telemetry::METRICS_CONTENT_TYPE);
-            respond(StatusCode::OK, kind, shared.telemetry.exposition())
-        })
+    serve_tcp(listener, async move |path: &str| {
+        let shared = shared.clone();
+        let kind = HeaderValue::from_static(crate::telemetry::METRICS_CONTENT_TYPE);
+        match path {
+            "/metrics" => {
+                Some(aside(move || respond(StatusCode::OK, kind, shared.telemetry.exposition())).await)
+            }
+            _ => None,
+        }
     })
     .await;
 }
 
 /// Serves `/healthz/ready`: 200, or 503 with what is waited for; and `/healthz/live`: 200.
 pub async fn serve_readiness(listener: TcpListener, shared: Arc<Shared>) {
-    serve_tcp(listener, move |path| match path {
+    serve_tcp(listener, async move |path: &str| match path {
         "/healthz/ready" => {
             let waiting = shared.readiness.waiting_for();
             Some(if waiting.is_empty() {
@@ -87,7 +93,7 @@ pub async fn serve_readiness(listener: TcpListener, shared: Arc<Shared>) {
     .await;
 }
 
-async fn serve_tcp(listener: TcpListener, answer: impl Fn(&str) -> Option<Answer> + 'static) {
+async fn serve_tcp(listener: TcpListener, answer: impl AsyncFn(&str) -> Option<Answer> + 'static) {
     let answer = std::rc::Rc::new(answer);
     let room = Arc::new(Semaphore::new(CONNECTIONS));
     loop {
@@ -97,17 +103,12 @@ async fn serve_tcp(listener: TcpListener, answer: impl Fn(&str) -> Option<Answer
                 let answer = answer.clone();
                 tokio::task::spawn_local(async move {
                     let _permit = permit;
-                    serve(stream, move |request: Request<Incoming>| {
-                        let known = answer(request.uri().path());
-                        let known =
-                            known.unwrap_or_else(|| text(StatusCode::NOT_FOUND, "not here\n".to_owned()));
-                        std::future::ready(
-                            if request.method() == Method::GET || request.method() == Method::HEAD {
-                                known
-                            } else {
-                                only("GET")
-                            },
-                        )
+                    serve(stream, async |request: Request<Incoming>| {
+                        if request.method() != Method::GET && request.method() != Method::HEAD {
+                            return only("GET");
+                        }
+                        let known = answer(request.uri().path()).await;
+                        known.unwrap_or_else(|| text(StatusCode::NOT_FOUND, "not here\n".to_owned()))
                     })
                     .await;
                 });
@@ -123,16 +124,11 @@ async fn pause(error: &std::io::Error) {
     tokio::time::sleep(Duration::from_millis(100)).await;
 }
 
-async fn serve<S, F, A>(stream: S, answer: F)
+async fn serve<S>(stream: S, answer: impl AsyncFn(Request<Incoming>) -> Answer)
 where
     S: AsyncRead + AsyncWrite + Unpin + 'static,
-    F: Fn(Request<Incoming>) -> A,
-    A: Future<Output = Answer>,
 {
-    let service = service_fn(|request| {
-        let answer = answer(request);
-        async move { Ok::<_, Infallible>(answer.await) }
-    });
+    let service = service_fn(async |request| Ok::<_, Infallible>(answer(request).await));
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_TIMEOUT)
@@ -148,16 +144,16 @@ async fn admin(request: Request<Incoming>, shared: Arc<Shared>) -> Answer {
     let post = request.method() == Method::POST;
     let path = request.uri().path().to_owned();
     match &*path {
-        paths::STATUS if get => json(&answers::status(&shared)),
-        paths::ROUTES if get => json(&answers::routes(&shared)),
-        paths::ENDPOINTS if get => json(&answers::endpoints(&shared)),
-        paths::WORKLOADS if get => json(&answers::workloads(&shared)),
+        paths::STATUS if get => json(&answers::status(&shared, datapath(&shared).await.as_ref())),
+        paths::ROUTES if get => aside(move || json(&answers::routes(&shared))).await,
+        paths::ENDPOINTS if get => aside(move || json(&answers::endpoints(&shared))).await,
+        paths::WORKLOADS if get => aside(move || json(&answers::workloads(&shared))).await,
         paths::WAIT_APPLIED if post => match read::<WaitApplied>(request).await {
             Ok(wait) => json(&wait_applied(&shared, &wait).await),
             Err(answer) => answer,
         },
         paths::EXPLAIN if post => match read::<ExplainRequest>(request).await {
-            Ok(question) => match answers::explain(&shared, &question) {
+            Ok(question) => match answers::explanation(&shared, &question) {
                 Ok(explanation) => json(&explanation),
                 Err(problem) => text(StatusCode::UNPROCESSABLE_ENTITY, format!("{problem}\n")),
             },
@@ -174,6 +170,19 @@ async fn admin(request: Request<Incoming>, shared: Arc<Shared>) -> Answer {
             format!("this agent ({}) knows no {path}\n", env!("CARGO_PKG_VERSION")),
         ),
     }
+}
+
+/// Makes a long answer on another thread, so that nobody's readiness waits for it.
+async fn aside(make: impl FnOnce() -> Answer + Send + 'static) -> Answer {
+    let made = tokio::task::spawn_blocking(make).await;
+    made.unwrap_or_else(|error| text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")))
+}
+
+/// What the kernel's side counts, unless the control thread is busy.
+async fn datapath(shared: &Shared) -> Option<DatapathStatus> {
+    let (reply, answer) = oneshot::channel();
+    shared.control.send(Message::Datapath(reply)).ok()?;
+    tokio::time::timeout(DATAPATH_ANSWER, answer).await.ok()?.ok()
 }
 
 async fn wait_applied(shared: &Shared, wait: &WaitApplied) -> Applied {

@@ -20,12 +20,12 @@ type Finding = Result<String, (String, &'static str)>;
 
 impl PrecheckArgs {
     /// Looks at everything.
-    pub fn run(&self) -> anyhow::Result<Outcome> {
+    pub fn run() -> anyhow::Result<Outcome> {
         let looks: [(&str, Finding); 6] = [
             ("kernel", kernel(&read("/proc/sys/kernel/osrelease"))),
             ("btf", btf()),
             ("cgroup2", cgroup2(&read("/proc/self/mounts"))),
-            ("bpffs", bpffs(&read("/proc/self/mounts"))),
+            ("bpffs", Ok(bpffs(&read("/proc/self/mounts")))),
             ("capabilities", capabilities(&read("/proc/self/status"))),
             ("bpf", bpf()),
         ];
@@ -87,8 +87,8 @@ fn cgroup2(mounts: &str) -> Finding {
     })
 }
 
-fn bpffs(mounts: &str) -> Finding {
-    Ok(mounted(mounts, "bpf").unwrap_or_else(|| "is not mounted; the agent mounts it".to_owned()))
+fn bpffs(mounts: &str) -> String {
+    mounted(mounts, "bpf").unwrap_or_else(|| "is not mounted; the agent mounts it".to_owned())
 }
 
 fn capabilities(status: &str) -> Finding {

@@ -1,15 +1,18 @@
 //! The admin API's answers, from what the agent publishes.
 
-use std::sync::Arc;
+use std::collections::HashMap;
 
 use weft_api::admin::{
-    EndpointRow, ExplainRequest, Explanation, Mode, RouteRow, Status, Worker, WorkloadRow,
+    EndpointRow, ExplainRequest, Explanation, Mode, PodEnrolment, RouteRow, Status, Worker, WorkloadRow,
 };
+use weft_rules::explain::ExplainError;
+use weft_rules::{explain, rows};
 
 use crate::agent::Shared;
+use crate::datapath::DatapathStatus;
 
-/// `weft status`.
-pub fn status(shared: &Shared) -> Status {
+/// `weft status`. `datapath` is missing while the control thread is busy.
+pub fn status(shared: &Shared, datapath: Option<&DatapathStatus>) -> Status {
     let view = shared.view.load();
     let mut waiting_for = shared.readiness.waiting_for();
     let ready = waiting_for.is_empty();
@@ -21,6 +24,11 @@ pub fn status(shared: &Shared) -> Status {
             connections: shared.telemetry.connections(index),
         })
         .collect();
+    let mut pods = view.pods.clone();
+    if let Some(datapath) = datapath {
+        add_counters(&mut pods, datapath);
+    }
+    let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     Status {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         node: shared.options.node.clone(),
@@ -29,61 +37,55 @@ pub fn status(shared: &Shared) -> Status {
         ready,
         waiting_for,
         workers,
-        pods: view.pods.clone(),
+        pods,
         objects: view.objects.clone(),
         refused: view.refused.clone(),
         not_in_force: view.not_in_force.clone(),
-        datapath: weft_api::admin::Datapath::default(),
+        datapath: weft_api::admin::Datapath {
+            kernel: kernel.trim().to_owned(),
+            bpf_dir: shared.options.bpf_dir.display().to_string(),
+            ..weft_api::admin::Datapath::default()
+        },
+    }
+}
+
+fn add_counters(pods: &mut [PodEnrolment], datapath: &DatapathStatus) {
+    let by_key: HashMap<&str, _> = datapath.pods.iter().map(|pod| (&*pod.key, pod)).collect();
+    for row in pods {
+        if let Some(pod) = by_key.get(&*format!("{}/{}", row.namespace, row.name)) {
+            row.captured_outbound = pod.captured;
+            row.captured_inbound = pod.assigned;
+            row.refused_connections = pod.refused_no_agent + pod.refused_limit + pod.unpublished;
+        }
     }
 }
 
 /// `weft get routes`.
 pub fn routes(shared: &Shared) -> Vec<RouteRow> {
-    let _ = shared;
-    Vec::new()
+    rows::routes(&shared.snapshot.load_full())
 }
 
 /// `weft get endpoints`.
 pub fn endpoints(shared: &Shared) -> Vec<EndpointRow> {
-    let _ = shared;
-    Vec::new()
+    rows::endpoints(&shared.snapshot.load_full())
 }
 
-/// `weft get workloads`.
+/// `weft get workloads`. Of pods on this node it tells whether they are captured, not only whether they should be.
 pub fn workloads(shared: &Shared) -> Vec<WorkloadRow> {
-    let snapshot = shared.snapshot.load();
+    let mut all = rows::workloads(&shared.snapshot.load_full(), &shared.options.trust_domain);
     let view = shared.view.load();
-    let mut rows: Vec<WorkloadRow> = snapshot
-        .workloads()
-        .map(|workload| {
-            let local = view
-                .pods
-                .iter()
-                .find(|pod| *pod.namespace == *workload.namespace && *pod.name == *workload.name);
-            let _ = Arc::clone(workload);
-            WorkloadRow {
-                namespace: workload.namespace.to_string(),
-                name: workload.name.to_string(),
-                owner: Some(workload.workload_name.to_string()),
-                addresses: workload.addresses.iter().map(ToString::to_string).collect(),
-                node: (!workload.node.is_empty()).then(|| workload.node.to_string()),
-                identity: format!(
-                    "spiffe://{}/ns/{}/sa/{}",
-                    shared.options.trust_domain, workload.namespace, workload.service_account
-                ),
-                labels: (*workload.labels).clone(),
-                services: Vec::new(),
-                enrolled: local.is_some_and(|pod| pod.enrolled),
-                reason: local.and_then(|pod| pod.reason.clone()),
-            }
-        })
-        .collect();
-    rows.sort_by(|a, b| (&a.namespace, &a.name).cmp(&(&b.namespace, &b.name)));
-    rows
+    let local: HashMap<(&str, &str), &PodEnrolment> =
+        view.pods.iter().map(|pod| ((&*pod.namespace, &*pod.name), pod)).collect();
+    for row in &mut all {
+        if let Some(pod) = local.get(&(&*row.namespace, &*row.name)) {
+            row.enrolled = pod.enrolled;
+            row.reason.clone_from(&pod.reason);
+        }
+    }
+    all
 }
 
-/// `weft explain`. `Err` is a sentence about the question.
-pub fn explain(shared: &Shared, question: &ExplainRequest) -> Result<Explanation, String> {
-    let _ = (shared, question);
-    Err("explain is not there yet".to_owned())
+/// `weft explain`. An error is a sentence about the question.
+pub fn explanation(shared: &Shared, question: &ExplainRequest) -> Result<Explanation, ExplainError> {
+    explain::answer(&shared.snapshot.load_full(), question)
 }

@@ -10,13 +10,13 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout, timeout_at};
-use weft_api::admin::Applied;
+use weft_api::admin::{Applied, PodEnrolment};
 use weft_rules::compile::{Change, Compiler, CompilerOptions};
 
 use super::pods::{Desired, Enrolled};
 use super::readiness::Guard;
 use super::{AgentError, Shared, View};
-use crate::datapath::{Datapath, DatapathOptions};
+use crate::datapath::{Datapath, DatapathOptions, DatapathStatus};
 use crate::discovery::watch::{News, Seen, Watch};
 use crate::discovery::{Folder, Scan};
 use crate::proxy::{self, Command, LocalPods, Worker};
@@ -35,6 +35,9 @@ const CHECK_UNWATCHED: Duration = Duration::from_millis(500);
 /// A worker that does not answer for so long is reported.
 const WORKER_ANSWER: Duration = Duration::from_secs(1);
 
+/// How long captured connections may take to reach their listeners.
+const LAST_CAPTURES: Duration = Duration::from_millis(20);
+
 /// What the control thread is told.
 #[derive(Debug)]
 pub enum Message {
@@ -47,6 +50,8 @@ pub enum Message {
         /// How long to wait.
         timeout: Duration,
     },
+    /// Somebody asks what the kernel's side counts.
+    Datapath(oneshot::Sender<DatapathStatus>),
     /// Drain and end.
     Shutdown,
 }
@@ -96,6 +101,9 @@ struct Control {
     checked: Instant,
     waiters: Vec<Waiter>,
     first_sync: Option<Guard>,
+    /// The lines of `weft status`: every pod of this node.
+    rows: Vec<PodEnrolment>,
+    rows_stale: bool,
     /// All pods of this node have been enrolled that could be; others that a dead agent enrolled were let go.
     claimed: bool,
 }
@@ -147,6 +155,8 @@ impl Control {
             waiters: Vec::new(),
             first_sync: Some(first_sync),
             claimed: false,
+            rows: Vec::new(),
+            rows_stale: true,
             shared,
         })
     }
@@ -178,6 +188,7 @@ impl Control {
                     self.news.add(Seen::Anything, std::time::Instant::now());
                     self.waiters.push(Waiter { reply, until: Instant::now() + timeout });
                 }
+                Message::Datapath(reply) => _ = reply.send(self.datapath.status()),
                 Message::Shutdown => return true,
             }
             // Whoever waits is not kept waiting for more news than there is.
@@ -218,6 +229,7 @@ impl Control {
         let pods_changed = scan.changes.iter().any(concerns_pods);
         let changed = !scan.changes.is_empty();
         let reported = scan.reported || changed;
+        self.rows_stale |= pods_changed;
         if changed {
             self.compile(scan.changes);
         }
@@ -231,6 +243,7 @@ impl Control {
             self.datapath.release_unclaimed()?;
         }
         let confirmed = self.confirm().await?;
+        self.rows_stale |= moved;
         if reported || moved || confirmed || self.first_sync.is_some() {
             self.publish();
         }
@@ -341,14 +354,17 @@ impl Control {
         self.confirmed.iter().copied().min().unwrap_or(0)
     }
 
-    fn publish(&self) {
+    fn publish(&mut self) {
+        if std::mem::take(&mut self.rows_stale) {
+            self.rows = self.pod_rows();
+        }
         let refused = self.folder.refused();
         self.shared.telemetry.state(self.generation(), self.enrolled.len(), refused.len());
         self.shared.view.store(Arc::new(View {
             generation: self.generation(),
             workers: self.confirmed.clone(),
             waiting_for: self.waiting_for(),
-            pods: self.pod_rows(),
+            pods: self.rows.clone(),
             objects: self.folder.counts(),
             refused,
             not_in_force: self.folder.not_in_force(),
@@ -361,6 +377,8 @@ impl Control {
         let keep = self.shared.options.keep_pinned;
         if !keep {
             self.release_all();
+            // Connections that were captured just before are still on their way to the listeners.
+            tokio::time::sleep(LAST_CAPTURES).await;
         }
         let deadline = self.shared.options.drain_timeout;
         let mut threads = Vec::with_capacity(self.workers.len());

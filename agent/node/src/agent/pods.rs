@@ -155,6 +155,7 @@ pub fn row(workload: &Workload, problem: Option<&str>) -> PodEnrolment {
         enrolled: problem.is_none(),
         reason: problem.map(str::to_owned),
         netns: workload.netns.as_ref().map(|netns| netns_path(netns).display().to_string()),
+        ..PodEnrolment::default()
     }
 }
 

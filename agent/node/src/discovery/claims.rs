@@ -147,7 +147,6 @@ impl Claims {
                     entry.in_force = Some(object.clone());
                     changes.push(Change::Put(object.clone()));
                 }
-                Some(_) => {}
                 None if entry.claims.is_empty() => {
                     if let Some(object) = &entry.in_force {
                         *self.counts.entry(object.kind()).or_default() -= 1;
@@ -155,8 +154,8 @@ impl Claims {
                     }
                     self.entries.remove(&key);
                 }
-                // Moved to another file and refused there: what was in force stays so.
-                None => {}
+                // No news; or moved to another file and refused there: what was in force stays so.
+                Some(_) | None => {}
             }
         }
         changes

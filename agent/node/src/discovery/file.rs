@@ -155,9 +155,8 @@ fn try_look(path: &Path, known: Option<&Stamp>, hasher: &impl BuildHasher) -> io
         return Ok(Look::Touched(stamp));
     }
     let text = String::from_utf8(bytes).map_err(|error| {
-        let line =
-            1 + error.as_bytes()[..error.utf8_error().valid_up_to()].iter().filter(|b| **b == b'\n').count();
-        io::Error::other(format!("line {line} is not UTF-8"))
+        let good = String::from_utf8_lossy(&error.as_bytes()[..error.utf8_error().valid_up_to()]);
+        io::Error::other(format!("line {} is not UTF-8", 1 + good.matches('\n').count()))
     })?;
     Ok(Look::Changed { stamp, text })
 }

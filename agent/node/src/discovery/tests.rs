@@ -40,7 +40,7 @@ impl World {
     fn settle(&mut self) -> Vec<String> {
         for path in self.folder.files.keys().cloned().collect::<Vec<_>>() {
             if let Ok(file) = fs::File::open(&path) {
-                let old = std::time::SystemTime::now() - Duration::from_secs(60);
+                let old = std::time::SystemTime::now() - Duration::from_mins(1);
                 file.set_modified(old).unwrap();
             }
         }

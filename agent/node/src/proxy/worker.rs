@@ -12,7 +12,7 @@ use tokio::task::LocalSet;
 
 use super::pool::Pool;
 use super::{Command, Shared, accept, limits};
-use crate::telemetry::Recorder;
+use crate::telemetry::{OpenConnection, Recorder};
 
 /// What the connections of one worker share.
 #[derive(Debug)]
@@ -53,7 +53,7 @@ impl Core {
     /// Counts a connection until the guard drops: a drain waits for it.
     pub(super) fn enter(self: &Rc<Self>) -> Entered {
         self.connections.set(self.connections.get() + 1);
-        Entered(Rc::clone(self))
+        Entered { core: Rc::clone(self), _counted: self.recorder.connection() }
     }
 
     async fn empty(&self) {
@@ -65,13 +65,17 @@ impl Core {
 
 /// A connection that a drain waits for.
 #[derive(Debug)]
-pub(super) struct Entered(Rc<Core>);
+pub(super) struct Entered {
+    core: Rc<Core>,
+    _counted: OpenConnection,
+}
 
 impl Drop for Entered {
     fn drop(&mut self) {
-        self.0.connections.set(self.0.connections.get() - 1);
-        if self.0.draining.get() && self.0.connections.get() == 0 {
-            self.0.changed.notify_waiters();
+        let core = &self.core;
+        core.connections.set(core.connections.get() - 1);
+        if core.draining.get() && core.connections.get() == 0 {
+            core.changed.notify_waiters();
         }
     }
 }

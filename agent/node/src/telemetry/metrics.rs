@@ -85,7 +85,8 @@ struct Key {
 struct Identity<Cells> {
     source: Option<Arc<Series<Cells>>>,
     destination: Option<Arc<Series<Cells>>>,
-    _alive: (Option<Arc<Workload>>, Option<Arc<Workload>>, Option<Arc<Service>>),
+    _workloads: [Option<Arc<Workload>>; 2],
+    _service: Option<Arc<Service>>,
 }
 
 #[derive(Debug)]
@@ -216,11 +217,8 @@ impl Sink {
             Identity {
                 source: facts.reporters.0.then(|| find(Reporter::Source)).flatten(),
                 destination: facts.reporters.1.then(|| find(Reporter::Destination)).flatten(),
-                _alive: (
-                    facts.source.cloned(),
-                    facts.upstream.workload.clone(),
-                    facts.upstream.service.clone(),
-                ),
+                _workloads: [facts.source.cloned(), facts.upstream.workload.clone()],
+                _service: facts.upstream.service.clone(),
             }
         });
         let wanted = [(facts.reporters.0, &identity.source), (facts.reporters.1, &identity.destination)];
