@@ -40,7 +40,7 @@ pub use http::{Answer, Request, get};
 pub use manifest::{PodSpec, ServiceSpec};
 pub use mesh::{Mesh, story};
 pub use metrics::{Metrics, Sample};
-pub use pod::Pod;
+pub use pod::{Listener, Pod};
 pub use process::{Daemon, Output};
 pub use traffic::{Load, LoadReport};
 pub use wait::{eventually, within};

@@ -18,8 +18,10 @@ use crate::process::{Daemon, Output};
 use crate::wait::lock;
 use crate::world::{World, built_binary};
 
-/// For a program to listen.
+/// For a program to listen, or a connection to come.
 const START: Duration = Duration::from_secs(10);
+/// For a peer to read or to write.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A pod that runs.
 #[derive(Debug)]
@@ -127,15 +129,17 @@ impl Pod {
             .enter(|| TcpStream::connect_timeout(&address, Duration::from_secs(5)))?
             .with_context(|| format!("{} cannot connect to {address}", self.spec.name))?;
         stream.set_nodelay(true)?;
-        stream.set_read_timeout(Some(Duration::from_secs(20)))?;
-        stream.set_write_timeout(Some(Duration::from_secs(20)))?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_write_timeout(Some(PATIENCE))?;
         Ok(stream)
     }
 
     /// Listens in the pod, on IPv4 and IPv6 alike where `[::]` does.
-    pub fn listen(&self, port: u16) -> Result<TcpListener> {
+    pub fn listen(&self, port: u16) -> Result<Listener> {
         let listener = self.enter(|| TcpListener::bind((Ipv6Addr::UNSPECIFIED, port)))?;
-        listener.with_context(|| format!("{} cannot listen on {port}", self.spec.name))
+        let listener = listener.with_context(|| format!("{} cannot listen on {port}", self.spec.name))?;
+        listener.set_nonblocking(true)?;
+        Ok(Listener(listener))
     }
 
     /// An address of the pod.
@@ -146,5 +150,30 @@ impl Pod {
     /// The IPv6 one.
     pub fn at6(&self, port: u16) -> SocketAddr {
         (self.ip6, port).into()
+    }
+}
+
+/// A server inside of a test: it listens in a pod.
+#[derive(Debug)]
+pub struct Listener(TcpListener);
+
+impl Listener {
+    /// The next connection, and who opened it.
+    pub fn accept(&self) -> Result<(TcpStream, SocketAddr)> {
+        let (stream, peer) = crate::eventually("a connection", START, || Ok(self.0.accept()?))?;
+        stream.set_nonblocking(false)?;
+        stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_write_timeout(Some(PATIENCE))?;
+        Ok((stream, SocketAddr::new(peer.ip().to_canonical(), peer.port())))
+    }
+
+    /// Fails if somebody connects, or has.
+    pub fn nobody(&self) -> Result<()> {
+        match self.0.accept() {
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => Ok(()),
+            Ok((_, peer)) => anyhow::bail!("{peer} has connected"),
+            Err(error) => Err(error.into()),
+        }
     }
 }

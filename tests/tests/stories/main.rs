@@ -2,4 +2,18 @@
 //!
 //! Each story has a world of its own, which goes away with it. Run as root, after `cargo xtask build`.
 
+mod actions;
+mod bookinfo;
+mod capture;
+mod deploy;
+mod enrol;
+mod ftgo;
+mod hostile;
+mod http1;
+mod http2;
+mod lifecycle;
+mod matching;
+mod seeing;
+mod shop;
+mod tcp;
 mod world;

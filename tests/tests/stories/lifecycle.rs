@@ -1,0 +1,249 @@
+//! The agent comes, goes, dies and comes back; and it is not alone on the machine.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
+use weft_tests::{Mesh, Pod, eventually, story};
+
+use crate::deploy;
+
+/// What the kernel holds for a pod that could be of weft's making: rules, routes, listeners, sysctls.
+fn kernel_state(pod: &Pod) -> Result<String> {
+    const SCRIPT: &str = "ip rule; ip -6 rule; ip route show table all; ip -6 route show table all | sed 's/expires.*//'; \
+        ip -br address; ss -Htln | sort; nft list ruleset 2>/dev/null; \
+        sysctl -a --pattern '^net[.](ipv[46]|core)' 2>/dev/null | grep -v -e tcp_mem -e _count -e neigh | sort";
+    pod.exec(&["sh", "-c", SCRIPT])?.good()
+}
+
+#[test]
+fn stopped_by_sigterm_it_leaves_nothing_behind() {
+    story(|mesh| {
+        deploy::echo_pods(mesh)?;
+        mesh.start_kube_proxy()?;
+        let pods = [mesh.the("client")?, mesh.the("echo-v1")?];
+        let before = pods.iter().map(|pod| kernel_state(pod)).collect::<Result<Vec<_>>>()?;
+        mesh.start_agent()?;
+        mesh.wait_applied()?;
+        ensure!(mesh.get("client", "http://echo/")?.status == 200);
+        let during = kernel_state(&pods[0])?;
+        ensure!(during != before[0], "the agent made nothing: this story looks at the wrong places");
+
+        let (code, bpf_dir, run_dir) = mesh.with_agent(|agent| {
+            let code = agent.terminate()?;
+            Ok((code, agent.bpf_dir().to_path_buf(), agent.run_dir().to_path_buf()))
+        })?;
+        ensure!(code == 0, "exit code {code}");
+        for (pod, before) in pods.iter().zip(&before) {
+            let after = kernel_state(pod)?;
+            ensure!(
+                after == *before,
+                "{} was left different:\n{}",
+                pod.spec.name,
+                difference(before, &after)
+            );
+        }
+        ensure!(!bpf_dir.exists(), "{} is still there", bpf_dir.display());
+        let left: Vec<_> =
+            std::fs::read_dir(&run_dir).into_iter().flatten().flatten().map(|e| e.path()).collect();
+        ensure!(left.is_empty(), "left in the run directory: {left:?}");
+        // Out of the mesh, the shop goes on.
+        let answer = mesh.get("client", "http://echo/")?;
+        ensure!(answer.status == 200, "{answer:?}");
+        Ok(())
+    });
+}
+
+fn difference(before: &str, after: &str) -> String {
+    let gone = before
+        .lines()
+        .filter(|line| !after.lines().any(|other| other == *line))
+        .map(|line| format!("-{line}"));
+    let new = after
+        .lines()
+        .filter(|line| !before.lines().any(|other| other == *line))
+        .map(|line| format!("+{line}"));
+    gone.chain(new).collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn killed_under_load_it_fails_closed_and_is_back_within_two_seconds() {
+    story(|mesh| {
+        deploy::echo(mesh)?;
+        mesh.start_kube_proxy()?;
+        let pods = [mesh.the("echo-v1")?, mesh.the("echo-v2")?];
+        let load = mesh.load("client", &["http://echo/", "-c", "32"])?;
+        eventually("load", Duration::from_secs(5), || {
+            ensure!(mesh.metrics()?.sum("istio_requests_total", &[]) > 200.0);
+            Ok(())
+        })?;
+        mesh.with_agent(|agent| agent.kill())?;
+        // Neither by the Service nor by the pod's address, out or in, does anything pass.
+        let targets = [
+            mesh.service_at("echo", 80)?,
+            mesh.service_at6("echo", 80)?,
+            pods[0].at(8080),
+            pods[1].at6(8080),
+        ];
+        for _ in 0..10 {
+            for target in targets {
+                let outcome = mesh
+                    .http("client", &format!("http://{target}/leak"))?
+                    .flag("--max-time")
+                    .flag("2")
+                    .send();
+                ensure!(outcome.is_err(), "{target}: {outcome:?} without an agent");
+            }
+        }
+        let mut answered = None;
+        let start = Instant::now();
+        mesh.with_agent(|agent| agent.spawn())?;
+        eventually("back", Duration::from_secs(20), || {
+            let answer = mesh.http("client", "http://echo/")?.flag("--max-time").flag("1").send()?;
+            ensure!(answer.status == 200, "{answer:?}");
+            answered = Some(start.elapsed());
+            Ok(())
+        })?;
+        println!("answered {answered:?} after the agent's start");
+        ensure!(answered.is_some_and(|took| took < Duration::from_secs(2)), "back after {answered:?}");
+        mesh.with_agent(|agent| agent.ready())?;
+        let after = mesh.many("client", "http://echo/", 200, 8)?;
+        after.none_failed()?;
+        let report = load.finish()?;
+        println!("under load: {} of {} failed, {:?}", report.failed, report.requests, report.errors);
+        ensure!(report.failed > 0, "nothing failed: was the agent in the way at all?");
+        for pod in ["echo-v1", "echo-v2"] {
+            ensure!(deploy::hits(mesh, pod, "/leak")? == 0, "{pod} was reached without an agent");
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn with_keep_pinned_a_successor_takes_over() {
+    story(|mesh| {
+        deploy::echo_pods(mesh)?;
+        mesh.start_agent_with("node-a", None, &["--keep-pinned"])?;
+        mesh.wait_applied()?;
+        ensure!(mesh.get("client", "http://echo/")?.status == 200);
+        let code = mesh.with_agent(|agent| agent.terminate())?;
+        ensure!(code == 0, "exit code {code}");
+        let direct = format!("http://{}/", mesh.the("echo-v1")?.at(8080));
+        let outcome = mesh.http("client", &direct)?.flag("--max-time").flag("2").send();
+        ensure!(outcome.is_err(), "the pod is out of the mesh: {outcome:?}");
+        mesh.with_agent(|agent| {
+            agent.spawn()?;
+            agent.ready()
+        })?;
+        ensure!(mesh.get("client", "http://echo/")?.status == 200);
+        Ok(())
+    });
+}
+
+#[test]
+fn what_a_dead_agent_left_is_removed_by_cleanup() {
+    story(|mesh| {
+        deploy::echo_pods(mesh)?;
+        let client = mesh.the("client")?;
+        let before = kernel_state(&client)?;
+        mesh.start_agent()?;
+        mesh.wait_applied()?;
+        let (run_dir, bpf_dir) = mesh.with_agent(|agent| {
+            agent.kill()?;
+            Ok((agent.run_dir().to_path_buf(), agent.bpf_dir().to_path_buf()))
+        })?;
+        let (run, bpf) = (run_dir.to_string_lossy(), bpf_dir.to_string_lossy());
+        let output = mesh.weft_alone(&["cleanup", "--run-dir", &run, "--bpf-dir", &bpf])?;
+        ensure!(output.code == 0, "{output:?}");
+        let after = kernel_state(&client)?;
+        ensure!(after == before, "left different:\n{}", difference(&before, &after));
+        ensure!(!bpf_dir.exists(), "pins are left");
+        let direct = format!("http://{}/", mesh.the("echo-v1")?.at(8080));
+        ensure!(mesh.get("client", &direct)?.status == 200, "the pod is not free");
+        Ok(())
+    });
+}
+
+#[test]
+fn two_agents_on_one_machine_serve_each_its_own_pods() {
+    story(|mesh| {
+        for node in ["a", "b"] {
+            let node_name = format!("node-{node}");
+            mesh.pod(&format!("client-{node}")).node(&node_name).start()?;
+            let pod =
+                mesh.pod(&format!("echo-{node}")).node(&node_name).label("app", &format!("echo-{node}"));
+            pod.label("version", node).app(["echo", "--port", "8080"]).start()?;
+            mesh.service(&format!("echo-{node}"))
+                .selector("app", &format!("echo-{node}"))
+                .port("http", 80, 8080)
+                .create()?;
+        }
+        mesh.start_agent_with("node-a", None, &[])?;
+        mesh.start_agent_with("node-b", None, &[])?;
+        mesh.wait_applied()?;
+        let counted = |node: &str| -> Result<u64> {
+            let metrics = mesh.with_agent_of(node, |agent| agent.metrics())?;
+            Ok(metrics.sum("istio_requests_total", &[("reporter", "source")]) as u64)
+        };
+        for node in ["a", "b"] {
+            let answer = mesh.get(&format!("client-{node}"), &format!("http://echo-{node}/"))?;
+            ensure!((answer.status, answer.version()) == (200, node), "{answer:?}");
+            ensure!(
+                counted(&format!("node-{node}"))? == 1,
+                "node-{node} counted {}",
+                counted(&format!("node-{node}"))?
+            );
+        }
+        // One is killed: the other's pods do not notice.
+        mesh.with_agent_of("node-b", |agent| agent.kill())?;
+        ensure!(mesh.get("client-a", "http://echo-a/")?.status == 200);
+        let outcome = mesh.http("client-b", "http://echo-b/")?.flag("--max-time").flag("2").send();
+        ensure!(outcome.is_err(), "{outcome:?} without an agent");
+        mesh.with_agent_of("node-b", |agent| {
+            agent.spawn()?;
+            agent.ready()
+        })?;
+        ensure!(mesh.get("client-b", "http://echo-b/")?.status == 200);
+        // One is stopped and takes only its own things with it.
+        mesh.with_agent_of("node-b", |agent| agent.terminate())?;
+        for _ in 0..5 {
+            ensure!(mesh.get("client-a", "http://echo-a/")?.status == 200);
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn everything_there_at_start_is_in_force_when_it_is_ready() {
+    story(|mesh| {
+        deploy::echo_pods(mesh)?;
+        deploy::subsets("echo");
+        let rules = "- route:\n  - destination: {host: echo, subset: v2}\n";
+        mesh.apply("rules", &deploy::http_rules(rules))?;
+        // `start_agent` returns when readiness says 200: no further waiting.
+        mesh.start_agent()?;
+        let report = mesh.many("client", "http://echo/", 40, 4)?;
+        ensure!(report.none_failed()?.versions.keys().eq(["v2"]), "{:?}", report.versions);
+        Ok(())
+    });
+}
+
+#[test]
+fn a_stopped_agent_lets_requests_that_run_come_to_their_end() {
+    story(|mesh: &Mesh| {
+        deploy::echo(mesh)?;
+        std::thread::scope(|scope| {
+            let slow = scope.spawn(|| mesh.get("client", "http://echo/sleep/1000"));
+            eventually("the request runs", Duration::from_secs(5), || {
+                let both = deploy::hits(mesh, "echo-v1", "/sleep/1000")?
+                    + deploy::hits(mesh, "echo-v2", "/sleep/1000")?;
+                ensure!(both == 1);
+                Ok(())
+            })?;
+            let code = mesh.with_agent(|agent| agent.terminate())?;
+            ensure!(code == 0, "exit code {code}");
+            let answer = slow.join().expect("no panic")?;
+            ensure!(answer.status == 200, "{answer:?}");
+            Ok(())
+        })
+    });
+}

@@ -1,0 +1,348 @@
+//! What a person can see: metrics, access log, tap, status, explain, get, analyze.
+
+use std::io::{BufRead, BufReader};
+use std::process::Stdio;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+use weft_tests::{Mesh, eventually, scenarios, story};
+
+use crate::deploy;
+
+#[test]
+fn metrics_count_requests_as_istio_does() {
+    story(|mesh| {
+        deploy::echo(mesh)?;
+        deploy::route(mesh, "- route: [{destination: {host: echo, subset: v2}}]\n")?;
+        for _ in 0..5 {
+            mesh.get("client", "http://echo/ok")?;
+        }
+        mesh.get("client", "http://echo/status/503")?;
+        let metrics = mesh.metrics()?;
+        let labels = [
+            ("reporter", "source"),
+            ("source_workload_namespace", "default"),
+            ("destination_service", "echo.default.svc.cluster.local"),
+            ("destination_service_name", "echo"),
+            ("destination_service_namespace", "default"),
+            ("destination_version", "v2"),
+            ("destination_app", "echo"),
+            ("source_app", "client"),
+            ("request_protocol", "http"),
+            ("response_flags", "-"),
+        ];
+        let with_code = |code| [&labels[..], &[("response_code", code)]].concat();
+        for (code, expected) in [("200", 5.0), ("503", 1.0)] {
+            let sum = metrics.sum("istio_requests_total", &with_code(code));
+            ensure!(
+                sum.total_cmp(&expected).is_eq(),
+                "{code}: {sum}, in {:#?}",
+                metrics.matching("istio_requests_total", &[]).collect::<Vec<_>>()
+            );
+        }
+        let durations = metrics.sum("istio_request_duration_milliseconds_count", &labels);
+        ensure!(durations.total_cmp(&6.0).is_eq(), "{durations} durations");
+        Ok(())
+    });
+}
+
+#[test]
+fn metrics_count_tcp_connections_and_their_bytes() {
+    story(|mesh| {
+        use std::io::{Read, Write};
+        deploy::echo_pods(mesh)?;
+        mesh.pod("store").label("app", "store").app(["tcp-echo", "--port", "7000"]).start()?;
+        mesh.service("store").selector("app", "store").port("tcp", 70, 7000).create()?;
+        mesh.start_agent()?;
+        mesh.wait_applied()?;
+        let mut stream = mesh.the("client")?.connect(mesh.service_at("store", 70)?)?;
+        stream.write_all(&[1; 1000])?;
+        stream.read_exact(&mut [0; 1000])?;
+        drop(stream);
+        let labels =
+            [("destination_service_name", "store"), ("reporter", "source"), ("request_protocol", "tcp")];
+        eventually("counted", Duration::from_secs(5), || {
+            let metrics = mesh.metrics()?;
+            for (name, expected) in [
+                ("istio_tcp_connections_opened_total", 1.0),
+                ("istio_tcp_connections_closed_total", 1.0),
+                ("istio_tcp_sent_bytes_total", 1000.0),
+                ("istio_tcp_received_bytes_total", 1000.0),
+            ] {
+                let sum = metrics.sum(name, &labels);
+                ensure!(sum.total_cmp(&expected).is_eq(), "{name}: {sum}");
+            }
+            Ok(())
+        })
+    });
+}
+
+#[test]
+fn the_access_log_has_istios_format() {
+    story(|mesh| {
+        deploy::echo(mesh)?;
+        deploy::route(
+            mesh,
+            "- match: [{uri: {exact: /gone}}]\n  name: gone-route\n  directResponse: {status: 410}\n\
+             - match: [{uri: {prefix: /}}]\n  route: [{destination: {host: echo, subset: v1}}]\n",
+        )?;
+        let request = mesh.http("client", "http://echo/logged?q=1")?.header("x-request-id", "id-1");
+        request.header("user-agent", "tester/1.0").send()?;
+        mesh.get("client", "http://echo/gone")?;
+        mesh.get("client", "http://echo-raw/status/404")?;
+        let line = eventually("logged", Duration::from_secs(5), || {
+            mesh.access_log()?.into_iter().find(|line| line.contains("/logged")).context("no line")
+        })?;
+        println!("{line}");
+        let client = mesh.the("client")?.ip;
+        // [time] "GET /logged?q=1 HTTP/1.1" 200 - via_upstream - "-" 0 N ms ms "-" "tester/1.0" "id-1" "echo" "pod:8080" …
+        ensure!(
+            line.starts_with('[')
+                && line.contains("] \"GET /logged?q=1 HTTP/1.1\" 200 - via_upstream - \"-\" 0 "),
+            "{line}"
+        );
+        ensure!(line.contains("\"-\" \"tester/1.0\" \"id-1\" \"echo\" "), "{line}");
+        ensure!(line.contains(&format!("\"{}\"", mesh.the("echo-v1")?.at(8080))), "{line}");
+        ensure!(line.contains("outbound|80|v1|echo.default.svc.cluster.local"), "{line}");
+        ensure!(line.contains(&format!(" {client}:")), "the client's address is not there: {line}");
+        let gone = eventually("logged", Duration::from_secs(5), || {
+            mesh.access_log()?.into_iter().find(|line| line.contains("/gone")).context("no line")
+        })?;
+        ensure!(gone.contains("\" 410 - direct_response") && gone.contains("gone-route"), "{gone}");
+        Ok(())
+    });
+}
+
+#[test]
+fn the_access_log_names_what_went_wrong() {
+    story(|mesh| {
+        deploy::echo(mesh)?;
+        deploy::route(
+            mesh,
+            "- match: [{uri: {exact: /nosubset}}]\n  route: [{destination: {host: echo, subset: v9}}]\n\
+             - match: [{uri: {prefix: /sleep}}]\n  timeout: 100ms\n  route: [{destination: {host: echo}}]\n\
+             - match: [{uri: {exact: /fault}}]\n  fault: {abort: {httpStatus: 500, percentage: {value: 100}}}\n  route: [{destination: {host: echo}}]\n",
+        )?;
+        mesh.service("nobody").selector("app", "nobody").port("http", 80, 7000).create()?;
+        mesh.wait_applied()?;
+        let cases = [
+            ("http://echo/noroute", "404 NR route_not_found"),
+            ("http://echo/nosubset", "503 NC cluster_not_found"),
+            ("http://echo/sleep/3000", "504 UT response_timeout"),
+            ("http://echo/fault", "500 FI fault_filter_abort"),
+            ("http://nobody/nohost", "503 UH no_healthy_upstream"),
+        ];
+        for (url, expected) in cases {
+            let path = url.splitn(4, '/').nth(3).unwrap_or_default();
+            mesh.get("client", url)?;
+            let line = eventually("logged", Duration::from_secs(5), || {
+                mesh.access_log()?
+                    .into_iter()
+                    .find(|line| line.contains(&format!("/{path} ")))
+                    .context("no line")
+            })?;
+            ensure!(line.contains(expected), "{expected} expected: {line}");
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn tap_shows_requests_as_they_happen_and_only_those_asked_for() {
+    story(|mesh| {
+        deploy::echo(mesh)?;
+        let words = ["tap", "--to", "service/echo", "--status", "5xx", "--path", "/status", "-o", "json"];
+        let mut command = mesh.with_agent(|agent| agent.weft_command(&words))?;
+        let mut tap = command.stdout(Stdio::piped()).spawn()?;
+        let mut lines = BufReader::new(tap.stdout.take().context("no output")?).lines();
+        // A tap sees what comes after it has begun; when that was, only its first line tells.
+        let done = AtomicBool::new(false);
+        let outcome = std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !done.load(Ordering::Relaxed) {
+                    for url in [
+                        "http://echo/status/200",
+                        "http://echo/other",
+                        "http://echo-raw/status/503",
+                        "http://echo/status/503",
+                    ] {
+                        mesh.get("client", url).ok();
+                    }
+                }
+            });
+            let events: Result<Vec<Value>> =
+                (0..3).map(|_| Ok(serde_json::from_str(&lines.next().context("no more")??)?)).collect();
+            done.store(true, Ordering::Relaxed);
+            events
+        });
+        tap.kill()?;
+        tap.wait()?;
+        for event in outcome? {
+            ensure!(
+                event["type"] == "http" && event["status"] == 503 && event["path"] == "/status/503",
+                "{event}"
+            );
+            ensure!(event["destination"]["service"] == "echo.default.svc.cluster.local", "{event}");
+            ensure!(event["source"]["pod"] == "client", "{event}");
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn explain_says_what_the_wire_does() {
+    story(|mesh| {
+        deploy::echo(mesh)?;
+        deploy::route(
+            mesh,
+            "- name: testers\n  match: [{headers: {end-user: {exact: jason}}}, {uri: {prefix: /beta}}]\n  timeout: 3s\n  \
+             route: [{destination: {host: echo, subset: v2}}]\n\
+             - match: [{uri: {exact: /moved}}]\n  redirect: {uri: /new}\n\
+             - match: [{method: {exact: DELETE}}]\n  route: [{destination: {host: echo, subset: v9}}]\n\
+             - match: [{uri: {prefix: /app}}]\n  route: [{destination: {host: echo, subset: v1}}]\n",
+        )?;
+        let cases: [(&[&str], &str, &str, &str); 6] = [
+            (&["--path", "/app"], "GET", "/app", ""),
+            (&["--path", "/app", "-H", "end-user: jason"], "GET", "/app", "jason"),
+            (&["--path", "/beta/x"], "GET", "/beta/x", ""),
+            (&["--path", "/moved"], "GET", "/moved", ""),
+            (&["--path", "/app", "--method", "DELETE"], "DELETE", "/app", ""),
+            (&["--path", "/none"], "GET", "/none", ""),
+        ];
+        for (flags, method, path, user) in cases {
+            let told = mesh.explain("pod/client", "echo", flags)?;
+            let mut request = mesh.http("client", &format!("http://echo{path}"))?.method(method);
+            if !user.is_empty() {
+                request = request.header("end-user", user);
+            }
+            let answer = request.send()?;
+            let action = told["action"].as_str().unwrap_or_default();
+            let agrees = match answer.status {
+                200 => action == "route" && told["backends"][0]["subset"] == answer.version(),
+                301 => action.starts_with("redirect"),
+                404 => action == "notFound",
+                503 => {
+                    action == "unavailable"
+                        || told["backends"][0]["endpoints"].as_array().is_some_and(Vec::is_empty)
+                }
+                _ => false,
+            };
+            ensure!(
+                agrees,
+                "{flags:?}: the wire says {} {}, explain {told:#}",
+                answer.status,
+                answer.version()
+            );
+        }
+        let told = mesh.explain("pod/client", "echo", &["--path", "/beta"])?;
+        ensure!(
+            told["matched"]["virtualService"] == "default/echo" && told["matched"]["route"] == "testers",
+            "{told}"
+        );
+        ensure!(told["timeout"] == "3s", "{told}");
+        let human = mesh.weft(&["explain", "pod/client", "echo", "--path", "/beta"])?.good()?;
+        ensure!(human.contains("testers") && human.contains("v2"), "{human}");
+        Ok(())
+    });
+}
+
+#[test]
+fn get_lists_routes_endpoints_and_workloads() {
+    story(|mesh| {
+        deploy::echo(mesh)?;
+        deploy::route(
+            mesh,
+            "- name: canary\n  route: [{destination: {host: echo, subset: v1}, weight: 90}, {destination: {host: echo, subset: v2}, weight: 10}]\n",
+        )?;
+        let list = |what: &str| -> Result<Vec<Value>> {
+            let list = mesh.weft(&["get", what, "-o", "json"])?.json()?;
+            list.as_array().cloned().with_context(|| format!("{what} is no list: {list}"))
+        };
+        let routes = list("routes")?;
+        ensure!(
+            routes.iter().any(|row| row["virtualService"] == "echo" && row["name"] == "canary"),
+            "{routes:#?}"
+        );
+        let endpoints = list("endpoints")?;
+        let echo = endpoints.iter().filter(|row| row["service"] == "echo.default.svc.cluster.local").count();
+        ensure!(echo == 2, "{endpoints:#?}");
+        let workloads = list("workloads")?;
+        let client = workloads.iter().find(|row| row["name"] == "client").context("no client")?;
+        ensure!(client["enrolled"] == true, "{client}");
+        ensure!(client["identity"] == "spiffe://cluster.local/ns/default/sa/default", "{client}");
+        for what in ["routes", "endpoints", "workloads"] {
+            let table = mesh.weft(&["get", what])?.good()?;
+            ensure!(table.lines().count() > 1 && !table.contains('\x1b'), "{what}:\n{table}");
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn status_tells_of_fields_that_have_no_effect_yet() {
+    story(|mesh| {
+        deploy::echo(mesh)?;
+        let rule = "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {name: limits, namespace: default}\n\
+                    spec:\n  host: echo\n  trafficPolicy:\n    outlierDetection: {consecutive5xxErrors: 3}\n";
+        mesh.apply_now("limits", rule)?;
+        let status = mesh.with_agent(|agent| agent.status())?;
+        let told = status["notInForce"].to_string();
+        ensure!(told.contains("outlierDetection") && told.contains("limits"), "{status:#}");
+        ensure!(status["ready"] == true && status["node"] == "node-a", "{status:#}");
+        let human = mesh.weft(&["status"])?;
+        ensure!(human.stdout.contains("outlierDetection"), "{}", human.stdout);
+        Ok(())
+    });
+}
+
+#[test]
+fn analyze_offline_has_findings_lines_and_exit_codes() -> Result<()> {
+    let analyze = |fixtures: &[&str], flags: &[&str]| -> Result<weft_tests::Output> {
+        let paths: Vec<_> = fixtures.iter().map(|name| scenarios::fixture_path(name)).collect();
+        let mut command = std::process::Command::new(weft_tests::built_binary("weft")?);
+        weft_tests::Output::of(command.args(["analyze", "--offline"]).args(flags).args(paths))
+    };
+    let good = analyze(&["analyze/good"], &[])?;
+    ensure!(good.code == 0, "{good:?}");
+    let bad = analyze(&["analyze/bad"], &["-o", "json"])?;
+    let findings = bad.json()?;
+    let findings = findings.as_array().context("no list")?;
+    ensure!(bad.code == 1 && findings.len() >= 3, "{bad:?}");
+    for (path, line) in [("wieght", 13), ("timeout", 10), ("regex", 9)] {
+        let found = findings.iter().find(|finding| {
+            let words = format!("{} {}", finding["path"], finding["message"]);
+            words.contains(path)
+        });
+        let found = found.with_context(|| format!("nothing about {path}: {findings:#?}"))?;
+        ensure!(found["severity"] == "error" && found["line"] == line, "{path}: {found}");
+        ensure!(found["message"].as_str().is_some_and(|message| message.contains('(')), "no cure: {found}");
+    }
+    let old = analyze(&["analyze/old-kinds"], &[])?;
+    ensure!(old.code == 1, "{old:?}");
+    for successor in ["VirtualService", "DestinationRule", "ServiceEntry", "AuthorizationPolicy"] {
+        ensure!(old.stdout.contains(successor), "{successor} is not named: {}", old.stdout);
+    }
+    for (misprint, line) in [("ftgo/misprint-match", ":1"), ("ftgo/misprint-destination", ":1")] {
+        let output = analyze(&[misprint], &[])?;
+        ensure!(output.code == 1 && output.stdout.contains("indent"), "{output:?}");
+        ensure!(output.stdout.contains(line), "no line: {}", output.stdout);
+    }
+    let wrong = analyze(&["analyze/no-such-file"], &[])?;
+    ensure!(wrong.code != 0, "{wrong:?}");
+    Ok(())
+}
+
+#[test]
+fn commands_without_an_agent_say_so() -> Result<()> {
+    let mesh = Mesh::new()?;
+    let dir = mesh.world().dir().join("no-agent");
+    let status = mesh.weft_alone(&["status", "--run-dir", &dir.to_string_lossy()])?;
+    ensure!(status.code == 1 && !status.stderr.is_empty(), "{status:?}");
+    let version = mesh.weft_alone(&["version"])?;
+    ensure!(version.code == 0 && version.stdout.contains(env!("CARGO_PKG_VERSION")), "{version:?}");
+    let usage = mesh.weft_alone(&["status", "--no-such-flag"])?;
+    ensure!(usage.code == 2, "{usage:?}");
+    Ok(())
+}
