@@ -34,6 +34,12 @@ impl Metrics {
         self.matching(name, labels).map(|sample| sample.value).sum()
     }
 
+    /// The same of a counter.
+    #[expect(clippy::cast_sign_loss, reason = "counters are not below 0")]
+    pub fn count(&self, name: &str, labels: &[(&str, &str)]) -> u64 {
+        self.sum(name, labels).round() as u64
+    }
+
     /// Samples of a name with these labels.
     pub fn matching<'a>(
         &'a self,
@@ -95,9 +101,9 @@ mod tests {
     fn labels_may_hold_anything() -> Result<()> {
         let text = "# TYPE a counter\na_total{x=\"1\",y=\"a,b}\\\"\\\\\"} 3\na_total{x=\"2\"} 4 # {id=\"7\"} 1\nb 1.5\n";
         let metrics = Metrics::parse(text)?;
-        let sums = [("a_total", &[][..]), ("a_total", &[("y", "a,b}\"\\")]), ("b", &[])]
-            .map(|(name, labels)| metrics.sum(name, labels).to_string());
-        assert_eq!(sums, ["7", "3", "1.5"]);
+        assert_eq!(metrics.count("a_total", &[]), 7);
+        assert_eq!(metrics.count("a_total", &[("y", "a,b}\"\\")]), 3);
+        assert_eq!(metrics.sum("b", &[]).to_string(), "1.5");
         Ok(())
     }
 }

@@ -42,7 +42,7 @@ pub fn http_rules(list: &str) -> String {
 
 /// A VirtualService named as its host, with one list.
 pub fn virtual_service(host: &str, protocol: &str, list: &str) -> String {
-    let list: String = list.trim_matches('\n').lines().map(|line| format!("  {line}\n")).collect();
+    let list = format!("  {}\n", list.trim_matches('\n').replace('\n', "\n  "));
     format!(
         "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {{name: {host}, namespace: default}}\n\
          spec:\n  hosts: [{host}]\n  {protocol}:\n{list}"

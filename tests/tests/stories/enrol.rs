@@ -9,7 +9,7 @@ use weft_tests::{Mesh, eventually, story};
 use crate::deploy;
 
 fn counted(mesh: &Mesh, source: &str) -> Result<u64> {
-    Ok(mesh.metrics()?.sum("istio_requests_total", &[("source_workload", source)]) as u64)
+    Ok(mesh.metrics()?.count("istio_requests_total", &[("source_workload", source)]))
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! What nobody should send or write, and somebody does: the rest of the mesh must not notice.
 
+use std::fmt::Write as _;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
@@ -75,7 +76,7 @@ fn bomb() -> String {
         ["b", "c", "d", "e", "f", "g", "h", "i"].into_iter().zip(["a", "b", "c", "d", "e", "f", "g", "h"])
     {
         let list = vec![format!("*{before}"); 10].join(", ");
-        text += &format!("{name}: &{name} [{list}]\n");
+        writeln!(text, "{name}: &{name} [{list}]").ok();
     }
     text
 }

@@ -181,11 +181,11 @@ fn one_connection_carries_many_requests_to_changing_places() {
             }
         }
         // Asked in a row without waiting, answered in order.
-        let many: String = (0..10).map(|n| format!("GET /{n} HTTP/1.1\r\nHost: echo\r\n\r\n")).collect();
+        let many: Vec<String> = (0..10).map(|n| format!("GET /{n} HTTP/1.1\r\nHost: echo\r\n\r\n")).collect();
         let text = raw(
             mesh,
             mesh.service_at("echo", 80)?,
-            &format!("{many}GET /last HTTP/1.1\r\nHost: echo\r\nConnection: close\r\n\r\n"),
+            &format!("{}GET /last HTTP/1.1\r\nHost: echo\r\nConnection: close\r\n\r\n", many.concat()),
         )?;
         let paths: Vec<usize> = (0..10).filter_map(|n| text.find(&format!("\"path\":\"/{n}\""))).collect();
         ensure!(paths.len() == 10 && paths.is_sorted() && text.contains("\"path\":\"/last\""), "{text}");

@@ -19,7 +19,7 @@ type Body = http_body_util::combinators::BoxBody<Bytes, std::convert::Infallible
 
 fn block_on(work: impl Future<Output = Result<()>>) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let patience = Duration::from_secs(60);
+    let patience = Duration::from_mins(1);
     runtime.block_on(async { tokio::time::timeout(patience, work).await.context("never ended")? })
 }
 

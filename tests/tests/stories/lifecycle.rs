@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
-use weft_tests::{Mesh, Pod, eventually, story};
+use weft_tests::{Agent, Mesh, Pod, eventually, story};
 
 use crate::deploy;
 
@@ -76,7 +76,7 @@ fn killed_under_load_it_fails_closed_and_is_back_within_two_seconds() {
             ensure!(mesh.metrics()?.sum("istio_requests_total", &[]) > 200.0);
             Ok(())
         })?;
-        mesh.with_agent(|agent| agent.kill())?;
+        mesh.with_agent(Agent::kill)?;
         // Neither by the Service nor by the pod's address, out or in, does anything pass.
         let targets = [
             mesh.service_at("echo", 80)?,
@@ -96,7 +96,7 @@ fn killed_under_load_it_fails_closed_and_is_back_within_two_seconds() {
         }
         let mut answered = None;
         let start = Instant::now();
-        mesh.with_agent(|agent| agent.spawn())?;
+        mesh.with_agent(Agent::spawn)?;
         eventually("back", Duration::from_secs(20), || {
             let answer = mesh.http("client", "http://echo/")?.flag("--max-time").flag("1").send()?;
             ensure!(answer.status == 200, "{answer:?}");
@@ -105,7 +105,7 @@ fn killed_under_load_it_fails_closed_and_is_back_within_two_seconds() {
         })?;
         println!("answered {answered:?} after the agent's start");
         ensure!(answered.is_some_and(|took| took < Duration::from_secs(2)), "back after {answered:?}");
-        mesh.with_agent(|agent| agent.ready())?;
+        mesh.with_agent(Agent::ready)?;
         let after = mesh.many("client", "http://echo/", 200, 8)?;
         after.none_failed()?;
         let report = load.finish()?;
@@ -125,7 +125,7 @@ fn with_keep_pinned_a_successor_takes_over() {
         mesh.start_agent_with("node-a", None, &["--keep-pinned"])?;
         mesh.wait_applied()?;
         ensure!(mesh.get("client", "http://echo/")?.status == 200);
-        let code = mesh.with_agent(|agent| agent.terminate())?;
+        let code = mesh.with_agent(Agent::terminate)?;
         ensure!(code == 0, "exit code {code}");
         let direct = format!("http://{}/", mesh.the("echo-v1")?.at(8080));
         let outcome = mesh.http("client", &direct)?.flag("--max-time").flag("2").send();
@@ -182,7 +182,7 @@ fn two_agents_on_one_machine_serve_each_its_own_pods() {
         mesh.wait_applied()?;
         let counted = |node: &str| -> Result<u64> {
             let metrics = mesh.with_agent_of(node, |agent| agent.metrics())?;
-            Ok(metrics.sum("istio_requests_total", &[("reporter", "source")]) as u64)
+            Ok(metrics.count("istio_requests_total", &[("reporter", "source")]))
         };
         for node in ["a", "b"] {
             let answer = mesh.get(&format!("client-{node}"), &format!("http://echo-{node}/"))?;
@@ -194,7 +194,7 @@ fn two_agents_on_one_machine_serve_each_its_own_pods() {
             );
         }
         // One is killed: the other's pods do not notice.
-        mesh.with_agent_of("node-b", |agent| agent.kill())?;
+        mesh.with_agent_of("node-b", Agent::kill)?;
         ensure!(mesh.get("client-a", "http://echo-a/")?.status == 200);
         let outcome = mesh.http("client-b", "http://echo-b/")?.flag("--max-time").flag("2").send();
         ensure!(outcome.is_err(), "{outcome:?} without an agent");
@@ -204,7 +204,7 @@ fn two_agents_on_one_machine_serve_each_its_own_pods() {
         })?;
         ensure!(mesh.get("client-b", "http://echo-b/")?.status == 200);
         // One is stopped and takes only its own things with it.
-        mesh.with_agent_of("node-b", |agent| agent.terminate())?;
+        mesh.with_agent_of("node-b", Agent::terminate)?;
         for _ in 0..5 {
             ensure!(mesh.get("client-a", "http://echo-a/")?.status == 200);
         }
@@ -239,7 +239,7 @@ fn a_stopped_agent_lets_requests_that_run_come_to_their_end() {
                 ensure!(both == 1);
                 Ok(())
             })?;
-            let code = mesh.with_agent(|agent| agent.terminate())?;
+            let code = mesh.with_agent(Agent::terminate)?;
             ensure!(code == 0, "exit code {code}");
             let answer = slow.join().expect("no panic")?;
             ensure!(answer.status == 200, "{answer:?}");

@@ -67,6 +67,5 @@ fn shops(mesh: &Mesh) -> Result<()> {
 
 /// Requests for the catalogue that weft has counted.
 fn seen(mesh: &Mesh) -> Result<u64> {
-    let sum = mesh.metrics()?.sum("istio_requests_total", &[("destination_service_name", "catalog")]);
-    Ok(sum as u64)
+    Ok(mesh.metrics()?.count("istio_requests_total", &[("destination_service_name", "catalog")]))
 }

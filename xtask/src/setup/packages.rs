@@ -48,6 +48,7 @@ pub const FOR_LINKER: &[Package] = &[
 pub const FOR_TESTS: &[Package] = &[
     ("iproute2", Evidence::Program("ip")),
     ("curl", Evidence::Program("curl")),
+    ("procps", Evidence::Program("sysctl")),
     ("nginx", Evidence::Program("nginx")),
     ("wrk", Evidence::Program("wrk")),
     ("iperf3", Evidence::Program("iperf3")),
