@@ -5,6 +5,8 @@ use weft_tests::{Mesh, Request, story};
 
 use crate::deploy;
 
+type Headers<'a> = &'a [(&'a str, &'a str)];
+
 /// A rule that sends what matches to v2, the rest to v1.
 fn two_if(mesh: &Mesh, matches: &str) -> Result<()> {
     deploy::route(
@@ -53,7 +55,6 @@ fn by_path() {
 fn by_headers() {
     story(|mesh| {
         deploy::echo(mesh)?;
-        type Headers<'a> = &'a [(&'a str, &'a str)];
         let cases: [(&str, &[Headers<'_>], &[Headers<'_>]); 8] = [
             (
                 "[{headers: {end-user: {exact: jason}}}]",
