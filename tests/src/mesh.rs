@@ -353,7 +353,7 @@ pub fn story(play: impl FnOnce(&Mesh) -> Result<()>) {
     let start = Instant::now();
     let mesh = Mesh::new().expect("a world");
     if let Err(error) = play(&mesh) {
-        panic!("{error:?}");
+        panic!("{error:#}");
     }
     drop(mesh);
     note_time(start.elapsed());
