@@ -1,5 +1,6 @@
 //! Stories: objects as users write them in, decisions out.
 
+mod arbitrary;
 mod bookinfo;
 mod destination_rule;
 mod explained;
