@@ -6,11 +6,15 @@ use weft_api::meta::Labels;
 
 use crate::shard::Set;
 
-/// Shares equal strings and label sets.
+/// A pod's container ports by name.
+pub(crate) type NamedPorts = Arc<[(Arc<str>, u16)]>;
+
+/// Shares equal strings, label sets and port lists.
 #[derive(Debug, Default)]
 pub(crate) struct Interner {
     texts: Set<Arc<str>>,
     labels: Set<Arc<Labels>>,
+    ports: Set<NamedPorts>,
     sweep_at: usize,
 }
 
@@ -36,12 +40,22 @@ impl Interner {
         shared
     }
 
+    pub(crate) fn ports(&mut self, ports: &[(Arc<str>, u16)]) -> NamedPorts {
+        if let Some(known) = self.ports.get(ports) {
+            return known.clone();
+        }
+        let shared: NamedPorts = ports.into();
+        self.ports.insert(shared.clone());
+        shared
+    }
+
     /// Forgets what nobody else holds, when the tables have doubled since the last time.
     pub(crate) fn sweep(&mut self) {
         let size = self.texts.len() + self.labels.len();
         if size < self.sweep_at.max(SMALLEST_SWEEP) {
             return;
         }
+        self.ports.retain(|ports| Arc::strong_count(ports) > 1);
         self.texts.retain(|text| Arc::strong_count(text) > 1);
         self.labels.retain(|labels| Arc::strong_count(labels) > 1);
         self.sweep_at = 2 * (self.texts.len() + self.labels.len());

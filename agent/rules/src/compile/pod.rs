@@ -7,7 +7,7 @@ use weft_api::kubernetes::Pod;
 use weft_api::meta::{Labels, ObjectMeta};
 
 use super::CompilerOptions;
-use crate::intern::Interner;
+use crate::intern::{Interner, NamedPorts};
 use crate::workload::{Enrolment, Workload};
 
 /// Labels that opt in or out, and the value that does. The first that is there decides.
@@ -56,7 +56,7 @@ pub(super) struct PodRecord {
     /// Would take traffic if it were ready: has addresses, is not finished nor going.
     pub(super) serving: bool,
     /// Named container ports.
-    pub(super) ports: Box<[(Arc<str>, u16)]>,
+    pub(super) ports: NamedPorts,
     wish: Wish,
     obstacle: Option<Enrolment>,
 }
@@ -86,11 +86,13 @@ impl PodRecord {
         }
         let ports = pod.spec.containers.iter().flat_map(|container| &container.ports);
         let named = ports.filter(|port| !port.name.is_empty());
+        let named: Vec<_> = named.map(|port| (intern.text(&port.name), port.container_port)).collect();
+        let ports = intern.ports(&named);
         Self {
             created: intern.text(&meta.creation_timestamp),
             ready: serving && !pending && condition.is_none_or(|condition| condition.status == "True"),
             serving,
-            ports: named.map(|port| (intern.text(&port.name), port.container_port)).collect(),
+            ports,
             wish,
             obstacle,
             workload: Arc::new(workload(pod, addresses, options, intern)),

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use weft_api::meta::Labels;
 
 use super::pod::{PodRecord, Wish};
-use crate::matching::is_subset;
+use super::services::Selector;
 use crate::shard::{Hasher, Map};
 use crate::snapshot::Snapshot;
 use crate::workload::Workload;
@@ -164,21 +164,19 @@ impl Pods {
         changed
     }
 
-    /// The pods of a namespace that a selector selects, in no particular order. An empty selector selects none.
+    /// The pods of a namespace that a selector selects, in no particular order.
     pub(super) fn select<'a>(
         &'a self,
         namespace: &str,
-        selector: &'a Labels,
+        selector: &'a Selector,
     ) -> impl Iterator<Item = &'a PodRecord> + use<'a> {
         let pods = self.namespaces.get(namespace);
         let rarest = pods.and_then(|pods| {
-            let sets = selector
-                .iter()
-                .map(|(key, value)| pods.by_pair.get(&pair_hash(key, value)).map_or(&[][..], Vec::as_slice));
+            let sets = selector.hashes().map(|hash| pods.by_pair.get(&hash).map_or(&[][..], Vec::as_slice));
             sets.min_by_key(|sets| sets.len()).map(|sets| (pods, sets))
         });
         rarest.into_iter().flat_map(move |(pods, sets)| {
-            let fitting = sets.iter().filter(|labels| is_subset(selector, labels));
+            let fitting = sets.iter().filter(|labels| selector.selects(labels));
             fitting
                 .filter_map(|labels| pods.groups.get(labels))
                 .flatten()

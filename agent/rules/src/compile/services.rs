@@ -11,10 +11,29 @@ use super::pods::pair_hash;
 use super::protocol;
 use crate::cluster::Service;
 use crate::intern::Interner;
-use crate::matching::is_subset;
 use crate::service_entry::PortEntry;
 use crate::shard::{Hasher, Map};
 use crate::workload::Workload;
+
+/// The labels that a service asks of its pods; never empty. A map would take ten times the room.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Selector(Box<[(Arc<str>, Arc<str>)]>);
+
+impl Selector {
+    fn compile(labels: &Labels, intern: &mut Interner) -> Option<Self> {
+        let pairs = labels.iter().map(|(key, value)| (intern.text(key), intern.text(value)));
+        (!labels.is_empty()).then(|| Self(pairs.collect()))
+    }
+
+    pub(super) fn selects(&self, labels: &Labels) -> bool {
+        self.0.iter().all(|(key, value)| labels.get(&**key).is_some_and(|has| **has == **value))
+    }
+
+    /// The hash of each of its labels.
+    pub(super) fn hashes(&self) -> impl Iterator<Item = u64> {
+        self.0.iter().map(|(key, value)| pair_hash(key, value))
+    }
+}
 
 /// What is kept of a Service.
 #[derive(Debug, PartialEq, Eq)]
@@ -22,7 +41,7 @@ pub(super) struct ServiceRecord {
     pub(super) service: Arc<Service>,
     pub(super) kind: Kind,
     pub(super) ports: Box<[LeanPort]>,
-    pub(super) selector: Option<Arc<Labels>>,
+    pub(super) selector: Option<Selector>,
     pub(super) publish_not_ready: bool,
     /// `networking.istio.io/exportTo`, split; empty where the annotation is absent.
     pub(super) export_to: Box<[String]>,
@@ -113,7 +132,7 @@ impl ServiceRecord {
             service: Arc::new(service),
             kind,
             ports,
-            selector: (!spec.selector.is_empty()).then(|| intern.labels(&spec.selector)),
+            selector: Selector::compile(&spec.selector, intern),
             publish_not_ready: spec.publish_not_ready_addresses,
             export_to: export_to
                 .into_iter()
@@ -229,9 +248,9 @@ impl Services {
             return false;
         }
         self.remove(&host);
-        if let Some((key, value)) = record.selector.as_ref().and_then(|selector| selector.first_key_value()) {
+        if let Some(hash) = record.selector.as_ref().and_then(|selector| selector.hashes().next()) {
             let of_namespace = self.selectors.entry(record.service.namespace.clone()).or_default();
-            of_namespace.entry(pair_hash(key, value)).or_default().push(host.clone());
+            of_namespace.entry(hash).or_default().push(host.clone());
         }
         self.records.insert(host, record);
         true
@@ -239,10 +258,9 @@ impl Services {
 
     pub(super) fn remove(&mut self, host: &str) -> Option<ServiceRecord> {
         let record = self.records.remove(host)?;
-        if let Some((key, value)) = record.selector.as_ref().and_then(|selector| selector.first_key_value())
+        if let Some(hash) = record.selector.as_ref().and_then(|selector| selector.hashes().next())
             && let Some(of_namespace) = self.selectors.get_mut(&record.service.namespace)
         {
-            let hash = pair_hash(key, value);
             if let Some(hosts) = of_namespace.get_mut(&hash) {
                 hosts.retain(|other| **other != *host);
                 if hosts.is_empty() {
@@ -306,7 +324,7 @@ impl Services {
                 workload.labels.iter().filter_map(|(key, value)| of_namespace.get(&pair_hash(key, value)));
             for host in candidates.flatten() {
                 let selector = self.records.get(host).and_then(|record| record.selector.as_ref());
-                if selector.is_some_and(|selector| is_subset(selector, &workload.labels)) {
+                if selector.is_some_and(|selector| selector.selects(&workload.labels)) {
                     touch(host);
                 }
             }
