@@ -12,14 +12,12 @@ use weft_api::meta::{Labels, ObjectKey};
 use weft_api::object::Object;
 
 use crate::host::{self, HostPattern};
-use crate::http_route::HttpRoute;
 use crate::intern::Interner;
 use crate::mesh::MeshSettings;
 use crate::service_entry::ServiceEntry;
 use crate::shard::{Map, Set};
 use crate::snapshot::{Protocol, RuleList, Snapshot};
 use crate::virtual_service::Rules;
-use crate::visibility::Visibility;
 use crate::workload::Workload;
 
 mod base64;
@@ -29,11 +27,13 @@ mod pods;
 mod policy;
 mod protocol;
 mod route;
+mod service;
 mod services;
 
 use pod::PodRecord;
 use pods::Pods;
 use policy::PolicyRecord;
+use service::PolicyTable;
 use services::{Kind, ServiceRecord, Services, SliceRecord};
 
 /// What stands outside the objects.
@@ -70,9 +70,9 @@ pub struct Compiler {
     virtual_services: Map<Arc<str>, (Arc<VirtualService>, Arc<Rules>)>,
     policies: Map<Arc<str>, Arc<PolicyRecord>>,
     /// DestinationRules by exact host, oldest first.
-    exact_policies: Map<Arc<str>, Vec<Arc<PolicyRecord>>>,
+    exact_policies: PolicyTable,
     /// DestinationRules by what follows `*.`, oldest first.
-    wildcard_policies: Map<Arc<str>, Vec<Arc<PolicyRecord>>>,
+    wildcard_policies: PolicyTable,
     /// Addresses under which a service is entered in the snapshot.
     claims: Map<Arc<str>, Box<[std::net::IpAddr]>>,
     /// Names of default routes and the like.
@@ -312,17 +312,17 @@ impl Compiler {
         let old = self.snapshot.services.get(host).cloned();
         let (entry, addresses) = match self.services.get(host) {
             Some(record) => {
-                let (entry, addresses) = build(
+                let parts = service::Parts {
                     record,
-                    &self.options,
-                    &self.services,
-                    &self.pods,
-                    (&self.exact_policies, &self.wildcard_policies),
-                    &self.snapshot,
-                    old.as_deref(),
-                    &self.default_name,
-                    &mut self.intern,
-                );
+                    root_namespace: &self.options.root_namespace,
+                    services: &self.services,
+                    pods: &self.pods,
+                    exact_policies: &self.exact_policies,
+                    wildcard_policies: &self.wildcard_policies,
+                    snapshot: &self.snapshot,
+                    old: old.as_deref(),
+                };
+                let (entry, addresses) = parts.build(&self.default_name, &mut self.intern);
                 (Some(Arc::new(entry)), addresses)
             }
             None => (None, Vec::new()),
@@ -391,63 +391,6 @@ impl Compiler {
             vips.insert(address, owners.into());
         }
     }
-}
-
-type PolicyTable = Map<Arc<str>, Vec<Arc<PolicyRecord>>>;
-
-#[expect(clippy::too_many_arguments, reason = "the compiler's parts, borrowed one by one")]
-fn build(
-    record: &ServiceRecord,
-    options: &CompilerOptions,
-    services: &Services,
-    pods: &Pods,
-    (exact, wildcard): (&PolicyTable, &PolicyTable),
-    snapshot: &Snapshot,
-    old: Option<&ServiceEntry>,
-    default_name: &Arc<str>,
-    intern: &mut Interner,
-) -> (ServiceEntry, Vec<std::net::IpAddr>) {
-    let host = &record.service.host;
-    let mesh = &snapshot.mesh;
-    let endpoints = endpoints::resolve(record, services, pods, snapshot, old);
-    let candidates =
-        exact.get(host).into_iter().chain(host::suffixes(host).filter_map(|suffix| wildcard.get(suffix)));
-    let policies = policy::Build {
-        record,
-        endpoints: &endpoints,
-        mesh,
-        root_namespace: &options.root_namespace,
-        candidates: candidates.flatten().collect(),
-        old,
-    }
-    .policies(intern);
-    let addresses = match &record.kind {
-        Kind::Addressed(addresses) => addresses.to_vec(),
-        Kind::Headless => endpoints::addresses(&endpoints),
-        Kind::External(_) => Vec::new(),
-    };
-    let retry = mesh.retry.clone();
-    let entry = ServiceEntry {
-        visibility: Visibility::compile(
-            &record.export_to,
-            &mesh.service_export_to,
-            &record.service.namespace,
-            intern,
-        ),
-        ports: record.ports.iter().map(|port| port.entry.clone()).collect(),
-        alias_of: match &record.kind {
-            Kind::External(target) => Some(target.clone()),
-            _ => None,
-        },
-        default_route: Arc::new(HttpRoute::default_for(host.clone(), default_name.clone(), retry)),
-        service: record.service.clone(),
-        address: match &record.kind {
-            Kind::Addressed(addresses) => addresses.first().copied(),
-            _ => None,
-        },
-        policies,
-    };
-    (entry, addresses)
 }
 
 fn slice_key(namespace: &str, name: &str) -> String {

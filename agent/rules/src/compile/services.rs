@@ -260,12 +260,11 @@ impl Services {
         let record = self.records.remove(host)?;
         if let Some(hash) = record.selector.as_ref().and_then(|selector| selector.hashes().next())
             && let Some(of_namespace) = self.selectors.get_mut(&record.service.namespace)
+            && let Some(hosts) = of_namespace.get_mut(&hash)
         {
-            if let Some(hosts) = of_namespace.get_mut(&hash) {
-                hosts.retain(|other| **other != *host);
-                if hosts.is_empty() {
-                    of_namespace.remove(&hash);
-                }
+            hosts.retain(|other| **other != *host);
+            if hosts.is_empty() {
+                of_namespace.remove(&hash);
             }
         }
         Some(record)
