@@ -35,6 +35,9 @@ pub struct Args {
     /// Seconds of each measurement
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..))]
     seconds: u32,
+    /// Measure what `cargo xtask build --release` built last
+    #[arg(long)]
+    no_build: bool,
     /// Write the rows to this file as JSON
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -58,7 +61,9 @@ pub fn run(args: &Args) -> Result<()> {
     ensure!(rustix::process::geteuid().is_root(), "bench makes network namespaces: it runs as root only");
 
     setup::test_programs()?;
-    build::run(&build::Args { release: true })?;
+    if !args.no_build {
+        build::run(&build::Args { release: true })?;
+    }
     let release = workspace::target_dir()?.join("release");
     let programs = Programs { weft: release.join("weft"), peer: release.join("weft-bench-peer") };
     world::sweep(&programs.weft);
