@@ -110,9 +110,6 @@ impl<'a> Agent<'a> {
 
     /// The end of its output.
     fn last_words(&self) -> String {
-        let log = fs::read(self.world.log("agent")).unwrap_or_default();
-        let log = String::from_utf8_lossy(&log);
-        let lines: Vec<&str> = log.lines().collect();
-        lines[lines.len().saturating_sub(15)..].join("\n")
+        self.world.last_words("agent")
     }
 }

@@ -8,7 +8,7 @@ use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 
 use super::figures::{self, Sample};
 use super::world::{Pod, World};
@@ -18,6 +18,9 @@ use super::{Programs, manifests};
 pub const WEB_PORT: u16 = 8080;
 pub const STREAM_PORT: u16 = 5201;
 pub const ECHO_PORT: u16 = 7000;
+
+/// What runs in a server pod.
+const SERVERS: [&str; 3] = ["nginx", "iperf3", "peer"];
 
 /// What a row does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -93,7 +96,7 @@ pub fn serve(world: &World, programs: &Programs, pod: Pod) -> Result<()> {
     iperf3.args(["--server", "--port", &STREAM_PORT.to_string()]);
     let mut peer = world.command(pod, &programs.peer);
     peer.args(["serve", &SocketAddr::from((pod.address, ECHO_PORT)).to_string()]);
-    for (name, command) in [("nginx", &mut nginx), ("iperf3", &mut iperf3), ("peer", &mut peer)] {
+    for (name, command) in SERVERS.iter().zip([&mut nginx, &mut iperf3, &mut peer]) {
         world.start(&format!("{name}-{}", pod.name), command)?;
     }
     wait_for_listeners(world, pod, &[WEB_PORT, STREAM_PORT, ECHO_PORT])
@@ -115,7 +118,10 @@ fn wait_for_listeners(world: &World, pod: Pod, ports: &[u16]) -> Result<()> {
         if ports.iter().all(is_open) {
             return Ok(());
         }
-        ensure!(Instant::now() < deadline, "the servers in {} do not all listen on {ports:?}", pod.name);
+        if Instant::now() > deadline {
+            let said = SERVERS.map(|server| world.last_words(&format!("{server}-{}", pod.name)));
+            bail!("the servers in {} do not all listen on {ports:?}\n{}", pod.name, said.join("\n"));
+        }
         thread::sleep(Duration::from_millis(20));
     }
 }

@@ -18,6 +18,8 @@ use signal_hook::iterator::Signals;
 const PREFIX: &str = "weft-b";
 /// How long programs have to leave after SIGTERM.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How much of a failed program's output is shown.
+const LAST_LINES: usize = 15;
 /// Held while the world is being taken down: who else would do it waits.
 static ENDING: Mutex<()> = Mutex::new(());
 /// The signals are for all of this process's worlds, which follow each other and have one name.
@@ -113,9 +115,16 @@ impl World {
         command.spawn().with_context(|| format!("cannot run {}", command.get_program().display()))
     }
 
-    /// Where the output of a started program is.
-    pub fn log(&self, name: &str) -> PathBuf {
+    fn log(&self, name: &str) -> PathBuf {
         self.dir.join(format!("{name}.log"))
+    }
+
+    /// The end of a started program's output.
+    pub fn last_words(&self, name: &str) -> String {
+        let log = fs::read(self.log(name)).unwrap_or_default();
+        let log = String::from_utf8_lossy(&log);
+        let lines: Vec<&str> = log.lines().collect();
+        lines[lines.len().saturating_sub(LAST_LINES)..].join("\n")
     }
 
     fn take_down_on_signals(&self) -> Result<()> {
