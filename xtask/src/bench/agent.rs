@@ -6,16 +6,17 @@ use std::process::{Child, Command, Output, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 
 use super::world::{NODE, World};
 use super::{Programs, figures};
 
 /// How long an agent may take to serve what it finds at its start.
 const READY_WITHIN: Duration = Duration::from_mins(2);
-/// Memory that changes by less than this (in MiB) within a second has settled.
+/// Memory that changes by less than this (in MiB) for so long has settled: allocators give back with delay.
 const SETTLED_MIB: f64 = 0.5;
-const SETTLES_WITHIN: Duration = Duration::from_secs(20);
+const SETTLED_FOR: Duration = Duration::from_secs(5);
+const SETTLES_WITHIN: Duration = Duration::from_secs(30);
 
 /// A running agent.
 pub struct Agent<'a> {
@@ -91,16 +92,30 @@ impl<'a> Agent<'a> {
 
     /// Resident memory once it no longer changes, and at its highest.
     pub fn settled_rss_mib(&self) -> Result<(f64, f64)> {
-        let deadline = Instant::now() + SETTLES_WITHIN;
-        let mut before = self.rss_mib()?;
+        let start = Instant::now();
+        let (mut settled, mut since) = (self.rss_mib()?.0, start);
         loop {
-            thread::sleep(Duration::from_secs(1));
-            let now = self.rss_mib()?;
-            if (now.0 - before.0).abs() < SETTLED_MIB || Instant::now() > deadline {
-                return Ok(now);
+            thread::sleep(Duration::from_millis(500));
+            let (now, highest) = self.rss_mib()?;
+            if (now - settled).abs() > SETTLED_MIB {
+                (settled, since) = (now, Instant::now());
             }
-            before = now;
+            if since.elapsed() >= SETTLED_FOR || start.elapsed() >= SETTLES_WITHIN {
+                return Ok((now, highest));
+            }
         }
+    }
+
+    /// That so many objects are in force, and none was refused.
+    pub fn check_objects(&self, kind: &str, count: u32) -> Result<()> {
+        let mut command = Command::new(self.weft);
+        command.args(["status", "--output", "json", "--run-dir"]).arg(self.world.run_dir());
+        let output = command.stdin(Stdio::null()).output().context("cannot run weft status")?;
+        let status: serde_json::Value = serde_json::from_slice(&output.stdout).context("weft status")?;
+        ensure!(status["objects"][kind] == count, "of {count} {kind} in force: {}", status["objects"][kind]);
+        let refused = status["refused"].as_array().map_or(0, Vec::len);
+        ensure!(refused == 0, "{refused} objects are refused, the first: {}", status["refused"][0]);
+        Ok(())
     }
 
     fn proc(&self, file: &str) -> Result<String> {

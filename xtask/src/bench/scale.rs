@@ -51,6 +51,8 @@ pub fn measure(programs: &Programs, rows: &[&str], noise: &mut Noise) -> Result<
         change(&config, file, 0)?;
     }
     let (agent, ready) = Agent::start(&world, programs, &config)?;
+    agent.check_objects("Service", SERVICES)?;
+    agent.check_objects("EndpointSlice", SERVICES)?;
     step.done();
 
     let mut measured = Vec::new();
