@@ -9,7 +9,7 @@ use crate::deploy;
 
 /// What the kernel holds for a pod that could be of weft's making: rules, routes, listeners, sysctls.
 fn kernel_state(pod: &Pod) -> Result<String> {
-    const SCRIPT: &str = "ip rule; ip -6 rule; ip route show table all; ip -6 route show table all | sed 's/expires.*//'; \
+    const SCRIPT: &str = "ip rule; ip -6 rule; ip route show table all; ip -6 route show table all | sed 's/expires.*//' | grep -v fe80; \
         ip -br address; ss -Htln | sort; nft list ruleset 2>/dev/null; \
         sysctl -a --pattern '^net[.](ipv[46]|core)' 2>/dev/null | grep -v -e tcp_mem -e _count -e neigh | sort";
     pod.exec(&["sh", "-c", SCRIPT])?.good()
