@@ -131,6 +131,8 @@ async fn serve(options: AgentOptions) -> Result<(), AgentError> {
     let start = |what| move |source| AgentError::Start { what, source };
     let mut terminate = signal(SignalKind::terminate()).map_err(start("the signal handler"))?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(start("the signal handler"))?;
+    let mut hangup = signal(SignalKind::hangup()).map_err(start("the signal handler"))?;
+    allow_many_files();
 
     let dir = options.standalone.clone();
     std::fs::read_dir(&dir).map_err(|source| AgentError::Folder { dir, source })?;
@@ -172,6 +174,8 @@ async fn serve(options: AgentOptions) -> Result<(), AgentError> {
             tokio::select! {
                 _ = terminate.recv() => {}
                 _ = interrupt.recv() => {}
+                // The terminal has gone: without a mesh is better than closed.
+                _ = hangup.recv() => {}
                 outcome = &mut control_ended => return finished(outcome),
             }
             tracing::info!(drain = ?shared.options.drain_timeout, "draining; a second signal ends at once");
@@ -188,6 +192,16 @@ async fn serve(options: AgentOptions) -> Result<(), AgentError> {
     shared.telemetry.flush(Duration::from_secs(1));
     drop(run_dir);
     Ok(())
+}
+
+/// Each connection takes two descriptors or more; the usual soft limit of 1,024 is for programs that use `select`.
+fn allow_many_files() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        tracing::warn!(%error, limit = ?limit.current, "cannot raise the limit on open files");
+    }
 }
 
 type Ended = Result<Result<(), AgentError>, tokio::sync::oneshot::error::RecvError>;

@@ -104,7 +104,18 @@ impl Folder {
         for path in paths {
             self.look(&path, writing.since(&path, now), &mut touched, &mut scan);
         }
-        scan.changes = self.claims.resolve(touched);
+        let resolved = self.claims.resolve(touched, true);
+        scan.changes = resolved.changes;
+        if !resolved.unread.is_empty() {
+            let mut touched = resolved.unread;
+            for path in resolved.files {
+                if let Some(file) = self.files.get_mut(&path) {
+                    file.stamp = None;
+                }
+                self.look(&path, None, &mut touched, &mut scan);
+            }
+            scan.changes.extend(self.claims.resolve(touched, false).changes);
+        }
         scan
     }
 
@@ -191,7 +202,7 @@ impl Folder {
             Look::Changed { stamp, text } => {
                 let name = path.display().to_string();
                 let loaded = weft_api::load::load(&name, &text);
-                let contents = claims::read(&loaded);
+                let contents = claims::read(&loaded, &self.hasher);
                 let losing = known.is_some_and(|file| {
                     loaded.unreadable.is_empty() && file.keys.iter().any(|key| !contents.contains_key(key))
                 });

@@ -24,7 +24,7 @@ pub fn status(shared: &Shared, datapath: Option<&DatapathStatus>) -> Status {
             connections: shared.telemetry.connections(index),
         })
         .collect();
-    let mut pods = view.pods.clone();
+    let mut pods = view.pods.to_vec();
     if let Some(datapath) = datapath {
         add_counters(&mut pods, datapath);
     }

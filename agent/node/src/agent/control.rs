@@ -28,8 +28,10 @@ const BUSY_RETRY: Duration = Duration::from_millis(15);
 /// How often a network namespace that is not there is looked for, at first and later.
 const NETNS_RETRY: Duration = Duration::from_millis(25);
 const NETNS_RETRY_LATER: Duration = Duration::from_millis(250);
-/// How often all files and namespaces are looked at without being told to, in case the watch missed something.
-const CHECK: Duration = Duration::from_secs(2);
+/// How often the namespaces of enrolled pods are looked at: a pod may come back under its name with another.
+const NETNS_CHECK: Duration = Duration::from_millis(500);
+/// How often all files are looked at without being told to, in case the watch missed something.
+const CHECK: Duration = Duration::from_secs(5);
 /// The same where there is no watch.
 const CHECK_UNWATCHED: Duration = Duration::from_millis(500);
 /// A worker that does not answer for so long is reported.
@@ -99,10 +101,11 @@ struct Control {
     waiting_since: Instant,
     busy: BTreeSet<std::path::PathBuf>,
     checked: Instant,
+    pods_checked: Instant,
     waiters: Vec<Waiter>,
     first_sync: Option<Guard>,
     /// The lines of `weft status`: every pod of this node.
-    rows: Vec<PodEnrolment>,
+    rows: Arc<[PodEnrolment]>,
     rows_stale: bool,
     /// All pods of this node have been enrolled that could be; others that a dead agent enrolled were let go.
     claimed: bool,
@@ -152,10 +155,11 @@ impl Control {
             waiting_since: Instant::now(),
             busy: BTreeSet::new(),
             checked: Instant::now(),
+            pods_checked: Instant::now(),
             waiters: Vec::new(),
             first_sync: Some(first_sync),
             claimed: false,
-            rows: Vec::new(),
+            rows: Arc::default(),
             rows_stale: true,
             shared,
         })
@@ -209,9 +213,10 @@ impl Control {
             let young = self.waiting_since.elapsed() < Duration::from_secs(5);
             now + if young { NETNS_RETRY } else { NETNS_RETRY_LATER }
         });
+        let netns = (!self.desired.is_empty()).then(|| self.pods_checked + NETNS_CHECK);
         let workers = self.unconfirmed.then(|| now + BUSY_RETRY);
         let waiter = self.waiters.iter().map(|waiter| waiter.until).min();
-        [busy, pods, workers, waiter].into_iter().flatten().fold(check, Instant::min).max(now)
+        [busy, pods, netns, workers, waiter].into_iter().flatten().fold(check, Instant::min).max(now)
     }
 
     /// Brings everything up to date.
@@ -236,7 +241,8 @@ impl Control {
         if pods_changed {
             self.desire();
         }
-        let pods = pods_changed || check || !self.waiting_pods.is_empty();
+        let pods_due = self.pods_checked + NETNS_CHECK <= Instant::now();
+        let pods = pods_changed || pods_due || !self.waiting_pods.is_empty();
         let moved = pods && self.enrol();
         if !self.claimed {
             self.claimed = true;
@@ -356,7 +362,7 @@ impl Control {
 
     fn publish(&mut self) {
         if std::mem::take(&mut self.rows_stale) {
-            self.rows = self.pod_rows();
+            self.rows = self.pod_rows().into();
         }
         let refused = self.folder.refused();
         self.shared.telemetry.state(self.generation(), self.enrolled.len(), refused.len());

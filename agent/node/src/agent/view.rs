@@ -1,6 +1,7 @@
 //! What the control thread tells the admin API.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use weft_api::admin::PodEnrolment;
 use weft_api::finding::Finding;
@@ -15,7 +16,7 @@ pub struct View {
     /// What the newest state of the folder waits for before it is all in force.
     pub waiting_for: Vec<String>,
     /// The pods of this node.
-    pub pods: Vec<PodEnrolment>,
+    pub pods: Arc<[PodEnrolment]>,
     /// Objects in force, by kind.
     pub objects: BTreeMap<String, usize>,
     /// What was refused.

@@ -1,9 +1,12 @@
 //! Which file says what about which object, and which of them counts.
 //!
 //! Several files may speak of one object: the first by path wins, and the others are reported. A file that speaks of
-//! an object wrongly still holds its last good version.
+//! an object wrongly still holds its last good version. The objects themselves are handed on and not kept, only their
+//! fingerprints: a large cluster's would take more memory than everything that is made of them.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::hash::{BuildHasher, Hasher};
+use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -20,9 +23,12 @@ pub type Touched = BTreeSet<Arc<ObjectKey>>;
 pub type Contents = BTreeMap<ObjectKey, Said>;
 
 /// What a file says about one object.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Said {
+    /// The object, until it is handed on.
     object: Option<Object>,
+    /// Of the last good version.
+    print: Option<Fingerprint>,
     line: usize,
     /// Lines where the same file says it again.
     again: Vec<usize>,
@@ -38,7 +44,57 @@ struct Claim {
 struct Entry {
     /// Sorted by path.
     claims: Vec<Claim>,
-    in_force: Option<Object>,
+    in_force: Option<Fingerprint>,
+}
+
+/// Tells one version of an object from another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Fingerprint {
+    kind: &'static str,
+    hash: u64,
+}
+
+/// What became of the names that were touched.
+#[derive(Debug, Default)]
+pub struct Resolved {
+    /// What to tell the compiler.
+    pub changes: Vec<Change>,
+    /// Names whose winner is in a file that was not read just now.
+    pub unread: Touched,
+    /// Those files.
+    pub files: BTreeSet<Arc<Path>>,
+}
+
+/// Hashes what is written to it.
+struct HashWriter<H>(H);
+
+impl<H: Hasher> Write for HashWriter<H> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.write(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Fingerprint {
+    fn of(object: &Object, hasher: &impl BuildHasher) -> Self {
+        let mut writer = HashWriter(hasher.build_hasher());
+        let to = &mut writer;
+        // Neither hashing nor writing these types as JSON fails.
+        let _ = match object {
+            Object::Namespace(object) => serde_json::to_writer(to, object),
+            Object::Pod(object) => serde_json::to_writer(to, object),
+            Object::Service(object) => serde_json::to_writer(to, object),
+            Object::EndpointSlice(object) => serde_json::to_writer(to, object),
+            Object::ConfigMap(object) => serde_json::to_writer(to, object),
+            Object::VirtualService(object) => serde_json::to_writer(to, object),
+            Object::DestinationRule(object) => serde_json::to_writer(to, object),
+        };
+        Self { kind: object.kind(), hash: writer.0.finish() }
+    }
 }
 
 /// All claims.
@@ -52,7 +108,7 @@ pub struct Claims {
 }
 
 /// Sorts what a file holds by object. Of an object that is there twice the first counts.
-pub fn read(loaded: &Loaded) -> Contents {
+pub fn read(loaded: &Loaded, hasher: &impl BuildHasher) -> Contents {
     let accepted = loaded.objects.iter().map(|held| (held.object.key(), Some(&held.object), held.line));
     let refused =
         loaded.refused.iter().filter_map(|refused| Some((refused.key.clone()?, None, refused.line)));
@@ -62,6 +118,7 @@ pub fn read(loaded: &Loaded) -> Contents {
     for (key, object, line) in all {
         contents.entry(key).and_modify(|said| said.again.push(line)).or_insert_with(|| Said {
             object: object.cloned(),
+            print: object.map(|object| Fingerprint::of(object, hasher)),
             line,
             again: Vec::new(),
         });
@@ -113,9 +170,7 @@ impl Claims {
         match claims.binary_search_by(|claim| claim.path.cmp(path)) {
             Ok(at) => {
                 let claim = &mut claims[at];
-                if said.object.is_none() {
-                    said.object = claim.said.object.take();
-                }
+                said.print = said.print.or(claim.said.print);
                 claim.said = said;
             }
             Err(at) => claims.insert(at, Claim { path: path.clone(), said }),
@@ -129,9 +184,10 @@ impl Claims {
         }
     }
 
-    /// Finds the winners anew and answers what changed.
-    pub fn resolve(&mut self, touched: Touched) -> Vec<Change> {
-        let mut changes = Vec::new();
+    /// Finds the winners anew and answers what changed. Winners that were not read since the last time have to be read
+    /// first, as long as `again` is true; later they count as lost, and the next best wins.
+    pub fn resolve(&mut self, touched: Touched, again: bool) -> Resolved {
+        let mut resolved = Resolved::default();
         for key in touched {
             let Some(entry) = self.entries.get_mut(&key) else { continue };
             if entry.is_contested() {
@@ -139,26 +195,27 @@ impl Claims {
             } else {
                 self.contested.remove(&key);
             }
-            match entry.claims.iter().find_map(|claim| claim.said.object.as_ref()) {
-                Some(object) if entry.in_force.as_ref() != Some(object) => {
-                    if entry.in_force.is_none() {
-                        *self.counts.entry(object.kind()).or_default() += 1;
-                    }
-                    entry.in_force = Some(object.clone());
-                    changes.push(Change::Put(object.clone()));
+            let before = entry.in_force;
+            match entry.settle(again) {
+                Settled::Put(object) => resolved.changes.push(Change::Put(object)),
+                Settled::Deleted => resolved.changes.push(Change::Delete((*key).clone())),
+                Settled::Unread(path) => {
+                    resolved.files.insert(path);
+                    resolved.unread.insert(key.clone());
                 }
-                None if entry.claims.is_empty() => {
-                    if let Some(object) = &entry.in_force {
-                        *self.counts.entry(object.kind()).or_default() -= 1;
-                        changes.push(Change::Delete((*key).clone()));
-                    }
-                    self.entries.remove(&key);
-                }
-                // No news; or moved to another file and refused there: what was in force stays so.
-                Some(_) | None => {}
+                Settled::Same => {}
+            }
+            if before.is_some() != entry.in_force.is_some()
+                && let Some(Fingerprint { kind, .. }) = before.or(entry.in_force)
+            {
+                let count = self.counts.entry(kind).or_default();
+                *count = if before.is_some() { *count - 1 } else { *count + 1 };
+            }
+            if entry.claims.is_empty() {
+                self.entries.remove(&key);
             }
         }
-        changes
+        resolved
     }
 
     /// How many objects are in force, by kind.
@@ -176,7 +233,42 @@ impl Claims {
     }
 }
 
+/// What became of one name.
+enum Settled {
+    Put(Object),
+    Deleted,
+    /// The winner's file has to be read first.
+    Unread(Arc<Path>),
+    Same,
+}
+
 impl Entry {
+    fn settle(&mut self, again: bool) -> Settled {
+        if self.claims.is_empty() {
+            return self.in_force.take().map_or(Settled::Same, |_| Settled::Deleted);
+        }
+        let mut won = None;
+        for claim in &mut self.claims {
+            // Only what is read just now holds its object; it is wanted now or never.
+            let object = claim.said.object.take();
+            if won.is_some() || claim.said.print.is_none() {
+                continue;
+            }
+            if claim.said.print == self.in_force {
+                won = Some(Settled::Same);
+            } else if let Some(object) = object {
+                self.in_force = claim.said.print;
+                won = Some(Settled::Put(object));
+            } else if again {
+                won = Some(Settled::Unread(claim.path.clone()));
+            } else {
+                claim.said.print = None;
+            }
+        }
+        // Moved to another file and refused there: what was in force stays so.
+        won.unwrap_or(Settled::Same)
+    }
+
     fn is_contested(&self) -> bool {
         self.claims.len() > 1 || self.claims.iter().any(|claim| !claim.said.again.is_empty())
     }

@@ -187,6 +187,34 @@ fn of_two_files_that_say_the_same_the_first_by_name_counts() {
 }
 
 #[test]
+fn when_the_winner_of_two_is_refused_and_then_goes_the_other_takes_over() {
+    let mut world = World::new();
+    world.put("a.yaml", GOOD);
+    world.put("b.yaml", &GOOD.replace("host: web", "host: other"));
+    assert_eq!(world.scan(), ["+VirtualService/shop/web"]);
+    world.put("a.yaml", REFUSED);
+    assert!(world.settle().is_empty());
+    fs::remove_file(world.dir.path().join("a.yaml")).unwrap();
+    assert_eq!(world.scan(), ["+VirtualService/shop/web"]);
+    assert_eq!(world.folder.counts()["VirtualService"], 1);
+}
+
+#[test]
+fn when_the_last_good_version_is_lost_what_is_in_force_stays() {
+    let mut world = World::new();
+    world.put("a.yaml", GOOD);
+    world.put("b.yaml", GOOD.replace("host: web", "host: other").as_str());
+    world.scan();
+    world.put("b.yaml", REFUSED);
+    assert!(world.settle().is_empty());
+    fs::remove_file(world.dir.path().join("a.yaml")).unwrap();
+    assert!(world.scan().is_empty());
+    assert_eq!(world.folder.counts()["VirtualService"], 1);
+    fs::remove_file(world.dir.path().join("b.yaml")).unwrap();
+    assert_eq!(world.scan(), ["-VirtualService/shop/web"]);
+}
+
+#[test]
 fn an_object_that_moves_to_another_file_does_not_change() {
     let mut world = World::new();
     world.put("a.yaml", &service("a", 80));

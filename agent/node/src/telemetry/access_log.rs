@@ -153,7 +153,7 @@ impl<'a> Fields<'a> {
     }
 
     /// Istio's default format, without heap use but the line's own.
-    fn text(&self, line: &mut String, time: &str) {
+    fn text(&self, line: &mut String, time: &Stamp) {
         let upstream = self.upstream;
         // Writing to a string does not fail.
         let _ = writeln!(
@@ -183,11 +183,11 @@ impl<'a> Fields<'a> {
         );
     }
 
-    fn json(&self, line: &mut String, time: &str) {
+    fn json(&self, line: &mut String, time: &Stamp) {
         let upstream = self.upstream;
         let lossy = |bytes: Option<&'a [u8]>| bytes.map(String::from_utf8_lossy);
         let value = serde_json::json!({
-            "start_time": time,
+            "start_time": time.to_string(),
             "method": self.method,
             "path": self.path,
             "protocol": self.protocol,
@@ -250,6 +250,21 @@ impl fmt::Display for Text<'_> {
     }
 }
 
+/// A time as text, made without the heap.
+#[derive(Debug)]
+pub struct Stamp {
+    /// Up to the second.
+    text: [u8; 20],
+    millis: u32,
+}
+
+impl fmt::Display for Stamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(std::str::from_utf8(&self.text[..19]).unwrap_or_default())?;
+        write!(f, ".{:03}Z", self.millis)
+    }
+}
+
 /// Formats times as Envoy does, remembering the last second.
 #[derive(Debug, Default)]
 pub struct Clock {
@@ -258,7 +273,7 @@ pub struct Clock {
 
 impl Clock {
     /// `2026-11-21T06:05:27.123Z`.
-    pub fn format(&self, time: SystemTime) -> String {
+    pub fn format(&self, time: SystemTime) -> Stamp {
         let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let second = i64::try_from(since.as_secs()).unwrap_or(0);
         let (known, mut text) = self.last.get();
@@ -269,7 +284,6 @@ impl Clock {
             text[..length].copy_from_slice(&bytes[..length]);
             self.last.set((second, text));
         }
-        let seconds = std::str::from_utf8(&text[..19]).unwrap_or_default();
-        format!("{seconds}.{:03}Z", since.subsec_millis())
+        Stamp { text, millis: since.subsec_millis() }
     }
 }

@@ -129,7 +129,7 @@ impl Taps {
             value.map_or_else(String::new, |value| String::from_utf8_lossy(value.as_bytes()).into_owned())
         };
         self.send(TapEvent::Http(TapRecord {
-            time: Clock::default().format(record.started),
+            time: Clock::default().format(record.started).to_string(),
             reporter: "source".to_owned(),
             source: peer(Some(record.source), Some(record.downstream)),
             destination: destination(record.upstream, record.dialled),
@@ -160,7 +160,7 @@ impl Taps {
     pub fn tcp(&self, record: &TcpRecord<'_>) {
         let flags = FlagSet::from(record.flags);
         self.send(TapEvent::Tcp(TapRecord {
-            time: Clock::default().format(record.started),
+            time: Clock::default().format(record.started).to_string(),
             reporter: if record.inbound { "destination" } else { "source" }.to_owned(),
             source: peer(record.source, Some(record.downstream)),
             destination: destination(record.upstream, record.dialled),

@@ -34,6 +34,7 @@ impl Control {
 
     /// Enrols and releases what differs. True: something changed.
     pub(super) fn enrol(&mut self) -> bool {
+        self.pods_checked = Instant::now();
         for want in self.desired.values_mut() {
             want.netns = pods::find_netns(&want.network.netns);
         }
