@@ -109,7 +109,7 @@ async fn speculate(down: &Rc<Downstream>) -> Option<tcp::Upstream> {
 /// Waits until the server has said something, or closed.
 async fn speaks(upstream: Option<&tcp::Upstream>) {
     match upstream {
-        Some(upstream) => drop(upstream.stream.readable().await),
+        Some(upstream) => drop(upstream.connection.stream.readable().await),
         None => std::future::pending().await,
     }
 }

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use hyper::client::conn::{http1, http2};
@@ -15,7 +16,9 @@ use tokio::sync::watch;
 use super::connection::Downstream;
 use super::error::{Error, Kind};
 use super::http::{LocalExecutor, RequestBody};
-use super::{limits, upstream};
+use super::limits;
+use super::upstream::{self, Connection};
+use crate::datapath::LocalPod;
 
 /// Whose connection, and to where. Two pods never share one: what the endpoint sees as its client is the pod.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -93,8 +96,7 @@ impl Pool {
         if let Some(idle) = self.take(&key) {
             return Ok(idle);
         }
-        let stream = upstream::connect(down, address, timeout).await?;
-        open_http1(key, stream).await
+        open_http1(key, upstream::connect(down, address, timeout).await?).await
     }
 
     /// A new HTTP/1.1 connection that nobody drives: for an upgrade, whose socket is wanted back.
@@ -102,11 +104,11 @@ impl Pool {
         down: &Rc<Downstream>,
         address: SocketAddr,
         timeout: Duration,
-    ) -> Result<(Http1, http1::Connection<TokioIo<TcpStream>, RequestBody>), Error> {
-        let stream = upstream::connect(down, address, timeout).await?;
+    ) -> Result<(Http1, Driver, Arc<LocalPod>), Error> {
+        let Connection { stream, pod } = upstream::connect(down, address, timeout).await?;
         let local_address = stream.local_addr().ok();
         let (sender, driver) = handshake_http1(stream).await?;
-        Ok((Http1 { sender, local_address, reused: false, key: Key::new(down, address) }, driver))
+        Ok((Http1 { sender, local_address, reused: false, key: Key::new(down, address) }, driver, pod))
     }
 
     /// Takes back a connection whose exchange is over. One that is still at work closes when it is done.
@@ -124,10 +126,10 @@ impl Pool {
     }
 
     /// Keeps a connection that was opened but not used.
-    pub(super) fn adopt(&self, down: &Rc<Downstream>, address: SocketAddr, stream: TcpStream) {
+    pub(super) fn adopt(&self, down: &Rc<Downstream>, address: SocketAddr, connection: Connection) {
         let (down, key) = (Rc::clone(down), Key::new(down, address));
         tokio::task::spawn_local(async move {
-            if let Ok(connection) = open_http1(key, stream).await {
+            if let Ok(connection) = open_http1(key, connection).await {
                 down.core.pool.give_back(connection);
             }
         });
@@ -201,6 +203,16 @@ impl Pool {
         });
     }
 
+    /// Closes what is idle to or from a pod that leaves the mesh; what is at work ends with its exchange.
+    pub(super) fn release(&self, pod: &LocalPod) {
+        let concerns = |key: &Key| {
+            key.pod == pod.cookie || pod.network.addresses.contains(&key.address.ip().to_canonical())
+        };
+        self.http1.borrow_mut().retain(|key, _| !concerns(key));
+        self.http2.borrow_mut().retain(|key, _| !concerns(key));
+        self.idle.set(self.http1.borrow().values().map(Vec::len).sum());
+    }
+
     /// Closes all that is idle.
     pub(super) fn clear(&self) {
         self.sweep(Duration::ZERO);
@@ -238,9 +250,10 @@ impl Drop for Http2Stream {
     }
 }
 
-async fn handshake_http1(
-    stream: TcpStream,
-) -> Result<(http1::SendRequest<RequestBody>, http1::Connection<TokioIo<TcpStream>, RequestBody>), Error> {
+/// What moves an HTTP/1.1 connection's bytes.
+pub(super) type Driver = http1::Connection<TokioIo<TcpStream>, RequestBody>;
+
+async fn handshake_http1(stream: TcpStream) -> Result<(http1::SendRequest<RequestBody>, Driver), Error> {
     http1::Builder::new()
         .max_buf_size(limits::HTTP1_BUFFER_BYTES)
         .max_header_size(limits::HEADER_BYTES)
@@ -249,10 +262,14 @@ async fn handshake_http1(
         .map_err(|error| Error::new(Kind::ConnectFailure, error))
 }
 
-async fn open_http1(key: Key, stream: TcpStream) -> Result<Http1, Error> {
+async fn open_http1(key: Key, connection: Connection) -> Result<Http1, Error> {
+    let Connection { stream, pod } = connection;
     let local_address = stream.local_addr().ok();
     let (sender, driver) = handshake_http1(stream).await?;
-    tokio::task::spawn_local(async move { drop(driver.await) });
+    tokio::task::spawn_local(async move {
+        drop(driver.await);
+        drop(pod);
+    });
     Ok(Http1 { sender, local_address, reused: false, key })
 }
 
@@ -271,7 +288,7 @@ async fn open_http2(
     address: SocketAddr,
     timeout: Duration,
 ) -> Result<Rc<Http2>, Error> {
-    let stream = upstream::connect(down, address, timeout).await?;
+    let Connection { stream, pod } = upstream::connect(down, address, timeout).await?;
     let local_address = stream.local_addr().ok();
     let (sender, mut driver) = http2::Builder::new(LocalExecutor)
         .initial_stream_window_size(limits::HTTP2_STREAM_WINDOW_BYTES)
@@ -282,11 +299,15 @@ async fn open_http2(
         .map_err(|error| Error::new(Kind::ConnectFailure, error))?;
     let allowed = Rc::new(Cell::new(driver.current_max_send_streams()));
     let told = Rc::clone(&allowed);
-    tokio::task::spawn_local(std::future::poll_fn(move |context| {
-        let ended = Pin::new(&mut driver).poll(context);
-        told.set(driver.current_max_send_streams());
-        ended.map(drop)
-    }));
+    tokio::task::spawn_local(async move {
+        std::future::poll_fn(|context| {
+            let ended = Pin::new(&mut driver).poll(context);
+            told.set(driver.current_max_send_streams());
+            ended.map(drop)
+        })
+        .await;
+        drop(pod);
+    });
     Ok(Rc::new(Http2 {
         sender,
         local_address,

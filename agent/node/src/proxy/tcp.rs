@@ -14,9 +14,10 @@ use weft_rules::workload::Workload;
 
 use super::connection::Downstream;
 use super::error::{Error, Kind, Retry};
+use super::limits;
 use super::relay::{self, Ahead, Totals};
+use super::upstream::{self, Connection};
 use super::worker::Core;
-use super::{limits, upstream};
 use crate::datapath::LocalPod;
 use crate::telemetry::{self, ResponseFlag, TcpEvent, TcpRecord};
 
@@ -29,7 +30,7 @@ const INBOUND_PASSTHROUGH_CLUSTER: &str = "InboundPassthroughCluster";
 #[derive(Debug)]
 pub(super) struct Upstream {
     /// The connection.
-    pub(super) stream: TcpStream,
+    pub(super) connection: Connection,
     route: Route,
     in_use: Option<InUse>,
 }
@@ -63,9 +64,9 @@ pub(super) async fn serve_detected(
         Ok(upstream) => {
             life.route = upstream.route;
             life.report(&down.core, TcpEvent::Opened, Totals::default(), None);
-            let totals =
-                relay::run(stream, upstream.stream, Ahead { received: first, ..Ahead::default() }).await;
-            drop(upstream.in_use);
+            let Connection { stream: server, pod } = upstream.connection;
+            let totals = relay::run(stream, server, Ahead { received: first, ..Ahead::default() }).await;
+            drop((pod, upstream.in_use));
             life.report(&down.core, TcpEvent::Closed, totals, None);
         }
         Err(error) => {
@@ -125,9 +126,9 @@ async fn dial_reporting(down: &Rc<Downstream>, route: &mut Route) -> Result<Upst
             }
         };
         match upstream::connect(down, address, timeout).await {
-            Ok(stream) => {
-                route.upstream.local_address = stream.local_addr().ok();
-                return Ok(Upstream { stream, route: std::mem::take(route), in_use });
+            Ok(connection) => {
+                route.upstream.local_address = connection.stream.local_addr().ok();
+                return Ok(Upstream { connection, route: std::mem::take(route), in_use });
             }
             Err(error) => {
                 tried.push(address);
@@ -172,10 +173,10 @@ fn choose(
 
 /// Keeps a connection that was opened for a silent client, which then spoke HTTP: a request may use it.
 pub(super) fn keep_for_http(down: &Rc<Downstream>, upstream: Option<Upstream>) {
-    if let Some(Upstream { stream, route, in_use: _ }) = upstream
+    if let Some(Upstream { connection, route, in_use: _ }) = upstream
         && let Some(address) = route.upstream.address
     {
-        down.core.pool.adopt(down, address, stream);
+        down.core.pool.adopt(down, address, connection);
     }
 }
 

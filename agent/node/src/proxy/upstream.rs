@@ -13,19 +13,32 @@ use super::connection::Downstream;
 use super::error::{Error, Kind};
 use crate::datapath::LocalPod;
 
+/// A connection, and the pod in whose network namespace it is open. The pod's routing rules stay for as long as anybody
+/// holds it, also after it has left the mesh: whoever keeps the connection keeps both.
+#[derive(Debug)]
+pub(super) struct Connection {
+    /// The connection.
+    pub(super) stream: TcpStream,
+    /// Whose namespace it is in.
+    pub(super) pod: Arc<LocalPod>,
+}
+
 /// Opens a connection to `to` on behalf of the pod that `down` comes from.
 pub(super) async fn connect(
     down: &Downstream,
     to: SocketAddr,
     timeout: Duration,
-) -> Result<TcpStream, Error> {
+) -> Result<Connection, Error> {
     let to = canonical(to);
     let destination = down.core.shared.pods.load().get(&to.ip()).map(Arc::clone);
-    let dialling = match (destination, down.source_towards(to.ip())) {
-        (Some(pod), Some(from)) => pod.dial_inside(from, to),
-        _ => down.pod.dial_outside(to),
+    let (pod, dialling) = match (destination, down.source_towards(to.ip())) {
+        (Some(pod), Some(from)) => {
+            let dialling = pod.dial_inside(from, to);
+            (pod, dialling)
+        }
+        _ => (Arc::clone(&down.pod), down.pod.dial_outside(to)),
     };
-    finish(dialling, timeout).await
+    Ok(Connection { stream: finish(dialling, timeout).await?, pod })
 }
 
 /// Opens a connection to a program in `pod`, shown to it as coming from `from`.

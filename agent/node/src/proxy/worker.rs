@@ -12,6 +12,7 @@ use tokio::task::LocalSet;
 
 use super::pool::Pool;
 use super::{Command, Shared, accept, limits};
+use crate::datapath::LocalPod;
 use crate::telemetry::{OpenConnection, Recorder};
 
 /// What the connections of one worker share.
@@ -93,7 +94,7 @@ pub(super) fn run(
 async fn serve(core: Rc<Core>, mut commands: mpsc::UnboundedReceiver<Command>) {
     let sweeper = tokio::task::spawn_local(sweep(Rc::clone(&core)));
     // Dropping a sender tells the pod's accept tasks to stop.
-    let mut served: HashMap<Arc<str>, watch::Sender<()>> = HashMap::new();
+    let mut served: HashMap<Arc<str>, (watch::Sender<()>, Arc<LocalPod>)> = HashMap::new();
     let mut longest = Duration::ZERO;
     while let Some(command) = commands.recv().await {
         match command {
@@ -104,10 +105,12 @@ async fn serve(core: Rc<Core>, mut commands: mpsc::UnboundedReceiver<Command>) {
                     let (core, pod, stop) = (Rc::clone(&core), Arc::clone(&pod), stop.clone());
                     tokio::task::spawn_local(accept::run(core, pod, listener, stop));
                 }
-                served.insert(key, keep);
+                served.insert(key, (keep, pod));
             }
             Command::Release { key } => {
-                served.remove(&key);
+                if let Some((_, pod)) = served.remove(&key) {
+                    core.pool.release(&pod);
+                }
             }
             Command::Drain { deadline } => {
                 longest = deadline;

@@ -13,9 +13,10 @@ use super::exchange::Exchange;
 use crate::proxy::connection::Downstream;
 use crate::proxy::pool::Pool;
 use crate::proxy::relay::{self, Ahead};
+use crate::proxy::upstream::Connection;
 
 /// An endpoint's socket, once its connection has left HTTP, and what was read from it beyond the 101.
-pub(super) type Switched = oneshot::Receiver<(TcpStream, Bytes)>;
+pub(super) type Switched = oneshot::Receiver<(Connection, Bytes)>;
 
 /// A client's connection that is leaving HTTP.
 #[derive(Debug)]
@@ -34,7 +35,7 @@ pub(super) async fn send(
     endpoint: Endpoint,
     request: Request<RequestBody>,
 ) -> Result<Answer, Failed> {
-    let (mut connection, mut driver) =
+    let (mut connection, mut driver, pod) =
         match Pool::dedicated(down, endpoint.address, endpoint.connect_timeout).await {
             Ok(opened) => opened,
             Err(error) => return Err(Failed { error, unsent: Some(Box::new(request)) }),
@@ -46,7 +47,7 @@ pub(super) async fn send(
         if ended.is_ok() {
             let parts = driver.into_parts();
             // Nobody takes it unless the answer was 101.
-            drop(give.send((parts.io.into_inner(), parts.read_buf)));
+            drop(give.send((Connection { stream: parts.io.into_inner(), pod }, parts.read_buf)));
         }
     });
     match connection.sender.try_send_request(request).await {
@@ -68,9 +69,10 @@ impl Switch {
     pub(super) async fn run(self, client: TcpStream, client_first: Bytes) {
         let Self { exchange, upstream, lease } = self;
         match upstream.await {
-            Ok((upstream, server_first)) => {
+            Ok((Connection { stream, pod }, server_first)) => {
                 let ahead = Ahead { received: client_first, sent: server_first };
-                let totals = relay::run(client, upstream, ahead).await;
+                let totals = relay::run(client, stream, ahead).await;
+                drop(pod);
                 exchange.request_bytes.set(exchange.request_bytes.get() + totals.received);
                 exchange.response_bytes.set(exchange.response_bytes.get() + totals.sent);
             }
