@@ -2,7 +2,7 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Read, Seek, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
@@ -44,13 +44,14 @@ impl RunDir {
         let unusable = |source| RunDirError::Unusable { dir: dir.to_owned(), source };
         DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(unusable)?;
         fs::set_permissions(dir, Permissions::from_mode(0o700)).map_err(unusable)?;
+        let path = dir.join("agent.lock");
         let mut lock = OpenOptions::new()
             .read(true)
             .write(true)
             .create(true)
             .truncate(false)
             .mode(0o600)
-            .open(dir.join("agent.lock"))
+            .open(&path)
             .map_err(unusable)?;
         if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
             let mut pid = String::new();
@@ -58,6 +59,11 @@ impl RunDir {
             let pid = pid.trim();
             let holder = if pid.is_empty() { String::new() } else { format!(" (pid {pid})") };
             return Err(RunDirError::Taken { dir: dir.to_owned(), holder });
+        }
+        // An agent that ends removes the file: what was locked here may have lost its name in between.
+        let inode = |metadata: fs::Metadata| (metadata.dev(), metadata.ino());
+        if lock.metadata().map(inode).ok() != fs::metadata(&path).map(inode).ok() {
+            return Self::take(dir);
         }
         lock.set_len(0)
             .and_then(|()| lock.rewind())
@@ -89,7 +95,8 @@ impl RunDir {
 impl Drop for RunDir {
     fn drop(&mut self) {
         let _ = fs::remove_file(self.socket());
-        // The lock's file stays: removing it would let two agents lock two files of one name.
+        // Still locked: whoever opened the file before sees in `take` that it has lost its name.
+        let _ = fs::remove_file(self.dir.join("agent.lock"));
     }
 }
 
@@ -110,6 +117,7 @@ mod tests {
         assert!(message.contains(&format!("another agent (pid {})", std::process::id())), "{message}");
 
         drop(first);
+        assert_eq!(fs::read_dir(&dir).unwrap().count(), 0, "nothing stays behind");
         let second = RunDir::take(&dir).unwrap();
         assert!(!second.socket().exists());
     }

@@ -96,7 +96,7 @@ async fn outbound(core: Rc<Core>, pod: Arc<LocalPod>, stream: TcpStream, peer: S
         Protocol::Detect => match detect::race(&down, &stream).await {
             detect::Spoke::Http(first) => http::serve(down, stream, first).await,
             detect::Spoke::Bytes { first, upstream } => {
-                tcp::serve_detected(&down, stream, first, upstream).await
+                tcp::serve_detected(&down, stream, first, upstream).await;
             }
             detect::Spoke::Gone => {}
         },
@@ -106,8 +106,8 @@ async fn outbound(core: Rc<Core>, pod: Arc<LocalPod>, stream: TcpStream, peer: S
 /// A connection from outside to a program in the pod: bytes, from the client's own address.
 async fn inbound(core: Rc<Core>, pod: Arc<LocalPod>, stream: TcpStream, peer: SocketAddr) {
     match stream.local_addr() {
-        // The kernel delivers what was sent to the pod's own address; all else dialled the listener itself.
-        Ok(dialled) if pod.network.addresses.contains(&dialled.ip().to_canonical()) => {
+        // The kernel delivers what was sent to an address of the pod; on loopback somebody dialled the listener itself.
+        Ok(dialled) if !dialled.ip().to_canonical().is_loopback() => {
             tcp::serve_inbound(&core, &pod, stream, peer, dialled).await;
         }
         Ok(_) | Err(_) => relay::reset(&stream),

@@ -34,7 +34,7 @@ pub(super) const POOL_IDLE_PER_KEY: usize = 256;
 /// Idle upstream connections kept by one worker.
 pub(super) const POOL_IDLE: usize = 8192;
 /// Age at which an idle upstream connection is closed (Istio's `idleTimeout`).
-pub(super) const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(3600);
+pub(super) const POOL_IDLE_TIMEOUT: Duration = Duration::from_hours(1);
 /// How often idle connections are looked through.
 pub(super) const POOL_SWEEP: Duration = Duration::from_secs(15);
 
@@ -45,7 +45,7 @@ pub(super) const MIRROR_BYTES: usize = 1024 * 1024;
 /// Mirrored requests under way on one worker; more are left out.
 pub(super) const MIRRORS: usize = 1024;
 /// How long the copy of a request may take where its route has no timeout.
-pub(super) const MIRROR_TIMEOUT: Duration = Duration::from_secs(60);
+pub(super) const MIRROR_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// How long `Expect: 100-continue` holds a body back from an endpoint that says nothing (RFC 9110, 10.1.1: a client
 /// should not wait indefinitely; curl waits this long).

@@ -126,7 +126,7 @@ impl Pool {
     }
 
     /// Keeps a connection that was opened but not used.
-    pub(super) fn adopt(&self, down: &Rc<Downstream>, address: SocketAddr, connection: Connection) {
+    pub(super) fn adopt(down: &Rc<Downstream>, address: SocketAddr, connection: Connection) {
         let (down, key) = (Rc::clone(down), Key::new(down, address));
         tokio::task::spawn_local(async move {
             if let Ok(connection) = open_http1(key, connection).await {

@@ -15,6 +15,7 @@ use weft_rules::workload::Workload;
 use super::connection::Downstream;
 use super::error::{Error, Kind, Retry};
 use super::limits;
+use super::pool::Pool;
 use super::relay::{self, Ahead, Totals};
 use super::upstream::{self, Connection};
 use super::worker::Core;
@@ -176,7 +177,7 @@ pub(super) fn keep_for_http(down: &Rc<Downstream>, upstream: Option<Upstream>) {
     if let Some(Upstream { connection, route, in_use: _ }) = upstream
         && let Some(address) = route.upstream.address
     {
-        down.core.pool.adopt(down, address, connection);
+        Pool::adopt(down, address, connection);
     }
 }
 

@@ -385,7 +385,7 @@ mod tests {
         for (text, expected) in [
             ("5S", Some(Duration::from_secs(5))),
             ("250m", Some(Duration::from_millis(250))),
-            ("1H", Some(Duration::from_secs(3600))),
+            ("1H", Some(Duration::from_hours(1))),
             ("99999999n", Some(Duration::from_nanos(99_999_999))),
             ("123456789S", None),
             ("S", None),
