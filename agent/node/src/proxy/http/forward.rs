@@ -148,9 +148,9 @@ impl Forwarding<'_> {
         }
         request.extensions.clear();
         let gate = self.gate(&mut request);
-        if let Some(Timeout { limit, .. }) = self.timeout {
-            let each = self.retry.and_then(|retry| retry.per_try_timeout).unwrap_or(limit);
-            headers::expect_within(&mut request.headers, each);
+        let per_try = self.retry.and_then(|retry| retry.per_try_timeout);
+        if let Some(limit) = per_try.or(self.timeout.map(|timeout| timeout.limit)) {
+            headers::expect_within(&mut request.headers, limit);
         }
         let (body, spare) = self.keep(&request, body);
         let request = self.prepare(Request::from_parts(request, body), gate.as_ref());
