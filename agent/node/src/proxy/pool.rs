@@ -1,7 +1,7 @@
 //! Upstream HTTP connections: kept by worker, source pod, endpoint and version; the last one used is the first one taken.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -16,8 +16,8 @@ use tokio::sync::watch;
 use super::connection::Downstream;
 use super::error::{Error, Kind};
 use super::http::{LocalExecutor, RequestBody};
-use super::limits;
 use super::upstream::{self, Connection};
+use super::{LocalPods, limits};
 use crate::datapath::LocalPod;
 
 /// Whose connection, and to where. Two pods never share one: what the endpoint sees as its client is the pod.
@@ -43,6 +43,8 @@ pub(super) struct Http1 {
     /// It has carried a request before: the endpoint may be closing it at this moment.
     pub(super) reused: bool,
     key: Key,
+    /// Cookie of the pod that the connection holds.
+    holds: u64,
 }
 
 /// An HTTP/2 connection, shared.
@@ -53,6 +55,8 @@ pub(super) struct Http2 {
     /// Its own address.
     pub(super) local_address: Option<SocketAddr>,
     streams: Cell<usize>,
+    /// Cookie of the pod that the connection holds.
+    holds: u64,
     /// How many streams the endpoint allows at once.
     allowed: Rc<Cell<usize>>,
     used: Cell<Instant>,
@@ -108,7 +112,8 @@ impl Pool {
         let Connection { stream, pod } = upstream::connect(down, address, timeout).await?;
         let local_address = stream.local_addr().ok();
         let (sender, driver) = handshake_http1(stream).await?;
-        Ok((Http1 { sender, local_address, reused: false, key: Key::new(down, address) }, driver, pod))
+        let (key, holds) = (Key::new(down, address), pod.cookie);
+        Ok((Http1 { sender, local_address, reused: false, key, holds }, driver, pod))
     }
 
     /// Takes back a connection whose exchange is over. One that is still at work closes when it is done.
@@ -184,20 +189,26 @@ impl Pool {
         }
     }
 
-    /// Closes what has been idle for longer than `limit`.
-    pub(super) fn sweep(&self, limit: Duration) {
+    /// Closes what has been idle for longer than `limit`, and what came back to the pool after its pod had left.
+    pub(super) fn sweep(&self, limit: Duration, pods: &LocalPods) {
         let now = Instant::now();
+        let enrolled: HashSet<u64> = pods.values().map(|pod| pod.cookie).collect();
+        let stays = |key: &Key, holds: u64, since: Instant| {
+            now - since < limit && enrolled.contains(&key.pod) && enrolled.contains(&holds)
+        };
         let mut kept = 0;
-        self.http1.borrow_mut().retain(|_, idle| {
-            idle.retain(|idle| !idle.connection.sender.is_closed() && now - idle.since < limit);
+        self.http1.borrow_mut().retain(|key, idle| {
+            idle.retain(|Idle { connection, since }| {
+                !connection.sender.is_closed() && stays(key, connection.holds, *since)
+            });
             kept += idle.len();
             !idle.is_empty()
         });
         self.idle.set(kept);
-        self.http2.borrow_mut().retain(|_, shared| {
+        self.http2.borrow_mut().retain(|key, shared| {
             shared.open.retain(|connection| {
                 !connection.sender.is_closed()
-                    && (connection.streams.get() > 0 || now - connection.used.get() < limit)
+                    && (connection.streams.get() > 0 || stays(key, connection.holds, connection.used.get()))
             });
             !shared.open.is_empty() || shared.opening.is_some()
         });
@@ -211,11 +222,6 @@ impl Pool {
         self.http1.borrow_mut().retain(|key, _| !concerns(key));
         self.http2.borrow_mut().retain(|key, _| !concerns(key));
         self.idle.set(self.http1.borrow().values().map(Vec::len).sum());
-    }
-
-    /// Closes all that is idle.
-    pub(super) fn clear(&self) {
-        self.sweep(Duration::ZERO);
     }
 
     fn take(&self, key: &Key) -> Option<Http1> {
@@ -266,11 +272,12 @@ async fn open_http1(key: Key, connection: Connection) -> Result<Http1, Error> {
     let Connection { stream, pod } = connection;
     let local_address = stream.local_addr().ok();
     let (sender, driver) = handshake_http1(stream).await?;
+    let holds = pod.cookie;
     tokio::task::spawn_local(async move {
         drop(driver.await);
         drop(pod);
     });
-    Ok(Http1 { sender, local_address, reused: false, key })
+    Ok(Http1 { sender, local_address, reused: false, key, holds })
 }
 
 fn start_http2(down: &Rc<Downstream>, address: SocketAddr, timeout: Duration) -> Opening {
@@ -299,6 +306,7 @@ async fn open_http2(
         .map_err(|error| Error::new(Kind::ConnectFailure, error))?;
     let allowed = Rc::new(Cell::new(driver.current_max_send_streams()));
     let told = Rc::clone(&allowed);
+    let holds = pod.cookie;
     tokio::task::spawn_local(async move {
         std::future::poll_fn(|context| {
             let ended = Pin::new(&mut driver).poll(context);
@@ -311,6 +319,7 @@ async fn open_http2(
     Ok(Rc::new(Http2 {
         sender,
         local_address,
+        holds,
         streams: Cell::new(0),
         allowed,
         used: Cell::new(Instant::now()),

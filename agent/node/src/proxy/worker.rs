@@ -57,6 +57,10 @@ impl Core {
         Entered { core: Rc::clone(self), _counted: self.recorder.connection() }
     }
 
+    fn sweep(&self, idle: Duration) {
+        self.pool.sweep(idle, &self.shared.pods.load());
+    }
+
     async fn empty(&self) {
         while self.connections.get() > 0 {
             self.changed.notified().await;
@@ -123,7 +127,7 @@ async fn serve(core: Rc<Core>, mut commands: mpsc::UnboundedReceiver<Command>) {
     core.draining.set(true);
     core.changed.notify_waiters();
     served.clear();
-    core.pool.clear();
+    core.sweep(Duration::ZERO);
     drop(tokio::time::timeout(longest, core.empty()).await);
     sweeper.abort();
 }
@@ -131,7 +135,7 @@ async fn serve(core: Rc<Core>, mut commands: mpsc::UnboundedReceiver<Command>) {
 async fn sweep(core: Rc<Core>) {
     loop {
         tokio::time::sleep(limits::POOL_SWEEP).await;
-        core.pool.sweep(limits::POOL_IDLE_TIMEOUT);
+        core.sweep(limits::POOL_IDLE_TIMEOUT);
     }
 }
 
