@@ -2,29 +2,8 @@
 
 use super::Report;
 use crate::finding::code;
-use crate::istio::{FaultAbort, FaultDelay, HttpFaultInjection, Percent};
+use crate::istio::{FaultAbort, FaultDelay, GRPC_STATUSES, HttpFaultInjection, Percent};
 use crate::yaml::shorten;
-
-/// Names of gRPC statuses, by their numbers.
-const GRPC_STATUS: &[&str] = &[
-    "OK",
-    "CANCELLED",
-    "UNKNOWN",
-    "INVALID_ARGUMENT",
-    "DEADLINE_EXCEEDED",
-    "NOT_FOUND",
-    "ALREADY_EXISTS",
-    "PERMISSION_DENIED",
-    "RESOURCE_EXHAUSTED",
-    "FAILED_PRECONDITION",
-    "ABORTED",
-    "OUT_OF_RANGE",
-    "UNIMPLEMENTED",
-    "INTERNAL",
-    "UNAVAILABLE",
-    "DATA_LOSS",
-    "UNAUTHENTICATED",
-];
 
 /// Checks the faults of a rule.
 pub(super) fn check(report: &mut Report, fault: &HttpFaultInjection) {
@@ -63,8 +42,8 @@ fn abort(report: &mut Report, abort: &FaultAbort) {
         });
     }
     if let Some(it) = &abort.grpc_status {
-        let known =
-            GRPC_STATUS.contains(&it.as_str()) || it.parse::<usize>().is_ok_and(|n| n < GRPC_STATUS.len());
+        let known = GRPC_STATUSES.contains(&it.as_str())
+            || it.parse::<usize>().is_ok_and(|n| n < GRPC_STATUSES.len());
         if !known {
             report.field("grpcStatus", |r| {
                 r.error(

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use http::StatusCode;
-use weft_api::istio::{HttpFaultInjection, Percent};
+use weft_api::istio::{GRPC_STATUSES, HttpFaultInjection, Percent};
 
 use crate::draw::{Use, happens, parts_per_million};
 
@@ -91,31 +91,13 @@ fn share(percentage: Option<Percent>, percent: Option<i32>) -> u32 {
     }
 }
 
-/// gRPC's status codes. Source: grpc `doc/statuscodes.md`.
-const GRPC_CODES: [&str; 17] = [
-    "OK",
-    "CANCELLED",
-    "UNKNOWN",
-    "INVALID_ARGUMENT",
-    "DEADLINE_EXCEEDED",
-    "NOT_FOUND",
-    "ALREADY_EXISTS",
-    "PERMISSION_DENIED",
-    "RESOURCE_EXHAUSTED",
-    "FAILED_PRECONDITION",
-    "ABORTED",
-    "OUT_OF_RANGE",
-    "UNIMPLEMENTED",
-    "INTERNAL",
-    "UNAVAILABLE",
-    "DATA_LOSS",
-    "UNAUTHENTICATED",
-];
-
 fn grpc_code(name: &str) -> Option<u32> {
     let number = name.parse().ok().filter(|code: &u32| *code <= 16);
     number.or_else(|| {
-        GRPC_CODES.iter().position(|code| code.eq_ignore_ascii_case(name)).and_then(|at| at.try_into().ok())
+        GRPC_STATUSES
+            .iter()
+            .position(|code| code.eq_ignore_ascii_case(name))
+            .and_then(|at| at.try_into().ok())
     })
 }
 
