@@ -94,7 +94,8 @@ fn render(status: &Status, paint: Paint) -> Result<String, std::fmt::Error> {
     writeln!(text, "Rules  generation {} {workers}; {}", status.generation, objects(status))?;
     let enrolled = status.pods.iter().filter(|pod| pod.enrolled).count();
     let connections: u64 = status.workers.iter().map(|worker| worker.connections).sum();
-    writeln!(text, "Pods   {enrolled} of {} in the mesh; {connections} connections", status.pods.len())?;
+    let connections = count(usize::try_from(connections).unwrap_or(usize::MAX), "connection");
+    writeln!(text, "Pods   {enrolled} of {} in the mesh; {connections}", status.pods.len())?;
     if !status.waiting_for.is_empty() {
         writeln!(text, "{}  for {}", paint.word(Tone::Warn, "Waits"), status.waiting_for.join("; "))?;
     }

@@ -3,6 +3,7 @@
 //! Source: Istio's `EnvoyTextLogFormat` and `EnvoyJSONLogFormatIstio`. Values come from callers: bytes that could
 //! begin another line, end a field or move a terminal's cursor are escaped.
 
+use std::borrow::Cow;
 use std::cell::Cell;
 use std::fmt::{self, Write};
 use std::net::SocketAddr;
@@ -185,34 +186,76 @@ impl<'a> Fields<'a> {
 
     fn json(&self, line: &mut String, time: &Stamp) {
         let upstream = self.upstream;
-        let lossy = |bytes: Option<&'a [u8]>| bytes.map(String::from_utf8_lossy);
-        let value = serde_json::json!({
-            "start_time": time.to_string(),
-            "method": self.method,
-            "path": self.path,
-            "protocol": self.protocol,
-            "response_code": self.status,
-            "response_flags": self.flags.to_string(),
-            "response_code_details": self.details,
-            "connection_termination_details": null,
-            "upstream_transport_failure_reason": self.upstream_failure,
-            "bytes_received": self.received,
-            "bytes_sent": self.sent,
-            "duration": u64::try_from(self.duration_ms).unwrap_or(u64::MAX),
-            "upstream_service_time": self.upstream_ms.map(|ms| ms.to_string()),
-            "x_forwarded_for": lossy(self.forwarded_for),
-            "user_agent": lossy(self.user_agent),
-            "request_id": lossy(self.request_id),
-            "authority": self.authority,
-            "upstream_host": upstream.and_then(|upstream| upstream.address),
-            "upstream_cluster": upstream.and_then(|upstream| upstream.cluster.as_deref()),
-            "upstream_local_address": upstream.and_then(|upstream| upstream.local_address),
-            "downstream_local_address": self.dialled,
-            "downstream_remote_address": self.downstream,
-            "requested_server_name": null,
-            "route_name": self.route,
-        });
-        let _ = writeln!(line, "{value}");
+        let line_of = JsonLine {
+            start_time: Shown(time),
+            method: self.method,
+            path: self.path,
+            protocol: self.protocol,
+            response_code: self.status,
+            response_flags: Shown(&self.flags),
+            response_code_details: self.details,
+            connection_termination_details: (),
+            upstream_transport_failure_reason: self.upstream_failure,
+            bytes_received: self.received,
+            bytes_sent: self.sent,
+            duration: self.duration_ms,
+            upstream_service_time: self.upstream_ms.as_ref().map(Shown),
+            x_forwarded_for: self.forwarded_for.map(String::from_utf8_lossy),
+            user_agent: self.user_agent.map(String::from_utf8_lossy),
+            request_id: self.request_id.map(String::from_utf8_lossy),
+            authority: self.authority,
+            upstream_host: upstream.and_then(|upstream| upstream.address),
+            upstream_cluster: upstream.and_then(|upstream| upstream.cluster.as_deref()),
+            upstream_local_address: upstream.and_then(|upstream| upstream.local_address),
+            downstream_local_address: self.dialled,
+            downstream_remote_address: self.downstream,
+            requested_server_name: (),
+            route_name: self.route,
+        };
+        let mut bytes = std::mem::take(line).into_bytes();
+        // Nothing in a line is without an equal in JSON.
+        if serde_json::to_writer(&mut bytes, &line_of).is_ok() {
+            bytes.push(b'\n');
+            *line = String::from_utf8(bytes).unwrap_or_default();
+        }
+    }
+}
+
+/// Istio's JSON fields, in its order. `()` is `null`.
+#[derive(serde::Serialize)]
+struct JsonLine<'a> {
+    start_time: Shown<'a, Stamp>,
+    method: Option<&'a str>,
+    path: Option<&'a str>,
+    protocol: Option<&'static str>,
+    response_code: u16,
+    response_flags: Shown<'a, FlagSet>,
+    response_code_details: Option<&'a str>,
+    connection_termination_details: (),
+    upstream_transport_failure_reason: Option<&'a str>,
+    bytes_received: u64,
+    bytes_sent: u64,
+    duration: u128,
+    upstream_service_time: Option<Shown<'a, u128>>,
+    x_forwarded_for: Option<Cow<'a, str>>,
+    user_agent: Option<Cow<'a, str>>,
+    request_id: Option<Cow<'a, str>>,
+    authority: Option<&'a str>,
+    upstream_host: Option<SocketAddr>,
+    upstream_cluster: Option<&'a str>,
+    upstream_local_address: Option<SocketAddr>,
+    downstream_local_address: Option<SocketAddr>,
+    downstream_remote_address: Option<SocketAddr>,
+    requested_server_name: (),
+    route_name: Option<&'a str>,
+}
+
+/// Serialized as it is shown.
+struct Shown<'a, T>(&'a T);
+
+impl<T: fmt::Display> serde::Serialize for Shown<'_, T> {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self.0)
     }
 }
 

@@ -18,7 +18,7 @@ const QUEUE_LINES: usize = 8_192;
 const INTERVAL: Duration = Duration::from_millis(10);
 /// How long it sleeps when nobody rings.
 const IDLE: Duration = Duration::from_secs(5);
-/// Bytes that are handed to the kernel at once.
+/// Bytes of one worker that are handed to the kernel at once.
 const BATCH_BYTES: usize = 64 << 10;
 
 /// Wakes the writing thread, if it sleeps for long.
@@ -103,10 +103,11 @@ fn run(queues: &Mutex<Vec<Receiver<String>>>, dropped: &AtomicU64, bell: &Bell, 
     let mut batch = String::new();
     loop {
         let lines = collect(queues, &mut batch);
-        if !batch.is_empty() && write(&mut out, batch.as_bytes()).is_err() {
-            dropped.fetch_add(lines, Ordering::Relaxed);
+        let full = batch.len() >= BATCH_BYTES;
+        write(&mut out, &mut batch, lines, dropped);
+        if full {
+            continue;
         }
-        batch.clear();
         if lines > 0 {
             thread::park_timeout(INTERVAL);
             continue;
@@ -114,24 +115,24 @@ fn run(queues: &Mutex<Vec<Receiver<String>>>, dropped: &AtomicU64, bell: &Bell, 
         idle_rounds.fetch_add(1, Ordering::Release);
         bell.asleep.store(true, Ordering::Relaxed);
         std::sync::atomic::fence(Ordering::SeqCst);
-        if collect(queues, &mut batch) == 0 {
+        let lines = collect(queues, &mut batch);
+        if lines == 0 {
             thread::park_timeout(IDLE);
-        } else if write(&mut out, batch.as_bytes()).is_err() {
-            dropped.fetch_add(1, Ordering::Relaxed);
         }
-        batch.clear();
+        write(&mut out, &mut batch, lines, dropped);
         bell.asleep.store(false, Ordering::Relaxed);
     }
 }
 
-/// Takes lines from every queue, up to a batch; says how many.
+/// Takes lines from every queue, about a batch from each at most; says how many.
 fn collect(queues: &Mutex<Vec<Receiver<String>>>, batch: &mut String) -> u64 {
     let mut lines = 0;
     for queue in queues.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+        let end = batch.len() + BATCH_BYTES;
         for line in queue.try_iter() {
             batch.push_str(&line);
             lines += 1;
-            if batch.len() >= BATCH_BYTES {
+            if batch.len() >= end {
                 break;
             }
         }
@@ -139,7 +140,9 @@ fn collect(queues: &Mutex<Vec<Receiver<String>>>, batch: &mut String) -> u64 {
     lines
 }
 
-fn write(out: &mut io::Stdout, bytes: &[u8]) -> io::Result<()> {
-    out.write_all(bytes)?;
-    out.flush()
+fn write(out: &mut io::Stdout, batch: &mut String, lines: u64, dropped: &AtomicU64) {
+    if !batch.is_empty() && out.write_all(batch.as_bytes()).and_then(|()| out.flush()).is_err() {
+        dropped.fetch_add(lines, Ordering::Relaxed);
+    }
+    batch.clear();
 }
