@@ -28,6 +28,7 @@ mod worker;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use tokio::runtime::LocalOptions;
 use weft_rules::snapshot::Snapshot;
 
 use crate::datapath::{LocalPod, PodListener};
@@ -79,11 +80,24 @@ pub struct Worker {
 }
 
 /// Starts one worker on a thread of its own with a current-thread runtime.
+///
+/// # Errors
+/// The thread or its runtime cannot be made.
 pub fn spawn(index: usize, shared: Shared, recorder: Recorder) -> std::io::Result<Worker> {
     let (commands, queue) = tokio::sync::mpsc::unbounded_channel();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let thread = std::thread::Builder::new()
-        .name(format!("weft-worker-{index}"))
-        .spawn(move || worker::run(&runtime, shared, recorder, queue))?;
+    let (tell, told) = std::sync::mpsc::sync_channel(1);
+    let thread = std::thread::Builder::new().name(format!("weft-worker-{index}")).spawn(move || {
+        // It belongs to its thread: tasks are woken without a lock, and need not be `Send`.
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().enable_all().build_local(LocalOptions::default());
+        match runtime {
+            Ok(runtime) => {
+                drop(tell.send(Ok(())));
+                worker::run(&runtime, shared, recorder, queue);
+            }
+            Err(error) => drop(tell.send(Err(error))),
+        }
+    })?;
+    told.recv().map_err(std::io::Error::other)??;
     Ok(Worker { commands, thread })
 }

@@ -6,9 +6,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::runtime::Runtime;
+use tokio::runtime::LocalRuntime;
 use tokio::sync::{Notify, mpsc, watch};
-use tokio::task::LocalSet;
 
 use super::pool::Pool;
 use super::{Command, Shared, accept, limits};
@@ -87,12 +86,12 @@ impl Drop for Entered {
 
 /// Runs a worker until it is told to drain, or until nobody can tell it anything more.
 pub(super) fn run(
-    runtime: &Runtime,
+    runtime: &LocalRuntime,
     shared: Shared,
     recorder: Recorder,
     commands: mpsc::UnboundedReceiver<Command>,
 ) {
-    LocalSet::new().block_on(runtime, serve(Core::new(shared, recorder), commands));
+    runtime.block_on(serve(Core::new(shared, recorder), commands));
 }
 
 async fn serve(core: Rc<Core>, mut commands: mpsc::UnboundedReceiver<Command>) {

@@ -160,7 +160,7 @@ impl Forwarding<'_> {
             () = self.time_is_up(started) => Err(Kind::RequestTimeout.into()),
         };
         match answered {
-            Ok(answer) => self.respond(answer, self.deadline(started), gate),
+            Ok(answer) => self.respond(answer, started, gate),
             Err(error) => local_reply::failure(self.exchange, &error),
         }
     }
@@ -326,14 +326,9 @@ impl Forwarding<'_> {
         Ok(Endpoint { address, in_use, http2: self.http2, connect_timeout })
     }
 
-    fn respond(
-        &self,
-        answer: Answer,
-        deadline: Option<Instant>,
-        gate: Option<Arc<Gate>>,
-    ) -> Response<ResponseBody> {
+    fn respond(&self, answer: Answer, started: Instant, gate: Option<Arc<Gate>>) -> Response<ResponseBody> {
         let Answer { head, body, lease, local_address, switched } = answer;
-        let took = self.exchange.begun.elapsed();
+        let (took, deadline) = (self.since_sent(started).elapsed(), self.deadline(started));
         let mut answered = head.headers;
         let switched = switched.filter(|_| head.status == StatusCode::SWITCHING_PROTOCOLS);
         headers::admit_response(&mut answered, took, switched.is_some());
@@ -361,6 +356,12 @@ impl Forwarding<'_> {
         *response.status_mut() = head.status;
         *response.headers_mut() = answered;
         response
+    }
+
+    /// From when the endpoint's time counts: the request's end, but not what came before it was forwarded. A request
+    /// that is still on its way counts from its start.
+    fn since_sent(&self, started: Instant) -> Instant {
+        self.exchange.request_ended.get().map_or(started, |ended| ended.max(started))
     }
 
     async fn time_is_up(&self, started: Instant) {
