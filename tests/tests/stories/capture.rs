@@ -237,3 +237,46 @@ fn pods_outside_of_the_mesh_talk_to_pods_inside_and_back() {
         Ok(())
     });
 }
+
+#[test]
+fn no_mark_on_a_socket_leads_past_the_mesh() {
+    story(|mesh| {
+        deploy::echo_pods(mesh)?;
+        mesh.namespace("outside", false)?;
+        let stranger = mesh.pod("stranger").namespace("outside").start()?;
+        mesh.start_agent()?;
+        mesh.wait_applied()?;
+        let echo = mesh.the("echo-v1")?;
+        let marked = |pod: &weft_tests::Pod, mark: u32, to: SocketAddr| -> Result<TcpStream> {
+            pod.enter(|| {
+                let socket = Socket::new(Domain::for_address(to), Type::STREAM, None)?;
+                socket.set_mark(mark)?;
+                socket.connect(&to.into())?;
+                Ok(socket.into())
+            })?
+        };
+        // The agent's own mark, Istio's, Cilium's: a container may set any of them.
+        for mark in [0x7765_6674, 1337, 0x539, 0x200] {
+            let before = requests(mesh)?;
+            let mut stream = marked(&*mesh.the("client")?, mark, mesh.service_at("echo", 80)?)?;
+            scenarios::ask_again(&mut stream, "echo", "/")?;
+            ensure!(requests(mesh)? == before + 1, "outbound, mark {mark:#x}: not captured");
+
+            let inbound = || -> Result<u64> {
+                Ok(mesh
+                    .metrics()?
+                    .count("istio_tcp_connections_opened_total", &[("reporter", "destination")])
+                    + mesh.metrics()?.count("istio_requests_total", &[("reporter", "destination")]))
+            };
+            let before = inbound()?;
+            let mut stream = marked(&stranger, mark, echo.at(8080))?;
+            scenarios::ask_again(&mut stream, "echo", "/")?;
+            drop(stream);
+            weft_tests::eventually("counted", Duration::from_secs(5), || {
+                ensure!(inbound()? > before, "inbound, mark {mark:#x}: not captured");
+                Ok(())
+            })?;
+        }
+        Ok(())
+    });
+}

@@ -247,3 +247,28 @@ fn a_stopped_agent_lets_requests_that_run_come_to_their_end() {
         })
     });
 }
+
+#[test]
+fn without_its_rights_it_says_what_is_missing_and_ends() -> Result<()> {
+    let mesh = Mesh::new()?;
+    let weft = weft_tests::built_binary("weft")?;
+    // A copy that everybody may run: the build may be below somebody's home.
+    let copy = std::env::temp_dir().join(format!("weft-{}", mesh.world().label()));
+    std::fs::copy(weft, &copy)?;
+    let dir = mesh.manifests().to_string_lossy().into_owned();
+    let run_dir = std::env::temp_dir().join(format!("weft-{}-run", mesh.world().label()));
+    let mut command = std::process::Command::new("setpriv");
+    command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]).arg(&copy);
+    command.args(["agent", "--standalone", &dir, "--run-dir"]).arg(&run_dir);
+    command.args(["--metrics-addr", "127.0.0.1:0", "--readiness-addr", "127.0.0.1:0"]);
+    let output = weft_tests::Output::of(&mut command);
+    std::fs::remove_file(&copy)?;
+    std::fs::remove_dir_all(&run_dir).ok();
+    let output = output?;
+    ensure!(output.code != 0, "it runs: {output:?}");
+    let told = output.stderr.to_lowercase();
+    let names =
+        ["root", "cap_", "permission", "privilege", "capabilit"].iter().any(|word| told.contains(word));
+    ensure!(names && !told.contains("panicked"), "{}", output.stderr);
+    Ok(())
+}

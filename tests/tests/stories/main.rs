@@ -6,6 +6,7 @@ mod actions;
 mod bookinfo;
 mod capture;
 mod deploy;
+mod discovery;
 mod enrol;
 mod ftgo;
 mod hostile;

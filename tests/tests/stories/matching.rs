@@ -218,3 +218,36 @@ fn of_several_virtual_services_for_a_host_the_oldest_holds() {
         Ok(())
     });
 }
+
+#[test]
+fn by_wildcard_hosts_and_only_where_it_is_exported() {
+    story(|mesh| {
+        deploy::echo_pods(mesh)?;
+        mesh.namespace("other", true)?;
+        mesh.pod("neighbour").namespace("other").start()?;
+        mesh.start_agent()?;
+        let to_v2 = |host: &str, extra: &str| {
+            format!(
+                "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {{name: wild, namespace: default}}\n\
+                 spec:\n  hosts: ['{host}']\n{extra}  http:\n  - route: [{{destination: {{host: echo, subset: v2}}}}]\n"
+            )
+        };
+        mesh.apply_now("wild", &to_v2("*.default.svc.cluster.local", ""))?;
+        for pod in ["client", "neighbour"] {
+            let report = mesh.many(pod, "http://echo.default/", 20, 1)?;
+            ensure!(report.none_failed()?.versions.keys().eq(["v2"]), "{pod}: {:?}", report.versions);
+        }
+        // An exact host beats it.
+        deploy::route(mesh, "- route: [{destination: {host: echo, subset: v1}}]\n")?;
+        let report = mesh.many("client", "http://echo/", 20, 1)?;
+        ensure!(report.none_failed()?.versions.keys().eq(["v1"]), "{:?}", report.versions);
+        mesh.delete("rules")?;
+
+        mesh.apply_now("wild", &to_v2("echo", "  exportTo: ['.']\n"))?;
+        let own = mesh.many("client", "http://echo/", 20, 1)?;
+        ensure!(own.none_failed()?.versions.keys().eq(["v2"]), "{:?}", own.versions);
+        let other = mesh.many("neighbour", "http://echo.default/", 60, 1)?;
+        ensure!(other.none_failed()?.versions.len() == 2, "not exported, yet in force: {:?}", other.versions);
+        Ok(())
+    });
+}
