@@ -48,6 +48,7 @@ pub fn run(args: &Args) -> Result<()> {
     }
     if wanted(Part::Unit) || wanted(Part::Stories) {
         let binaries = binaries::build()?;
+        report.restart_clock();
         let filter = args.filter.as_deref();
         if wanted(Part::Unit) {
             let unit: Vec<_> = binaries.iter().filter(|binary| !binary.is_stories()).collect();

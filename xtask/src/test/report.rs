@@ -58,6 +58,11 @@ impl Report {
         Self { parts: Vec::new(), last: Instant::now() }
     }
 
+    /// What took long until here was no test.
+    pub fn restart_clock(&mut self) {
+        self.last = Instant::now();
+    }
+
     /// A part has ended.
     pub fn add(&mut self, name: &str, outcome: Outcome) {
         let seconds = self.last.elapsed().as_secs_f32();
