@@ -125,8 +125,9 @@ fn mesh_wide_settings_hold() {
 
         mesh.apply_now(
             "mesh",
-            &config("defaultHttpRetryPolicy: {attempts: 3, retryOn: '5xx', backoff: 5ms}"),
+            &config("defaultHttpRetryPolicy: {attempts: 4, retryOn: '5xx', backoff: 5ms}"),
         )?;
+        // Each of the two pods fails twice: the fifth try is the first that cannot.
         ensure!(mesh.get("client", "http://echo/fail/mesh/2")?.status == 200, "not retried");
         mesh.delete("mesh")?;
         mesh.wait_applied()?;
