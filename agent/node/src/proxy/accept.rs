@@ -1,15 +1,16 @@
 //! Accepting: takes connections off a pod's listeners and says what each is for.
 
+use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use super::connection::Downstream;
 use super::worker::Core;
-use super::{detect, http, relay, tcp};
+use super::{detect, http, limits, relay, tcp};
 use crate::datapath::{Direction, LocalPod, PodListener};
 use weft_rules::snapshot::Protocol;
 
@@ -28,13 +29,14 @@ pub(super) async fn run(
             return;
         }
     };
+    let room = Arc::new(Semaphore::new(limits::CONNECTIONS_PER_LISTENER));
     loop {
-        let accepted = tokio::select! {
-            accepted = socket.accept() => accepted,
+        let (permit, accepted) = tokio::select! {
+            accepted = accept_if_room(&socket, &room) => accepted,
             _ = stop.changed() => break,
         };
         match accepted {
-            Ok((stream, peer)) => start(&core, &pod, direction, stream, peer),
+            Ok((stream, peer)) => start(&core, &pod, direction, (stream, permit), peer),
             Err(error) => {
                 // Out of file descriptors or memory: the queue holds them meanwhile.
                 tracing::warn!(pod = %pod.network.key, ?direction, %error, "accept failed");
@@ -42,13 +44,23 @@ pub(super) async fn run(
             }
         }
     }
-    while let Some(Ok((stream, peer))) = futures_now(socket.accept()).await {
-        start(&core, &pod, direction, stream, peer);
+    while let Some(Ok((stream, peer))) = poll_once(socket.accept()).await {
+        start(&core, &pod, direction, (stream, None), peer);
     }
 }
 
+/// Accepts once the pod has fewer connections than it may have; those beyond wait in the kernel's queue. Cancel-safe.
+async fn accept_if_room(
+    socket: &TcpListener,
+    room: &Arc<Semaphore>,
+) -> (Option<OwnedSemaphorePermit>, io::Result<(TcpStream, SocketAddr)>) {
+    // Fails only for a semaphore that was closed; this one never is.
+    let permit = Arc::clone(room).acquire_owned().await.ok();
+    (permit, socket.accept().await)
+}
+
 /// Polls once: `None` if it would wait.
-async fn futures_now<F: Future>(future: F) -> Option<F::Output> {
+async fn poll_once<F: Future>(future: F) -> Option<F::Output> {
     let mut future = std::pin::pin!(future);
     std::future::poll_fn(|context| {
         std::task::Poll::Ready(match future.as_mut().poll(context) {
@@ -59,17 +71,23 @@ async fn futures_now<F: Future>(future: F) -> Option<F::Output> {
     .await
 }
 
-fn start(core: &Rc<Core>, pod: &Arc<LocalPod>, direction: Direction, stream: TcpStream, peer: SocketAddr) {
-    let entered = core.enter();
+fn start(
+    core: &Rc<Core>,
+    pod: &Arc<LocalPod>,
+    direction: Direction,
+    (stream, permit): (TcpStream, Option<OwnedSemaphorePermit>),
+    peer: SocketAddr,
+) {
+    let held = (core.enter(), permit);
     let (core, pod) = (Rc::clone(core), Arc::clone(pod));
     match direction {
         Direction::Outbound => tokio::task::spawn_local(async move {
             outbound(core, pod, stream, peer).await;
-            drop(entered);
+            drop(held);
         }),
         Direction::Inbound => tokio::task::spawn_local(async move {
             inbound(core, pod, stream, peer).await;
-            drop(entered);
+            drop(held);
         }),
     };
 }

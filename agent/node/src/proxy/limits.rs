@@ -2,6 +2,10 @@
 
 use std::time::Duration;
 
+/// Connections of one pod in one direction that a worker serves at once; those beyond wait to be accepted, so that a pod
+/// that floods takes its own share only.
+pub(super) const CONNECTIONS_PER_LISTENER: usize = 16 * 1024;
+
 /// Request or response head, as Envoy's `max_request_headers_kb`; over it the client gets 431. (Header lines are limited to
 /// 100 by hyper's default, which is Envoy's too; setting it would cost an allocation for each request.)
 pub(super) const HEADER_BYTES: usize = 60 * 1024;
