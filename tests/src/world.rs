@@ -34,6 +34,10 @@ pub struct World {
     _lock: File,
 }
 
+/// The bridge's hardware address. Without one of its own a bridge takes the lowest of its ports', which changes as pods
+/// come: what their neighbours then send to the old one is dropped as somebody else's.
+const BRIDGE_MAC: &str = "02:77:65:66:74:01";
+
 impl World {
     /// A world for one test.
     pub fn new() -> Result<Self> {
@@ -63,7 +67,7 @@ impl World {
         ip_batch(
             None,
             &format!(
-                "link add {bridge} type bridge forward_delay 0\n\
+                "link add {bridge} address {BRIDGE_MAC} type bridge forward_delay 0\n\
                  address add {}/24 dev {bridge}\n\
                  address add {}/64 dev {bridge} nodad\n\
                  link set {bridge} up\n",
