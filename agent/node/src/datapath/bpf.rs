@@ -18,6 +18,7 @@ const BPF_OBJ_GET: libc::c_int = 7;
 const BPF_OBJ_GET_INFO_BY_FD: libc::c_int = 15;
 const BPF_MAP_LOOKUP_AND_DELETE_ELEM: libc::c_int = 21;
 const BPF_LINK_UPDATE: libc::c_int = 29;
+const BPF_LINK_DETACH: libc::c_int = 34;
 
 /// Whether an element may, must or must not be there before.
 #[derive(Clone, Copy)]
@@ -172,6 +173,14 @@ pub fn update_link(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::Result<
     };
     // SAFETY: the structure holds no pointers.
     unsafe { bpf(BPF_LINK_UPDATE, &mut attr) }.map(drop)
+}
+
+/// Takes a link's program out of force before this returns. Dropping the link would do so, too, but some time later, on
+/// a kernel thread.
+pub fn detach_link(link: BorrowedFd<'_>) -> io::Result<()> {
+    let mut link_fd = link.as_raw_fd().cast_unsigned();
+    // SAFETY: the structure is one number.
+    unsafe { bpf(BPF_LINK_DETACH, &mut link_fd) }.map(drop)
 }
 
 /// Whether a link to a network namespace still has one: the kernel cuts it when the namespace ends.

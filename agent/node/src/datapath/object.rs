@@ -101,6 +101,8 @@ impl Pins {
     /// Removes a pod's link: what arrives for it is its own again.
     pub fn remove_pod(&self, cookie: u64) -> Result<(), DatapathError> {
         let path = self.pod(cookie);
+        // Its namespace may be gone, and the link with it.
+        bpf::open_pinned(&path).and_then(|link| bpf::detach_link(link.as_fd())).ok();
         remove_if_there(&path).context(|| format!("cannot remove {}", path.display()))
     }
 
