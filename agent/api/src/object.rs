@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use crate::istio::{DestinationRule, VirtualService};
+use crate::istio::{
+    AuthorizationPolicy, DestinationRule, PeerAuthentication, RequestAuthentication, VirtualService,
+};
 use crate::kubernetes::{ConfigMap, EndpointSlice, Namespace, Pod, Service};
 use crate::meta::{ObjectKey, ObjectMeta};
 
@@ -23,6 +25,12 @@ pub enum Object {
     VirtualService(Arc<VirtualService>),
     /// `networking.istio.io` DestinationRule.
     DestinationRule(Arc<DestinationRule>),
+    /// `security.istio.io` PeerAuthentication.
+    PeerAuthentication(Arc<PeerAuthentication>),
+    /// `security.istio.io` AuthorizationPolicy.
+    AuthorizationPolicy(Arc<AuthorizationPolicy>),
+    /// `security.istio.io` RequestAuthentication.
+    RequestAuthentication(Arc<RequestAuthentication>),
 }
 
 impl Object {
@@ -36,6 +44,9 @@ impl Object {
             Self::ConfigMap(_) => "ConfigMap",
             Self::VirtualService(_) => "VirtualService",
             Self::DestinationRule(_) => "DestinationRule",
+            Self::PeerAuthentication(_) => "PeerAuthentication",
+            Self::AuthorizationPolicy(_) => "AuthorizationPolicy",
+            Self::RequestAuthentication(_) => "RequestAuthentication",
         }
     }
 
@@ -49,6 +60,9 @@ impl Object {
             Self::ConfigMap(o) => &o.metadata,
             Self::VirtualService(o) => &o.metadata,
             Self::DestinationRule(o) => &o.metadata,
+            Self::PeerAuthentication(o) => &o.metadata,
+            Self::AuthorizationPolicy(o) => &o.metadata,
+            Self::RequestAuthentication(o) => &o.metadata,
         }
     }
 

@@ -43,7 +43,10 @@ pub(crate) fn check(object: &Object) -> Vec<Problem> {
     let mut report = Report::default();
     metadata::check(&mut report, object);
     match object {
-        Object::Namespace(_) => {}
+        Object::Namespace(_)
+        | Object::PeerAuthentication(_)
+        | Object::AuthorizationPolicy(_)
+        | Object::RequestAuthentication(_) => {}
         Object::ConfigMap(o) => kubernetes::config_map(&mut report, o),
         Object::Pod(o) => kubernetes::pod(&mut report, o),
         Object::Service(o) => report.field("spec", |r| kubernetes::service(r, &o.spec)),

@@ -5,6 +5,7 @@ pub mod admin;
 pub mod agent;
 pub mod datapath;
 pub mod discovery;
+pub mod identity;
 pub mod proxy;
 pub mod telemetry;
 

@@ -32,6 +32,7 @@ use tokio::runtime::LocalOptions;
 use weft_rules::snapshot::Snapshot;
 
 use crate::datapath::{LocalPod, PodListener};
+use crate::identity::Identities;
 use crate::telemetry::Recorder;
 
 /// What a worker shares with the rest of the agent.
@@ -41,6 +42,8 @@ pub struct Shared {
     pub snapshot: Arc<ArcSwap<Snapshot>>,
     /// The enrolled pods of this node by address: the same-node shortcut. Replaced whole when pods come or go.
     pub pods: Arc<ArcSwap<LocalPods>>,
+    /// Certificates of this node's service accounts; `None`: there is no CA, and nothing is encrypted.
+    pub identities: Option<Arc<Identities>>,
 }
 
 /// Enrolled pods by address.

@@ -45,6 +45,8 @@ pub struct CompilerOptions {
     pub cluster_domain: String,
     /// `istio-system`.
     pub root_namespace: String,
+    /// `cluster.local`, of SPIFFE names; MeshConfig may say otherwise.
+    pub trust_domain: String,
     /// A pod without `spec.nodeName` runs here (standalone mode).
     pub absent_node_is_local: bool,
 }
@@ -167,6 +169,9 @@ impl Compiler {
             }
             Object::VirtualService(object) => self.put_virtual_service(&object),
             Object::DestinationRule(object) => self.put_policy(&object),
+            Object::PeerAuthentication(_)
+            | Object::AuthorizationPolicy(_)
+            | Object::RequestAuthentication(_) => {}
         }
     }
 

@@ -59,7 +59,11 @@ impl<'a> Index<'a> {
                 Object::VirtualService(o) => index.virtual_services.push((at, o)),
                 Object::Pod(o) => index.pods.entry(&meta.namespace).or_default().push(o),
                 Object::EndpointSlice(_) => index.slices = true,
-                Object::Namespace(_) | Object::ConfigMap(_) => {}
+                Object::Namespace(_)
+                | Object::ConfigMap(_)
+                | Object::PeerAuthentication(_)
+                | Object::AuthorizationPolicy(_)
+                | Object::RequestAuthentication(_) => {}
             }
         }
         index.virtual_services.sort_by(|(_, a), (_, b)| age(a).cmp(&age(b)));

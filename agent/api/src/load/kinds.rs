@@ -26,6 +26,9 @@ const READ: &[(&str, &str, &[&str])] = &[
     ("EndpointSlice", "discovery.k8s.io", &["v1"]),
     ("VirtualService", "networking.istio.io", &["v1", "v1beta1", "v1alpha3"]),
     ("DestinationRule", "networking.istio.io", &["v1", "v1beta1", "v1alpha3"]),
+    ("PeerAuthentication", "security.istio.io", &["v1", "v1beta1"]),
+    ("AuthorizationPolicy", "security.istio.io", &["v1", "v1beta1"]),
+    ("RequestAuthentication", "security.istio.io", &["v1", "v1beta1"]),
 ];
 
 /// Kinds that users of a mesh expect to have an effect, and that have none yet: group, kinds, what for.
@@ -38,9 +41,6 @@ const NOT_YET: &[(&str, &[&str], &str)] = &[
     ),
     ("networking.istio.io", &["Sidecar"], "what its workloads see is not limited"),
     ("networking.istio.io", &["ProxyConfig"], "its settings are not used"),
-    ("security.istio.io", &["PeerAuthentication"], "it asks for no mTLS"),
-    ("security.istio.io", &["AuthorizationPolicy"], "it allows and denies nothing"),
-    ("security.istio.io", &["RequestAuthentication"], "tokens are not checked"),
     ("telemetry.istio.io", &["Telemetry"], "it changes no log, metric or trace"),
     ("extensions.istio.io", &["WasmPlugin"], "it is not run"),
     (
@@ -182,6 +182,9 @@ fn accepted(kind: &str) -> &'static str {
     match kind {
         "VirtualService" | "DestinationRule" => {
             "networking.istio.io/v1, networking.istio.io/v1beta1 or networking.istio.io/v1alpha3"
+        }
+        "PeerAuthentication" | "AuthorizationPolicy" | "RequestAuthentication" => {
+            "security.istio.io/v1 or security.istio.io/v1beta1"
         }
         "EndpointSlice" => "discovery.k8s.io/v1",
         _ => "v1",

@@ -218,6 +218,9 @@ impl Reader<'_, '_> {
             "EndpointSlice" => self.read().map(|o| Object::EndpointSlice(Arc::new(o))),
             "VirtualService" => self.read().map(|o| Object::VirtualService(Arc::new(o))),
             "DestinationRule" => self.read().map(|o| Object::DestinationRule(Arc::new(o))),
+            "PeerAuthentication" => self.read().map(|o| Object::PeerAuthentication(Arc::new(o))),
+            "AuthorizationPolicy" => self.read().map(|o| Object::AuthorizationPolicy(Arc::new(o))),
+            "RequestAuthentication" => self.read().map(|o| Object::RequestAuthentication(Arc::new(o))),
             _ => None,
         }
     }
@@ -277,5 +280,8 @@ fn metadata_mut(object: &mut Object) -> Option<&mut ObjectMeta> {
         Object::EndpointSlice(o) => &mut Arc::get_mut(o)?.metadata,
         Object::VirtualService(o) => &mut Arc::get_mut(o)?.metadata,
         Object::DestinationRule(o) => &mut Arc::get_mut(o)?.metadata,
+        Object::PeerAuthentication(o) => &mut Arc::get_mut(o)?.metadata,
+        Object::AuthorizationPolicy(o) => &mut Arc::get_mut(o)?.metadata,
+        Object::RequestAuthentication(o) => &mut Arc::get_mut(o)?.metadata,
     })
 }

@@ -6,7 +6,10 @@ use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, SchemaGenerator};
 use serde_json::{Map, Value, json};
 
-use crate::istio::{DestinationRuleSpec, VirtualServiceSpec};
+use crate::istio::{
+    AuthorizationPolicySpec, DestinationRuleSpec, PeerAuthenticationSpec, RequestAuthenticationSpec,
+    VirtualServiceSpec,
+};
 use crate::yaml::Segment;
 
 /// A kind's JSON schema, without references.
@@ -21,9 +24,18 @@ impl Schema {
         // Constants of the program, in truth; made once because making one takes longer than reading an object.
         static VIRTUAL_SERVICE: LazyLock<Schema> = LazyLock::new(Schema::with_spec::<VirtualServiceSpec>);
         static DESTINATION_RULE: LazyLock<Schema> = LazyLock::new(Schema::with_spec::<DestinationRuleSpec>);
+        static PEER_AUTHENTICATION: LazyLock<Schema> =
+            LazyLock::new(Schema::with_spec::<PeerAuthenticationSpec>);
+        static AUTHORIZATION_POLICY: LazyLock<Schema> =
+            LazyLock::new(Schema::with_spec::<AuthorizationPolicySpec>);
+        static REQUEST_AUTHENTICATION: LazyLock<Schema> =
+            LazyLock::new(Schema::with_spec::<RequestAuthenticationSpec>);
         match kind {
             "VirtualService" => Some(&VIRTUAL_SERVICE),
             "DestinationRule" => Some(&DESTINATION_RULE),
+            "PeerAuthentication" => Some(&PEER_AUTHENTICATION),
+            "AuthorizationPolicy" => Some(&AUTHORIZATION_POLICY),
+            "RequestAuthentication" => Some(&REQUEST_AUTHENTICATION),
             _ => None,
         }
     }

@@ -125,7 +125,11 @@ impl Control {
         let workers = (0..options.workers)
             .map(|index| {
                 let recorder = shared.telemetry.recorder(index);
-                let shared = proxy::Shared { snapshot: shared.snapshot.clone(), pods: local_pods.clone() };
+                let shared = proxy::Shared {
+                    snapshot: shared.snapshot.clone(),
+                    pods: local_pods.clone(),
+                    identities: None,
+                };
                 proxy::spawn(index, shared, recorder)
             })
             .collect::<Result<Vec<_>, _>>()
@@ -134,6 +138,7 @@ impl Control {
             node: options.node.clone(),
             cluster_domain: "cluster.local".to_owned(),
             root_namespace: options.root_namespace.clone(),
+            trust_domain: options.trust_domain.clone(),
             absent_node_is_local: true,
         });
         let mut news = News::default();

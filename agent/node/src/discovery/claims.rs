@@ -92,6 +92,9 @@ impl Fingerprint {
             Object::ConfigMap(object) => serde_json::to_writer(to, object),
             Object::VirtualService(object) => serde_json::to_writer(to, object),
             Object::DestinationRule(object) => serde_json::to_writer(to, object),
+            Object::PeerAuthentication(object) => serde_json::to_writer(to, object),
+            Object::AuthorizationPolicy(object) => serde_json::to_writer(to, object),
+            Object::RequestAuthentication(object) => serde_json::to_writer(to, object),
         };
         Self { kind: object.kind(), hash: writer.0.finish() }
     }

@@ -196,6 +196,7 @@ mod tests {
         let options = CompilerOptions {
             node: "n1".into(),
             cluster_domain: "cluster.local".into(),
+            trust_domain: "cluster.local".into(),
             root_namespace: "istio-system".into(),
             absent_node_is_local: true,
         };

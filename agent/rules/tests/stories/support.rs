@@ -16,6 +16,7 @@ pub fn options() -> CompilerOptions {
         node: "n1".into(),
         cluster_domain: "cluster.local".into(),
         root_namespace: "istio-system".into(),
+        trust_domain: "cluster.local".into(),
         absent_node_is_local: true,
     }
 }
