@@ -3,6 +3,7 @@
 //! HTTP over the unix socket `RUNDIR/admin.sock`, JSON in camel case. [`paths`] lists the resources; a tap is an
 //! answer without an end, one [`TapEvent`] per line. Fields may be added; a reader ignores what it does not know.
 
+mod certificates;
 mod explain;
 mod peer;
 mod tap;
@@ -11,6 +12,9 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+pub use certificates::{
+    AuthorityKind, CertificateAuthority, CertificateRow, CertificateState, Certificates, RootRow,
+};
 pub use explain::{Backend, Decision, ExplainRequest, Explanation, FaultPlan, Matched, RetryPlan};
 pub use peer::{NotASelector, PeerSelector};
 pub use tap::{
@@ -31,6 +35,8 @@ pub mod paths {
     pub const ENDPOINTS: &str = "/v1/endpoints";
     /// GET, answers a list of [`super::WorkloadRow`].
     pub const WORKLOADS: &str = "/v1/workloads";
+    /// GET, answers [`super::Certificates`].
+    pub const CERTIFICATES: &str = "/v1/certificates";
     /// POST [`super::ExplainRequest`], answers [`super::Explanation`].
     pub const EXPLAIN: &str = "/v1/explain";
     /// POST [`super::TapFilter`], answers [`super::TapEvent`] line by line until the caller leaves.
@@ -65,6 +71,8 @@ pub struct Status {
     pub not_in_force: Vec<Finding>,
     /// The kernel's side.
     pub datapath: Datapath,
+    /// Identities of this node's service accounts.
+    pub certificates: Certificates,
 }
 
 /// Where an agent's objects come from.

@@ -46,6 +46,7 @@ pub fn status(shared: &Shared, datapath: Option<&DatapathStatus>) -> Status {
             bpf_dir: shared.options.bpf_dir.display().to_string(),
             ..weft_api::admin::Datapath::default()
         },
+        certificates: weft_api::admin::Certificates::default(),
     }
 }
 
