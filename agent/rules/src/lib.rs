@@ -20,6 +20,7 @@ mod service_entry;
 mod shard;
 pub mod snapshot;
 pub mod tcp_route;
+pub mod token;
 mod virtual_service;
 mod visibility;
 pub mod workload;
