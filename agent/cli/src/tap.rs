@@ -246,10 +246,7 @@ fn http(text: &mut String, record: &TapRecord<HttpTap>, paint: Paint) -> std::fm
     if http.attempts > 1 {
         write!(text, " attempts={}", http.attempts)?;
     }
-    if record.flags != "-" {
-        write!(text, " {}", paint.word(Tone::Bad, &record.flags))?;
-    }
-    writeln!(text)
+    ending(text, record, paint)
 }
 
 fn tcp(text: &mut String, record: &TapRecord<TcpTap>, paint: Paint) -> std::fmt::Result {
@@ -268,8 +265,19 @@ fn tcp(text: &mut String, record: &TapRecord<TcpTap>, paint: Paint) -> std::fmt:
             record.duration_ms, record.request_bytes, record.response_bytes
         )?,
     }
+    ending(text, record, paint)
+}
+
+/// What went wrong, if anything.
+fn ending<Detail>(text: &mut String, record: &TapRecord<Detail>, paint: Paint) -> std::fmt::Result {
     if record.flags != "-" {
         write!(text, " {}", paint.word(Tone::Bad, &record.flags))?;
+    }
+    if record.verdict == Verdict::Denied {
+        write!(text, " {}", paint.word(Tone::Bad, "DENIED"))?;
+    }
+    if !record.policy.is_empty() {
+        write!(text, " by {}", safe(&record.policy))?;
     }
     writeln!(text)
 }

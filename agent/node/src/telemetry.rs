@@ -10,6 +10,7 @@ mod flags;
 mod labels;
 mod metrics;
 mod record;
+mod security;
 mod series;
 mod tap;
 mod writer;
@@ -23,6 +24,7 @@ pub use access_log::AccessLog;
 pub use exposition::CONTENT_TYPE as METRICS_CONTENT_TYPE;
 pub use flags::{FlagSet, ResponseFlag};
 pub use record::{HttpRecord, TcpEvent, TcpRecord, Upstream};
+pub use security::{Plaintext, Refusal, Security};
 pub use tap::Subscription;
 
 use self::access_log::Lines;
@@ -123,7 +125,7 @@ impl Telemetry {
             node: Arc::from(node),
             registry: Arc::default(),
             writer: (log != AccessLog::Off).then(|| Writer::start(log)).transpose()?,
-            taps: Arc::new(Taps::new(node)),
+            taps: Arc::new(Taps::new()),
             connections: (0..workers).map(|_| Arc::default()).collect(),
             own: Own::default(),
             started: SystemTime::now(),

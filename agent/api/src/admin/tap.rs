@@ -38,7 +38,10 @@ pub struct TapRecord<Detail> {
     pub verdict: Verdict,
     /// Envoy's response flags, `-` for none.
     pub flags: String,
-    /// `mutual_tls`, `none` or `unknown`, as the metrics say it.
+    /// `NAMESPACE/NAME` of the policy that refused it.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub policy: String,
+    /// `mutual_tls` (also between pods of one node), `none`, or `unknown` where no endpoint was reached.
     pub connection_security_policy: String,
     /// In milliseconds, from the first byte to the last.
     pub duration_ms: f64,

@@ -16,6 +16,7 @@ use http::HeaderValue;
 
 use super::flags::FlagSet;
 use super::record::{HttpRecord, TcpRecord, Upstream};
+use super::security::Refusal;
 use super::writer::Bell;
 
 /// How finished requests are logged.
@@ -89,6 +90,7 @@ struct Fields<'a> {
     status: u16,
     flags: FlagSet,
     details: Option<&'a str>,
+    refused: Option<&'a Refusal>,
     upstream_failure: Option<&'a str>,
     received: u64,
     sent: u64,
@@ -122,7 +124,8 @@ impl<'a> Fields<'a> {
             protocol: Some(protocol(record.version)),
             status: record.status,
             flags: record.flags.into(),
-            details: Some(record.details),
+            details: Some(record.details).filter(|details| !details.is_empty()),
+            refused: record.upstream.refused.as_deref(),
             upstream_failure: record.upstream_failure,
             received: record.request_bytes,
             sent: record.response_bytes,
@@ -142,6 +145,7 @@ impl<'a> Fields<'a> {
     fn of_connection(record: &'a TcpRecord<'a>) -> Self {
         Self {
             flags: record.flags.into(),
+            refused: record.upstream.refused.as_deref(),
             upstream_failure: record.upstream_failure,
             received: record.received_bytes,
             sent: record.sent_bytes,
@@ -153,19 +157,30 @@ impl<'a> Fields<'a> {
         }
     }
 
+    fn details(&self) -> Option<Details<'a>> {
+        let refused = self.refused.filter(|refused| self.method.is_some() || **refused == Refusal::Strict);
+        self.details.map(Details::Said).or_else(|| refused.map(Details::Refused))
+    }
+
+    /// Why a connection of bytes was ended: a refused request ends none.
+    fn termination(&self) -> Option<&'a Refusal> {
+        self.refused.filter(|refused| self.method.is_none() && **refused != Refusal::Strict)
+    }
+
     /// Istio's default format, without heap use but the line's own.
     fn text(&self, line: &mut String, time: &Stamp) {
         let upstream = self.upstream;
         // Writing to a string does not fail.
         let _ = writeln!(
             line,
-            "[{time}] \"{} {} {}\" {} {} {} - \"{}\" {} {} {} {} \"{}\" \"{}\" \"{}\" \"{}\" \"{}\" {} {} {} {} - {}",
+            "[{time}] \"{} {} {}\" {} {} {} {} \"{}\" {} {} {} {} \"{}\" \"{}\" \"{}\" \"{}\" \"{}\" {} {} {} {} - {}",
             Text(self.method.map(str::as_bytes)),
             Text(self.path.map(str::as_bytes)),
             self.protocol.unwrap_or("-"),
             self.status,
             self.flags,
-            self.details.filter(|details| !details.is_empty()).unwrap_or("-"),
+            OrDash(self.details()),
+            OrDash(self.termination()),
             Text(self.upstream_failure.map(str::as_bytes)),
             self.received,
             self.sent,
@@ -186,6 +201,7 @@ impl<'a> Fields<'a> {
 
     fn json(&self, line: &mut String, time: &Stamp) {
         let upstream = self.upstream;
+        let details = self.details();
         let line_of = JsonLine {
             start_time: Shown(time),
             method: self.method,
@@ -193,8 +209,8 @@ impl<'a> Fields<'a> {
             protocol: self.protocol,
             response_code: self.status,
             response_flags: Shown(&self.flags),
-            response_code_details: self.details,
-            connection_termination_details: (),
+            response_code_details: details.as_ref().map(Shown),
+            connection_termination_details: self.termination().map(Shown),
             upstream_transport_failure_reason: self.upstream_failure,
             bytes_received: self.received,
             bytes_sent: self.sent,
@@ -221,6 +237,21 @@ impl<'a> Fields<'a> {
     }
 }
 
+/// `%RESPONSE_CODE_DETAILS%`.
+enum Details<'a> {
+    Said(&'a str),
+    Refused(&'a Refusal),
+}
+
+impl fmt::Display for Details<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Said(text) => f.write_str(text),
+            Self::Refused(refusal) => refusal.fmt(f),
+        }
+    }
+}
+
 /// Istio's JSON fields, in its order. `()` is `null`.
 #[derive(serde::Serialize)]
 struct JsonLine<'a> {
@@ -230,8 +261,8 @@ struct JsonLine<'a> {
     protocol: Option<&'static str>,
     response_code: u16,
     response_flags: Shown<'a, FlagSet>,
-    response_code_details: Option<&'a str>,
-    connection_termination_details: (),
+    response_code_details: Option<Shown<'a, Details<'a>>>,
+    connection_termination_details: Option<Shown<'a, Refusal>>,
     upstream_transport_failure_reason: Option<&'a str>,
     bytes_received: u64,
     bytes_sent: u64,

@@ -26,6 +26,8 @@ pub enum ResponseFlag {
     DelayInjected,
     /// `FI`: an abort was injected.
     FaultInjected,
+    /// `UAEX`: an external authorizer refused.
+    UnauthorizedExternalService,
     /// `DPE`: the client broke the protocol.
     DownstreamProtocolError,
     /// `UPE`: the endpoint broke the protocol.
@@ -33,7 +35,7 @@ pub enum ResponseFlag {
 }
 
 /// All flags in the order in which Envoy writes them (its `CORE_RESPONSE_FLAGS`).
-const ORDER: [(ResponseFlag, &str); 13] = [
+const ORDER: [(ResponseFlag, &str); 14] = [
     (ResponseFlag::NoHealthyUpstream, "UH"),
     (ResponseFlag::UpstreamRequestTimeout, "UT"),
     (ResponseFlag::UpstreamRemoteReset, "UR"),
@@ -42,6 +44,7 @@ const ORDER: [(ResponseFlag, &str); 13] = [
     (ResponseFlag::NoRouteFound, "NR"),
     (ResponseFlag::DelayInjected, "DI"),
     (ResponseFlag::FaultInjected, "FI"),
+    (ResponseFlag::UnauthorizedExternalService, "UAEX"),
     (ResponseFlag::DownstreamConnectionTermination, "DC"),
     (ResponseFlag::UpstreamRetryLimitExceeded, "URX"),
     (ResponseFlag::DownstreamProtocolError, "DPE"),

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use weft_rules::cluster::Service;
+use weft_rules::identity::Identity;
 use weft_rules::workload::Workload;
 
 /// Labels of metrics about connections, in order.
@@ -60,6 +61,8 @@ pub struct Ingredients<'a> {
     pub source: Option<&'a Workload>,
     /// The endpoint's pod, where known.
     pub destination: Option<&'a Workload>,
+    /// Identities of source and destination, where both are proved.
+    pub identities: [Option<Identity>; 2],
     /// The service, where one was addressed.
     pub service: Option<&'a Service>,
     /// `PassthroughCluster` or `BlackHoleCluster`, where none was.
@@ -93,19 +96,23 @@ impl Labels {
         };
         let cluster = |workload: Option<&Workload>| named(workload.map(|_| "Kubernetes"));
         let (source, destination) = (from.source, from.destination);
+        let [from_principal, to_principal] = &from.identities;
+        let principal = |identity: &Option<Identity>| {
+            identity.as_ref().map_or_else(|| unknown.clone(), |identity| Arc::from(identity.to_string()))
+        };
         let mut values = vec![
             Arc::from(if reporter == Reporter::Source { "source" } else { "destination" }),
             or_unknown(source.map(|w| &w.workload_name)),
             or_unknown(source.map(|w| &w.canonical_service)),
             revision(source),
             or_unknown(source.map(|w| &w.namespace)),
-            unknown.clone(),
+            principal(from_principal),
             label(source, "app"),
             label(source, "version"),
             cluster(source),
             or_unknown(destination.map(|w| &w.workload_name)),
             or_unknown(destination.map(|w| &w.namespace)),
-            unknown.clone(),
+            principal(to_principal),
             label(destination, "app"),
             label(destination, "version"),
             from.service.map_or_else(|| named(from.host), |service| service.host.clone()),
@@ -116,8 +123,12 @@ impl Labels {
             cluster(destination),
             Arc::from(from.protocol),
             Arc::from(&*from.flags),
-            // The caller's side cannot tell, and the destination's sees no TLS yet.
-            Arc::from(if reporter == Reporter::Source { "unknown" } else { "none" }),
+            // As ambient has it: both sides say when it was mutual. Otherwise the caller's side does not tell.
+            Arc::from(match (from.identities.iter().all(Option::is_some), reporter) {
+                (true, _) => "mutual_tls",
+                (false, Reporter::Source) => "unknown",
+                (false, Reporter::Destination) => "none",
+            }),
         ];
         debug_assert_eq!(values.len(), TCP.len());
         if let Some((status, grpc)) = from.response {

@@ -79,6 +79,7 @@ struct Key {
     grpc: u32,
     protocol: &'static str,
     reporters: (bool, bool),
+    security: u64,
 }
 
 #[derive(Debug)]
@@ -141,13 +142,13 @@ impl Sink {
         let grpc = record.grpc_status.is_some() || record.grpc_messages.is_some();
         let flags = FlagSet::from(record.flags);
         let facts = Facts {
-            source: Some(record.source),
+            source: record.source,
             upstream: record.upstream,
             host: record.upstream.service.is_none().then_some(record.authority),
             flags,
             protocol: if grpc { "grpc" } else { "http" },
             response: Some((record.status, record.grpc_status)),
-            reporters: (true, !flags.has_any(&UNDELIVERED) && self.is_ours(record.upstream)),
+            reporters: (!record.inbound, record.inbound || self.delivered(record.upstream, flags)),
         };
         let count = |cells: &HttpCells| {
             cells.requests.add(1);
@@ -168,7 +169,6 @@ impl Sink {
     /// Counts a connection.
     pub fn tcp(&self, record: &TcpRecord<'_>) {
         let flags = FlagSet::from(record.flags);
-        let delivered = !flags.has_any(&UNDELIVERED) && self.is_ours(record.upstream);
         let facts = Facts {
             source: record.source,
             upstream: record.upstream,
@@ -176,7 +176,7 @@ impl Sink {
             flags,
             protocol: "tcp",
             response: None,
-            reporters: (!record.inbound, record.inbound || delivered),
+            reporters: (!record.inbound, record.inbound || self.delivered(record.upstream, flags)),
         };
         let count = |cells: &TcpCells| match record.event {
             TcpEvent::Opened => cells.opened.add(1),
@@ -189,12 +189,13 @@ impl Sink {
         self.record(&self.tcp, &facts, |all, series| all.tcp.push(series), count);
     }
 
-    /// Whether the endpoint is a pod that this agent reports for.
-    fn is_ours(&self, upstream: &Upstream) -> bool {
-        upstream.workload.as_ref().is_some_and(|workload| {
-            workload.enrolment == Enrolment::Enrolled
-                && (workload.node.is_empty() || workload.node == self.node)
-        })
+    /// Whether it reached a pod that this agent reports for.
+    fn delivered(&self, upstream: &Upstream, flags: FlagSet) -> bool {
+        !flags.has_any(&UNDELIVERED)
+            && upstream.workload.as_ref().is_some_and(|workload| {
+                workload.enrolment == Enrolment::Enrolled
+                    && (workload.node.is_empty() || workload.node == self.node)
+            })
     }
 
     fn record<Cells: Default>(
@@ -250,6 +251,7 @@ impl Sink {
             grpc: grpc.unwrap_or(u32::MAX),
             protocol: facts.protocol,
             reporters: facts.reporters,
+            security: upstream.security.key(),
         }
     }
 
@@ -289,9 +291,12 @@ impl Sink {
 
 impl Facts<'_> {
     fn ingredients<'a>(&'a self, host: Option<&'a str>) -> Ingredients<'a> {
+        let (source, destination) =
+            (self.source.map(|workload| &**workload), self.upstream.workload.as_deref());
         Ingredients {
-            source: self.source.map(|workload| &**workload),
-            destination: self.upstream.workload.as_deref(),
+            source,
+            destination,
+            identities: self.upstream.security.identities(source, destination),
             service: self.upstream.service.as_deref(),
             cluster: self.upstream.cluster.as_deref(),
             host,

@@ -8,6 +8,7 @@ use weft_rules::cluster::Service;
 use weft_rules::workload::Workload;
 
 use super::flags::ResponseFlag;
+use super::security::{Refusal, Security};
 
 /// Where traffic went, as far as it got.
 #[derive(Debug, Clone, Default)]
@@ -22,6 +23,10 @@ pub struct Upstream {
     pub workload: Option<Arc<Workload>>,
     /// The agent's own address towards the endpoint.
     pub local_address: Option<SocketAddr>,
+    /// How the caller and the endpoint knew each other.
+    pub security: Security,
+    /// Who refused, at the destination.
+    pub refused: Option<Box<Refusal>>,
 }
 
 /// A request that has ended (its last body byte is through, or it failed).
@@ -29,8 +34,10 @@ pub struct Upstream {
 pub struct HttpRecord<'a> {
     /// When it began.
     pub started: std::time::SystemTime,
-    /// Who called.
-    pub source: &'a Arc<Workload>,
+    /// True where the destination's side alone reports: the source's does it on its own node.
+    pub inbound: bool,
+    /// Who called, where known.
+    pub source: Option<&'a Arc<Workload>>,
     /// The caller's address.
     pub downstream: SocketAddr,
     /// The address dialled.
@@ -57,7 +64,8 @@ pub struct HttpRecord<'a> {
     pub grpc_status: Option<u32>,
     /// Flags.
     pub flags: &'a [ResponseFlag],
-    /// Envoy's `%RESPONSE_CODE_DETAILS%`, such as `via_upstream` or `route_not_found`.
+    /// Envoy's `%RESPONSE_CODE_DETAILS%`, such as `via_upstream` or `route_not_found`. Empty: those of
+    /// [`Upstream::refused`].
     pub details: &'static str,
     /// Why the endpoint could not be reached.
     pub upstream_failure: Option<&'a str>,
@@ -93,7 +101,7 @@ pub enum TcpEvent {
 pub struct TcpRecord<'a> {
     /// Opened or closed.
     pub event: TcpEvent,
-    /// True where the connection came in from outside the node's mesh: reported by the destination only.
+    /// True where the destination's side alone reports: the source's does it on its own node, or is not in the mesh.
     pub inbound: bool,
     /// When it began.
     pub started: std::time::SystemTime,

@@ -12,6 +12,7 @@ use weft_rules::workload::Workload;
 use super::access_log::{Clock, protocol};
 use super::flags::{FlagSet, ResponseFlag};
 use super::record::{HttpRecord, TcpEvent, TcpRecord, Upstream};
+use super::security::{Refusal, Security};
 
 /// Events that wait for one slow reader; later ones are left out, and counted.
 const QUEUE_EVENTS: usize = 1_024;
@@ -24,7 +25,6 @@ pub struct Taps {
     /// Held while the list of subscribers is changed.
     changing: Mutex<()>,
     left_out: AtomicU64,
-    node: Arc<str>,
 }
 
 #[derive(Debug)]
@@ -71,13 +71,12 @@ impl Drop for Subscription {
 
 impl Taps {
     /// Nobody listens yet.
-    pub fn new(node: &str) -> Self {
+    pub fn new() -> Self {
         Self {
             listening: AtomicUsize::new(0),
             subscribers: ArcSwap::default(),
             changing: Mutex::default(),
             left_out: AtomicU64::new(0),
-            node: Arc::from(node),
         }
     }
 
@@ -130,12 +129,13 @@ impl Taps {
         };
         self.send(TapEvent::Http(TapRecord {
             time: Clock::default().format(record.started).to_string(),
-            reporter: "source".to_owned(),
-            source: peer(Some(record.source), Some(record.downstream)),
-            destination: destination(record.upstream, record.dialled),
+            reporter: reporter(record.inbound),
+            source: source(record.source, record.downstream, record.upstream),
+            destination: destination(record.source, record.dialled, record.upstream),
             verdict: verdict(record.upstream, flags, record.status),
             flags: flags.to_string(),
-            connection_security_policy: self.policy(record.upstream),
+            policy: denying(record.upstream),
+            connection_security_policy: security(record.upstream),
             duration_ms: record.duration.as_secs_f64() * 1_000.0,
             request_bytes: record.request_bytes,
             response_bytes: record.response_bytes,
@@ -161,12 +161,13 @@ impl Taps {
         let flags = FlagSet::from(record.flags);
         self.send(TapEvent::Tcp(TapRecord {
             time: Clock::default().format(record.started).to_string(),
-            reporter: if record.inbound { "destination" } else { "source" }.to_owned(),
-            source: peer(record.source, Some(record.downstream)),
-            destination: destination(record.upstream, record.dialled),
+            reporter: reporter(record.inbound),
+            source: source(record.source, record.downstream, record.upstream),
+            destination: destination(record.source, record.dialled, record.upstream),
             verdict: verdict(record.upstream, flags, 0),
             flags: flags.to_string(),
-            connection_security_policy: self.policy(record.upstream),
+            policy: denying(record.upstream),
+            connection_security_policy: security(record.upstream),
             duration_ms: record.duration.as_secs_f64() * 1_000.0,
             request_bytes: record.received_bytes,
             response_bytes: record.sent_bytes,
@@ -179,15 +180,23 @@ impl Taps {
             },
         }));
     }
+}
 
-    /// As the metrics of the destination's side say it, where that is ours too.
-    fn policy(&self, upstream: &Upstream) -> String {
-        let ours = upstream
-            .workload
-            .as_ref()
-            .is_some_and(|workload| workload.node.is_empty() || workload.node == self.node);
-        if ours { "none" } else { "unknown" }.to_owned()
+fn reporter(inbound: bool) -> String {
+    if inbound { "destination" } else { "source" }.to_owned()
+}
+
+fn security(upstream: &Upstream) -> String {
+    match upstream.security {
+        Security::SameNode { .. } | Security::MutualTls(_) => "mutual_tls",
+        Security::Plaintext(_) => "none",
+        Security::Unknown => "unknown",
     }
+    .to_owned()
+}
+
+fn denying(upstream: &Upstream) -> String {
+    upstream.refused.as_deref().and_then(Refusal::policy).unwrap_or_default().to_owned()
 }
 
 fn peer(workload: Option<&Arc<Workload>>, address: Option<SocketAddr>) -> Peer {
@@ -203,8 +212,14 @@ fn peer(workload: Option<&Arc<Workload>>, address: Option<SocketAddr>) -> Peer {
     }
 }
 
-fn destination(upstream: &Upstream, dialled: SocketAddr) -> Peer {
+fn source(workload: Option<&Arc<Workload>>, downstream: SocketAddr, upstream: &Upstream) -> Peer {
+    let [identity, _] = upstream.principals(workload);
+    Peer { identity, ..peer(workload, Some(downstream)) }
+}
+
+fn destination(caller: Option<&Arc<Workload>>, dialled: SocketAddr, upstream: &Upstream) -> Peer {
     let mut peer = peer(upstream.workload.as_ref(), Some(upstream.address.unwrap_or(dialled)));
+    [_, peer.identity] = upstream.principals(caller);
     if let Some(service) = &upstream.service {
         peer.service = service.host.to_string();
         if peer.namespace.is_empty() {
@@ -231,7 +246,9 @@ fn verdict(upstream: &Upstream, flags: FlagSet, status: u16) -> Verdict {
         ResponseFlag::DownstreamProtocolError,
         ResponseFlag::UpstreamProtocolError,
     ];
-    if flags.has_any(&FAILED) {
+    if upstream.refused.is_some() {
+        Verdict::Denied
+    } else if flags.has_any(&FAILED) {
         Verdict::Failed
     } else if flags.has_any(&[ResponseFlag::FaultInjected, ResponseFlag::NoRouteFound])
         || (upstream.address.is_none() && status != 0)

@@ -38,6 +38,8 @@ fn upstream(node: &str) -> Upstream {
         address: Some("10.0.0.3:9080".parse().unwrap()),
         workload: Some(workload("reviews-v2", node, &[("app", "reviews"), ("version", "v2")])),
         local_address: Some("10.0.0.2:44001".parse().unwrap()),
+        security: Security::Unknown,
+        refused: None,
     }
 }
 
@@ -70,7 +72,8 @@ impl Sample {
     fn record(&self) -> HttpRecord<'_> {
         HttpRecord {
             started: UNIX_EPOCH + Duration::from_millis(1_795_241_127_042),
-            source: &self.source,
+            inbound: false,
+            source: Some(&self.source),
             downstream: "10.0.0.2:55010".parse::<SocketAddr>().unwrap(),
             dialled: "10.96.0.7:9080".parse::<SocketAddr>().unwrap(),
             upstream: &self.upstream,
@@ -381,3 +384,5 @@ fn a_full_log_drops_and_counts() {
     }
     assert_eq!(dropped.load(Ordering::Relaxed), 3);
 }
+
+mod security;

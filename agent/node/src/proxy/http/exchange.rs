@@ -179,7 +179,8 @@ impl Exchange {
         flags.iter_mut().zip(outcome.flags.iter().flatten()).for_each(|(to, from)| *to = *from);
         self.down.core.recorder.http(&HttpRecord {
             started: self.started,
-            source: &self.caller,
+            inbound: false,
+            source: Some(&self.caller),
             downstream: self.down.peer,
             dialled: self.down.dialled,
             upstream: &outcome.upstream,
