@@ -1,5 +1,7 @@
 //! MeshConfig, as far as weft reads it: key `mesh` of the ConfigMap `istio` or `weft` in the root namespace.
 
+mod providers;
+
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -7,11 +9,15 @@ use crate::duration::Span;
 use crate::finding::{Finding, Severity, code};
 use crate::istio::HttpRetry;
 use crate::kubernetes::ConfigMap;
-use crate::validate::Problem;
-use crate::yaml::{self, Data, Fault, Node, Segment, render};
+use crate::validate::{Problem, Report};
+use crate::yaml::{self, Data, Fault, Node, Segment, render, shorten};
+
+pub use providers::{CheckedBody, ExtAuthzGrpc, ExtAuthzHttp, ExtensionProvider};
 
 /// The key of the ConfigMap.
 pub const KEY: &str = "mesh";
+/// What an agent without `--trust-domain` uses.
+const DEFAULT_TRUST_DOMAIN: &str = "cluster.local";
 
 /// Keys that are understood and that nothing acts upon yet. Gets shorter as features land.
 const NOT_ACTED_UPON: &[&str] = &[
@@ -19,8 +25,6 @@ const NOT_ACTED_UPON: &[&str] = &[
     "accessLogEncoding",
     "accessLogFormat",
     "rootNamespace",
-    "trustDomain",
-    "trustDomainAliases",
     "protocolDetectionTimeout",
     "defaultConfig",
 ];
@@ -55,6 +59,8 @@ pub struct MeshConfig {
     pub protocol_detection_timeout: Option<Span>,
     /// Settings of proxies.
     pub default_config: DefaultConfig,
+    /// Services that rules may refer to.
+    pub extension_providers: Vec<ExtensionProvider>,
 }
 
 /// `outboundTrafficPolicy`.
@@ -202,6 +208,10 @@ fn parse(text: &str, problems: &mut Vec<Problem>) -> Option<MeshConfig> {
         }
     };
     unread(&root, &config, problems);
+    let mut report = Report::default();
+    providers::check(&mut report, &config.extension_providers);
+    trust_domain(&mut report, &config);
+    problems.extend(report.into_problems());
     problems.iter().all(|problem| problem.severity != Severity::Error).then_some(config)
 }
 
@@ -212,6 +222,19 @@ fn say(fault: &Fault) -> String {
         Fault::Type(expected) | Fault::Value(expected) => format!("expected {expected}"),
         Fault::Missing(field) => format!("`{field}` is missing"),
         Fault::Other(message) => message.clone(),
+    }
+}
+
+/// The agents have certificates before they have read any ConfigMap: their flag decides.
+fn trust_domain(report: &mut Report, config: &MeshConfig) {
+    if let Some(domain) = config.trust_domain.as_deref().filter(|domain| *domain != DEFAULT_TRUST_DOMAIN) {
+        report.field("trustDomain", |r| {
+            let domain = shorten(domain);
+            r.info(
+                code::NOT_IN_FORCE,
+                format!("the agent's own setting decides (start it with --trust-domain {domain})"),
+            );
+        });
     }
 }
 
@@ -230,6 +253,14 @@ fn walk(node: &Node<'_>, known: &Value, here: &mut Vec<Segment>, problems: &mut 
             Some(known @ Value::Object(_)) if matches!(value.data, Data::Map(_)) => {
                 walk(value, known, here, problems);
             }
+            Some(Value::Array(known)) => {
+                let Data::List(items) = &value.data else { continue };
+                for (index, (item, known)) in items.iter().zip(known).enumerate() {
+                    here.push(Segment::Index(index));
+                    walk(item, known, here, problems);
+                    here.pop();
+                }
+            }
             Some(_) => {}
             None => problems.push(Problem {
                 severity: Severity::Info,
@@ -243,64 +274,4 @@ fn walk(node: &Node<'_>, known: &Value, here: &mut Vec<Segment>, problems: &mut 
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn map(name: &str, text: &str) -> ConfigMap {
-        let mut map = ConfigMap::default();
-        name.clone_into(&mut map.metadata.name);
-        "istio-system".clone_into(&mut map.metadata.namespace);
-        map.data.insert(KEY.to_owned(), text.to_owned());
-        map
-    }
-
-    #[test]
-    fn settings_are_read_and_others_are_told() {
-        let text = "outboundTrafficPolicy:\n  mode: REGISTRY_ONLY\n  egressProxy: x\naccessLogEncoding: JSON\n\
-                    defaultHttpRetryPolicy: {attempts: 0}\nprotocolDetectionTimeout: 0s\nenableTracing: true\n\
-                    defaultConfig:\n  discoveryAddress: x\n  proxyHeaders:\n    server: {value: shop}\n";
-        let read = read(&map("istio", text)).expect("a mesh config");
-        let config = read.config.expect("without errors");
-        assert_eq!(config.outbound_traffic_policy.mode, OutboundMode::RegistryOnly);
-        assert_eq!(config.access_log_encoding, AccessLogEncoding::Json);
-        assert_eq!(config.default_http_retry_policy.map(|retry| retry.attempts), Some(0));
-        assert_eq!(config.default_config.proxy_headers.server.value, "shop");
-        let told: Vec<_> = read.findings.iter().map(ToString::to_string).collect();
-        let line = |path| {
-            format!(
-                "info NotInForce ConfigMap/istio-system/istio data.mesh.{path}: not read by this version of weft"
-            )
-        };
-        let keys = [
-            "outboundTrafficPolicy.egressProxy",
-            "accessLogEncoding",
-            "protocolDetectionTimeout",
-            "enableTracing",
-            "defaultConfig",
-        ];
-        assert_eq!(told, keys.map(line));
-    }
-
-    #[test]
-    fn wrong_settings_are_refused() {
-        for text in [
-            "outboundTrafficPolicy: {mode: NONE}",
-            "a: 1\na: 2",
-            "a: [",
-            "a: 1\n---\nb: 1",
-            "accessLogFile: 1",
-        ] {
-            let read = read(&map("weft", text)).expect("a mesh config");
-            assert!(
-                read.config.is_none() && read.findings.iter().any(Finding::is_error),
-                "{text}: {:?}",
-                read.findings
-            );
-        }
-        assert_eq!(
-            read(&map("istio", "# nothing\n")).and_then(|read| read.config),
-            Some(MeshConfig::default())
-        );
-        assert_eq!(read(&map("other", "a: 1")), None);
-    }
-}
+mod tests;

@@ -21,7 +21,7 @@ use crate::finding::Finding;
 use crate::object::Object;
 
 pub(crate) use problem::{Problem, Report};
-pub(crate) use text::is_ip;
+pub(crate) use text::{is_header_name, is_ip, is_label, wrong_host};
 
 /// Checks one object by itself. No finding is about other objects; [`crate::analyze`] makes those.
 pub fn validate(object: &Object) -> Vec<Finding> {

@@ -14,7 +14,7 @@ use crate::yaml::shorten;
 const MAX_REGEX: usize = 1024;
 
 /// RFC 1123 label, in lower case: the name of a namespace.
-pub(super) fn is_label(text: &str) -> bool {
+pub(crate) fn is_label(text: &str) -> bool {
     is_host_label(text) && !text.bytes().any(|b| b.is_ascii_uppercase())
 }
 
@@ -38,7 +38,7 @@ pub(crate) fn is_ip(text: &str) -> bool {
 }
 
 /// Says what is wrong with a host name that may begin with a wildcard.
-pub(super) fn wrong_host(host: &str) -> Option<String> {
+pub(crate) fn wrong_host(host: &str) -> Option<String> {
     let shown = shorten(host);
     if host.is_empty() {
         return Some("the host is empty (name a service)".to_owned());
@@ -80,7 +80,7 @@ pub(super) fn wrong_host(host: &str) -> Option<String> {
 
 impl Report {
     /// A port from 1 to 65535.
-    pub(super) fn port(&mut self, port: u32) {
+    pub(crate) fn port(&mut self, port: u32) {
         if !(1..=65535).contains(&port) {
             self.error(code::INVALID_PORT, format!("{port} is no port (choose 1 to 65535)"));
         }
@@ -102,7 +102,7 @@ impl Report {
     }
 
     /// A field that holds a duration, if it is there.
-    pub(super) fn duration_field(&mut self, name: &'static str, span: Option<Span>) {
+    pub(crate) fn duration_field(&mut self, name: &'static str, span: Option<Span>) {
         if let Some(span) = span {
             self.field(name, |r| r.duration(span));
         }
@@ -252,7 +252,7 @@ fn is_label_value(value: &str) -> bool {
 }
 
 /// A header's name in a match.
-pub(super) fn is_header_name(name: &str) -> bool {
+pub(crate) fn is_header_name(name: &str) -> bool {
     !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b))
 }
 
