@@ -6,10 +6,10 @@
 //!                    │                       └─ http/server                │
 //!                    │                            └ headers, route         │
 //!                    │                              └ forward ── pool ─────┘
-//!                    └─ inbound ─────────────────────────────── upstream ── relay
+//!                    └─ inbound ── admitted? ── as bytes, or detect as above; the rules of its policies decide
 //! ```
 //!
-//! Each phase is one file. What a connection is for is in `connection`, what an exchange came to in
+//! Each phase is one file, and all of them work on a [`stream`]. What a connection is for is in `connection`, what an exchange came to in
 //! `http::exchange`, how anything can fail in `error`, every bound in `limits`.
 
 mod accept;
@@ -17,10 +17,12 @@ mod connection;
 mod detect;
 mod error;
 mod http;
+mod inbound;
 mod io;
 mod limits;
 mod pool;
 mod relay;
+mod stream;
 mod tcp;
 mod upstream;
 mod worker;
@@ -42,6 +44,8 @@ pub struct Shared {
     pub snapshot: Arc<ArcSwap<Snapshot>>,
     /// The enrolled pods of this node by address: the same-node shortcut. Replaced whole when pods come or go.
     pub pods: Arc<ArcSwap<LocalPods>>,
+    /// The trust domain of this mesh.
+    pub trust_domain: Arc<str>,
     /// Certificates of this node's service accounts; `None`: there is no CA, and nothing is encrypted.
     pub identities: Option<Arc<Identities>>,
 }

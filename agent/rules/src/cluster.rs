@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use weft_api::istio::TlsMode;
+use weft_api::istio::ClientTlsSettings;
 
 use crate::draw::{Use, draw};
 use crate::snapshot::Protocol;
@@ -39,8 +39,8 @@ pub struct Cluster {
     pub connect_timeout: Duration,
     /// How to choose.
     pub balance: Balance,
-    /// A DestinationRule's `tls.mode`; `None`: mTLS where the endpoint is in the mesh.
-    pub tls: Option<TlsMode>,
+    /// A DestinationRule's `tls`, its mode always there; `None`: mTLS where the endpoint is in the mesh.
+    pub tls: Option<Arc<ClientTlsSettings>>,
     /// Ready endpoints, in a stable order.
     pub endpoints: Arc<[Arc<Endpoint>]>,
     /// Turn of the round robin; outlives changes of the rules.

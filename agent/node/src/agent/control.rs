@@ -125,12 +125,13 @@ impl Control {
         let workers = (0..options.workers)
             .map(|index| {
                 let recorder = shared.telemetry.recorder(index);
-                let shared = proxy::Shared {
+                let proxy_shared = proxy::Shared {
                     snapshot: shared.snapshot.clone(),
                     pods: local_pods.clone(),
+                    trust_domain: options.trust_domain.as_str().into(),
                     identities: None,
                 };
-                proxy::spawn(index, shared, recorder)
+                proxy::spawn(index, proxy_shared, recorder)
             })
             .collect::<Result<Vec<_>, _>>()
             .map_err(|source| AgentError::Start { what: "a proxy worker", source })?;

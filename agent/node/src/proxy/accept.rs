@@ -9,8 +9,9 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use super::connection::Downstream;
+use super::stream::Stream;
 use super::worker::Core;
-use super::{detect, http, limits, relay, tcp};
+use super::{detect, http, inbound, limits, tcp};
 use crate::datapath::{Direction, LocalPod, PodListener};
 use weft_rules::snapshot::Protocol;
 
@@ -82,36 +83,36 @@ fn start(
     let (core, pod) = (Rc::clone(core), Arc::clone(pod));
     match direction {
         Direction::Outbound => tokio::task::spawn_local(async move {
-            outbound(core, pod, stream, peer).await;
+            outbound(core, pod, stream.into(), peer).await;
             drop(held);
         }),
         Direction::Inbound => tokio::task::spawn_local(async move {
-            inbound(core, pod, stream, peer).await;
+            arrived(&core, &pod, stream, peer).await;
             drop(held);
         }),
     };
 }
 
 /// A connection that a program in the pod opened.
-async fn outbound(core: Rc<Core>, pod: Arc<LocalPod>, stream: TcpStream, peer: SocketAddr) {
+async fn outbound(core: Rc<Core>, pod: Arc<LocalPod>, mut stream: Stream, peer: SocketAddr) {
     let dialled = match pod.take_orig_dst(peer) {
         Ok(Some(dialled)) => dialled,
         // Somebody dialled the listener itself: not captured, not served.
-        Ok(None) => return relay::reset(&stream),
+        Ok(None) => return stream.reset(),
         Err(error) => {
             tracing::warn!(pod = %pod.network.key, %peer, %error, "original destination is unreadable");
-            return relay::reset(&stream);
+            return stream.reset();
         }
     };
     let down = Downstream::new(core, pod, peer, dialled);
     match down.protocol() {
         Protocol::Tcp => tcp::serve(&down, stream).await,
         Protocol::Http | Protocol::Http2 => {
-            if let Some(first) = detect::http_version(&stream).await {
+            if let Some(first) = detect::http_version(&mut stream).await {
                 http::serve(down, stream, first).await;
             }
         }
-        Protocol::Detect => match detect::race(&down, &stream).await {
+        Protocol::Detect => match detect::race(&down, &mut stream).await {
             detect::Spoke::Http(first) => http::serve(down, stream, first).await,
             detect::Spoke::Bytes { first, upstream } => {
                 tcp::serve_detected(&down, stream, first, upstream).await;
@@ -121,13 +122,13 @@ async fn outbound(core: Rc<Core>, pod: Arc<LocalPod>, stream: TcpStream, peer: S
     }
 }
 
-/// A connection from outside to a program in the pod: bytes, from the client's own address.
-async fn inbound(core: Rc<Core>, pod: Arc<LocalPod>, stream: TcpStream, peer: SocketAddr) {
+/// A connection from outside to a program in the pod.
+async fn arrived(core: &Rc<Core>, pod: &Arc<LocalPod>, stream: TcpStream, peer: SocketAddr) {
     match stream.local_addr() {
         // The kernel delivers what was sent to an address of the pod; on loopback somebody dialled the listener itself.
         Ok(dialled) if !dialled.ip().to_canonical().is_loopback() => {
-            tcp::serve_inbound(&core, &pod, stream, peer, dialled).await;
+            inbound::arrive(core, pod, stream.into(), peer, dialled).await;
         }
-        Ok(_) | Err(_) => relay::reset(&stream),
+        Ok(_) | Err(_) => Stream::from(stream).reset(),
     }
 }

@@ -1,33 +1,68 @@
-//! A captured connection: who opened it, and to where.
+//! A connection that weft serves: who opened it, and to where.
 
 use std::cell::RefCell;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 
+use weft_rules::identity::Identity;
 use weft_rules::snapshot::{Protocol, Snapshot};
 use weft_rules::workload::{Enrolment, Workload};
 
 use super::worker::Core;
 use crate::datapath::LocalPod;
 
-/// A connection from a program in an enrolled pod.
+/// A connection that a program in an enrolled pod opened, or one that arrived for a program in it.
 #[derive(Debug)]
 pub(super) struct Downstream {
     /// The worker's.
     pub(super) core: Rc<Core>,
-    /// The pod it comes from.
+    /// The pod that it comes from; of one that arrived, the pod that it is for.
     pub(super) pod: Arc<LocalPod>,
-    /// The program's address.
+    /// The caller's address.
     pub(super) peer: SocketAddr,
-    /// The address that the program dialled.
+    /// The address that the caller dialled.
     pub(super) dialled: SocketAddr,
+    direction: Direction,
     caller: RefCell<Option<(u64, Arc<Workload>)>>,
 }
 
+#[derive(Debug)]
+enum Direction {
+    Outbound,
+    Inbound { identity: Option<Arc<Identity>> },
+}
+
 impl Downstream {
+    /// A connection that a program in `pod` opened.
     pub(super) fn new(core: Rc<Core>, pod: Arc<LocalPod>, peer: SocketAddr, dialled: SocketAddr) -> Rc<Self> {
-        Rc::new(Self { core, pod, peer, dialled, caller: RefCell::new(None) })
+        let direction = Direction::Outbound;
+        Rc::new(Self { core, pod, peer, dialled, direction, caller: RefCell::new(None) })
+    }
+
+    /// A connection that arrived for a program in `pod`, and was admitted with this identity of its caller.
+    pub(super) fn inbound(
+        core: Rc<Core>,
+        pod: Arc<LocalPod>,
+        peer: SocketAddr,
+        dialled: SocketAddr,
+        identity: Option<Arc<Identity>>,
+    ) -> Rc<Self> {
+        let direction = Direction::Inbound { identity };
+        Rc::new(Self { core, pod, peer, dialled, direction, caller: RefCell::new(None) })
+    }
+
+    /// Whether it arrived for the pod: then it goes to the address dialled, by the rules of the pod's policies alone.
+    pub(super) fn is_inbound(&self) -> bool {
+        matches!(self.direction, Direction::Inbound { .. })
+    }
+
+    /// Who calls, of a connection that arrived, where that is proved.
+    pub(super) fn identity(&self) -> Option<&Arc<Identity>> {
+        match &self.direction {
+            Direction::Inbound { identity } => identity.as_ref(),
+            Direction::Outbound => None,
+        }
     }
 
     /// Decides by the rules in force, as this connection's caller. Never held over a wait.
@@ -37,10 +72,18 @@ impl Downstream {
         match &*caller {
             Some((generation, caller)) if *generation == snapshot.generation => decide(&snapshot, caller),
             _ => {
-                let workload = self.resolve(&snapshot);
+                let workload = match &self.direction {
+                    Direction::Outbound => self.own_workload(&snapshot),
+                    Direction::Inbound { identity } => self.visitor(&snapshot, identity.as_deref()),
+                };
                 decide(&snapshot, &caller.insert((snapshot.generation, workload)).1)
             }
         }
+    }
+
+    /// The caller, where it is known.
+    pub(super) fn source(&self) -> Option<Arc<Workload>> {
+        self.decide(|_, caller| (!caller.namespace.is_empty()).then(|| Arc::clone(caller)))
     }
 
     /// How the rules say this connection is to be read.
@@ -59,30 +102,67 @@ impl Downstream {
             .copied()
     }
 
-    fn resolve(&self, snapshot: &Snapshot) -> Arc<Workload> {
+    fn own_workload(&self, snapshot: &Snapshot) -> Arc<Workload> {
         std::iter::once(&self.peer.ip().to_canonical())
             .chain(&self.pod.network.addresses)
             .find_map(|address| snapshot.workload_at(*address))
-            .map_or_else(|| Arc::new(self.unknown()), Arc::clone)
+            .map_or_else(|| Arc::new(named_only(&self.pod)), Arc::clone)
     }
 
-    /// The pod by its name alone: it was enrolled by rules newer or older than those in force.
-    fn unknown(&self) -> Workload {
-        let key = Arc::clone(&self.pod.network.key);
-        let (namespace, name) = key.split_once('/').unwrap_or(("", &key));
-        Workload {
-            namespace: namespace.into(),
-            name: name.into(),
-            service_account: "default".into(),
-            labels: Arc::default(),
-            addresses: self.pod.network.addresses.clone(),
-            node: "".into(),
-            workload_name: name.into(),
-            canonical_service: name.into(),
-            canonical_revision: "latest".into(),
-            netns: None,
-            enrolment: Enrolment::Enrolled,
-            key,
+    /// The caller of a connection that arrived: whose address it is, unless it proves to be somebody else.
+    fn visitor(&self, snapshot: &Snapshot, identity: Option<&Identity>) -> Arc<Workload> {
+        let by_address = snapshot.workload_at(self.peer.ip().to_canonical());
+        match (by_address, identity) {
+            (Some(workload), None) => Arc::clone(workload),
+            (Some(workload), Some(identity))
+                if workload.namespace == identity.namespace
+                    && workload.service_account == identity.service_account =>
+            {
+                Arc::clone(workload)
+            }
+            (_, Some(identity)) => {
+                Arc::new(made_up(identity.namespace.clone(), identity.service_account.clone()))
+            }
+            (None, None) => Arc::new(made_up("".into(), "".into())),
         }
+    }
+}
+
+/// A pod of this node as the rules in force know it.
+pub(super) fn workload_of(snapshot: &Snapshot, pod: &LocalPod) -> Arc<Workload> {
+    snapshot.workload(&pod.network.key).map_or_else(|| Arc::new(named_only(pod)), Arc::clone)
+}
+
+/// The pod by its name alone: it was enrolled by rules newer or older than those in force.
+fn named_only(pod: &LocalPod) -> Workload {
+    let key = Arc::clone(&pod.network.key);
+    let (namespace, name) = key.split_once('/').unwrap_or(("", &key));
+    Workload {
+        name: name.into(),
+        workload_name: name.into(),
+        canonical_service: name.into(),
+        addresses: pod.network.addresses.clone(),
+        enrolment: Enrolment::Enrolled,
+        key: Arc::clone(&key),
+        ..made_up(namespace.into(), "default".into())
+    }
+}
+
+/// Somebody of whom no more is known; without a key.
+fn made_up(namespace: Arc<str>, service_account: Arc<str>) -> Workload {
+    let unknown: Arc<str> = "unknown".into();
+    Workload {
+        key: "".into(),
+        namespace,
+        name: "".into(),
+        service_account,
+        labels: Arc::default(),
+        addresses: Vec::new(),
+        node: "".into(),
+        workload_name: unknown.clone(),
+        canonical_service: unknown,
+        canonical_revision: "latest".into(),
+        netns: None,
+        enrolment: Enrolment::NotSelected,
     }
 }

@@ -4,12 +4,13 @@ use std::io;
 use std::rc::Rc;
 
 use bytes::{Bytes, BytesMut};
-use tokio::net::TcpStream;
 
 use super::connection::Downstream;
+use super::inbound;
+use super::stream::Stream;
 use super::{limits, tcp};
 
-/// An HTTP connection's first bytes, already taken off the socket.
+/// An HTTP connection's first bytes, already taken off the stream.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct HttpStart {
     /// Whether they are HTTP/2's preface.
@@ -47,7 +48,7 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// Reads the first bytes of a connection to a declared HTTP port until they tell the version. What is not HTTP at all is
 /// given to the HTTP/1.1 parser: it answers 400. `None`: the client has left without a word.
-pub(super) async fn http_version(stream: &TcpStream) -> Option<HttpStart> {
+pub(super) async fn http_version(stream: &mut Stream) -> Option<HttpStart> {
     let mut first = FirstBytes::default();
     loop {
         let open = first.read(stream).await.ok()?;
@@ -64,7 +65,7 @@ pub(super) async fn http_version(stream: &TcpStream) -> Option<HttpStart> {
 /// Finds out what a connection to an undeclared port speaks. A client that is silent for [`limits::SILENT_CLIENT`] gets its
 /// TCP destination dialled: if that one speaks first, the connection is bytes. There is no time limit: a client that
 /// takes a minute over its first line is still read as what it turns out to be.
-pub(super) async fn race(down: &Rc<Downstream>, stream: &TcpStream) -> Spoke {
+pub(super) async fn race(down: &Rc<Downstream>, stream: &mut Stream) -> Spoke {
     let mut first = FirstBytes::default();
     let mut silence = std::pin::pin!(speculate(down));
     let mut upstream: Option<tcp::Upstream> = None;
@@ -89,7 +90,7 @@ pub(super) async fn race(down: &Rc<Downstream>, stream: &TcpStream) -> Spoke {
                     None => return Spoke::Gone,
                 }
             }
-            () = speaks(upstream.as_ref()), if upstream.is_some() => {
+            () = speaks(upstream.as_mut()), if upstream.is_some() => {
                 return Spoke::Bytes { first: first.take(), upstream };
             }
         }
@@ -99,6 +100,10 @@ pub(super) async fn race(down: &Rc<Downstream>, stream: &TcpStream) -> Spoke {
 /// Dials a silent client's TCP destination. `None`: it cannot be reached, and the client had its time to say more.
 async fn speculate(down: &Rc<Downstream>) -> Option<tcp::Upstream> {
     tokio::time::sleep(limits::SILENT_CLIENT).await;
+    if down.is_inbound() && !matches!(inbound::decide_as_bytes(down), inbound::Verdict::Bytes) {
+        // Bytes may not pass: the client must say that it speaks HTTP.
+        return std::future::pending().await;
+    }
     let opened = tcp::dial(down).await.ok();
     if opened.is_none() {
         tokio::time::sleep(limits::SILENT_CLIENT_GRACE).await;
@@ -107,9 +112,9 @@ async fn speculate(down: &Rc<Downstream>) -> Option<tcp::Upstream> {
 }
 
 /// Waits until the server has said something, or closed.
-async fn speaks(upstream: Option<&tcp::Upstream>) {
+async fn speaks(upstream: Option<&mut tcp::Upstream>) {
     match upstream {
-        Some(upstream) => drop(upstream.connection.stream.readable().await),
+        Some(upstream) => upstream.connection.stream.speaks().await,
         None => std::future::pending().await,
     }
 }
@@ -121,16 +126,8 @@ struct FirstBytes {
 
 impl FirstBytes {
     /// Reads some more. False: the client has closed its side. Cancel-safe. Holds no buffer while it waits.
-    async fn read(&mut self, stream: &TcpStream) -> io::Result<bool> {
-        loop {
-            stream.readable().await?;
-            self.bytes.reserve(limits::SNIFF_BYTES / 4);
-            match stream.try_read_buf(&mut self.bytes) {
-                Ok(count) => return Ok(count > 0),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) => return Err(error),
-            }
-        }
+    async fn read(&mut self, stream: &mut Stream) -> io::Result<bool> {
+        stream.read_some(&mut self.bytes, limits::SNIFF_BYTES / 4).await
     }
 
     fn take(&mut self) -> Bytes {
@@ -190,7 +187,7 @@ fn verdict(bytes: &[u8]) -> Verdict {
 #[cfg(test)]
 mod tests {
     use tokio::io::AsyncWriteExt;
-    use tokio::net::TcpListener;
+    use tokio::net::{TcpListener, TcpStream};
 
     use super::*;
 
@@ -239,14 +236,14 @@ mod tests {
     async fn a_version_is_read_byte_by_byte() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-        let (server, _) = listener.accept().await.unwrap();
+        let mut server = Stream::from(listener.accept().await.unwrap().0);
         let feeding = async {
             for byte in PREFACE {
                 client.write_all(&[*byte]).await.unwrap();
                 tokio::task::yield_now().await;
             }
         };
-        let (start, ()) = tokio::join!(http_version(&server), feeding);
+        let (start, ()) = tokio::join!(http_version(&mut server), feeding);
         assert_eq!(start, Some(HttpStart { http2: true, bytes: Bytes::from_static(PREFACE) }));
     }
 
@@ -254,9 +251,9 @@ mod tests {
     async fn what_is_not_http_goes_to_the_parser() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-        let (server, _) = listener.accept().await.unwrap();
+        let mut server = Stream::from(listener.accept().await.unwrap().0);
         client.write_all(b"PRIVET").await.unwrap();
-        let start = http_version(&server).await;
+        let start = http_version(&mut server).await;
         assert_eq!(start, Some(HttpStart { http2: false, bytes: Bytes::from_static(b"PRIVET") }));
     }
 }

@@ -55,6 +55,8 @@ pub(super) enum Kind {
     RequestTimeout,
     /// The last try's deadline passed.
     PerTryTimeout,
+    /// The destination's policies refuse the caller.
+    Denied,
     /// The client's request is not one.
     BadRequest,
     /// The client went away.
@@ -101,6 +103,7 @@ impl Error {
             | Kind::ConnectionTermination
             | Kind::RemoteReset
             | Kind::UpstreamProtocol) => reset_body(kind).into(),
+            Kind::Denied => "RBAC: access denied".into(),
             Kind::BadRequest => "Bad Request".into(),
             Kind::NoRoute | Kind::NoCluster | Kind::BlackHole | Kind::DownstreamGone => "".into(),
         }
@@ -129,7 +132,9 @@ impl Kind {
     /// Whose fault it is.
     pub(super) fn side(self) -> Side {
         match self {
-            Self::NoRoute | Self::NoCluster | Self::NoHealthyUpstream | Self::BlackHole => Side::Rules,
+            Self::NoRoute | Self::NoCluster | Self::NoHealthyUpstream | Self::BlackHole | Self::Denied => {
+                Side::Rules
+            }
             Self::ConnectFailure
             | Self::ConnectTimeout
             | Self::RefusedStream
@@ -155,6 +160,7 @@ impl Kind {
             | Self::NoHealthyUpstream
             | Self::BlackHole
             | Self::RequestTimeout
+            | Self::Denied
             | Self::BadRequest
             | Self::DownstreamGone => Retry::Never,
         }
@@ -164,6 +170,7 @@ impl Kind {
     pub(super) fn status(self) -> StatusCode {
         match self {
             Self::NoRoute => StatusCode::NOT_FOUND,
+            Self::Denied => StatusCode::FORBIDDEN,
             Self::NoCluster
             | Self::NoHealthyUpstream
             | Self::ConnectFailure
@@ -183,7 +190,7 @@ impl Kind {
             Self::NoRoute => ResponseFlag::NoRouteFound,
             Self::NoCluster => ResponseFlag::NoClusterFound,
             Self::NoHealthyUpstream => ResponseFlag::NoHealthyUpstream,
-            Self::BlackHole => return None,
+            Self::BlackHole | Self::Denied => return None,
             Self::ConnectFailure | Self::ConnectTimeout => ResponseFlag::UpstreamConnectionFailure,
             Self::RefusedStream | Self::RemoteReset => ResponseFlag::UpstreamRemoteReset,
             Self::ConnectionTermination => ResponseFlag::UpstreamConnectionTermination,
@@ -209,6 +216,7 @@ impl Kind {
             Self::UpstreamProtocol => "upstream_reset_before_response_started{protocol_error}",
             Self::RequestTimeout => "response_timeout",
             Self::PerTryTimeout => "upstream_per_try_timeout",
+            Self::Denied => "rbac_access_denied",
             Self::BadRequest => "http1.codec_error",
             Self::DownstreamGone => "downstream_remote_disconnect",
         }

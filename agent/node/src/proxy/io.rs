@@ -1,4 +1,4 @@
-//! The client's side of an HTTP connection: its socket, behind the bytes already read from it.
+//! The client's side of an HTTP connection: its stream, behind the bytes already read from it.
 
 use std::io;
 use std::pin::Pin;
@@ -7,14 +7,14 @@ use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 
 use super::http::Interim;
+use super::stream::Stream;
 
-/// A socket whose first bytes have been read already, and which writes interim responses between hyper's messages.
+/// A stream whose first bytes have been read already, and which writes interim responses between hyper's messages.
 #[derive(Debug)]
 pub(super) struct ClientIo {
-    stream: TcpStream,
+    stream: Stream,
     first: Bytes,
     interim: Option<Arc<Interim>>,
     /// Interim responses being written.
@@ -28,12 +28,12 @@ pub(super) struct ClientIo {
 
 impl ClientIo {
     /// `interim`: where interim responses come from, for HTTP/1.1.
-    pub(super) fn new(stream: TcpStream, first: Bytes, interim: Option<Arc<Interim>>) -> Self {
+    pub(super) fn new(stream: Stream, first: Bytes, interim: Option<Arc<Interim>>) -> Self {
         Self { stream, first, interim, sending: Bytes::new(), flushed: true, registered: false }
     }
 
-    /// The socket, and what of its first bytes nobody has taken.
-    pub(super) fn into_parts(self) -> (TcpStream, Bytes) {
+    /// The stream, and what of its first bytes nobody has taken.
+    pub(super) fn into_parts(self) -> (Stream, Bytes) {
         (self.stream, self.first)
     }
 
@@ -91,7 +91,7 @@ impl AsyncWrite for ClientIo {
     }
 
     fn is_write_vectored(&self) -> bool {
-        true
+        self.stream.is_write_vectored()
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -119,7 +119,7 @@ mod tests {
     use hyper::service::service_fn;
     use hyper_util::rt::TokioIo;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    use tokio::net::TcpListener;
+    use tokio::net::{TcpListener, TcpStream};
 
     use super::*;
 
@@ -130,7 +130,7 @@ mod tests {
         let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (server, _) = listener.accept().await.unwrap();
         let interim = Arc::<Interim>::default();
-        let io = ClientIo::new(server, Bytes::from_static(b"GET /one HT"), Some(Arc::clone(&interim)));
+        let io = ClientIo::new(server.into(), Bytes::from_static(b"GET /one HT"), Some(Arc::clone(&interim)));
         let service = service_fn(|request: Request<Incoming>| {
             let interim = Arc::clone(&interim);
             async move {

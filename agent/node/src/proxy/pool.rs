@@ -2,7 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, HashSet};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -10,26 +10,37 @@ use std::time::{Duration, Instant};
 
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
 use tokio::sync::watch;
+use weft_api::istio::ClientTlsSettings;
 
 use super::connection::Downstream;
 use super::error::{Error, Kind};
 use super::http::{LocalExecutor, RequestBody};
-use super::upstream::{self, Connection};
+use super::stream::Stream;
+use super::upstream::{self, Connection, Purpose, Towards, Way};
 use super::{LocalPods, limits};
 use crate::datapath::LocalPod;
 
-/// Whose connection, and to where. Two pods never share one: what the endpoint sees as its client is the pod.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+/// Whose connection, to where, and how. Two callers never share one: what the endpoint sees as its client is the caller.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Key {
     pod: u64,
+    /// The caller of a connection that arrived.
+    visitor: Option<IpAddr>,
     address: SocketAddr,
+    way: Way,
+    tls: Option<Arc<ClientTlsSettings>>,
 }
 
 impl Key {
-    fn new(down: &Downstream, address: SocketAddr) -> Self {
-        Self { pod: down.pod.cookie, address }
+    fn new(down: &Downstream, to: &Towards) -> Self {
+        Self {
+            pod: down.pod.cookie,
+            visitor: down.is_inbound().then(|| down.peer.ip()),
+            address: to.address,
+            way: Way::of(down, to),
+            tls: to.tls.clone(),
+        }
     }
 }
 
@@ -90,29 +101,23 @@ pub(super) struct Pool {
 
 impl Pool {
     /// An HTTP/1.1 connection to `address`: an idle one, else a new one.
-    pub(super) async fn http1(
-        &self,
-        down: &Rc<Downstream>,
-        address: SocketAddr,
-        timeout: Duration,
-    ) -> Result<Http1, Error> {
-        let key = Key::new(down, address);
+    pub(super) async fn http1(&self, down: &Rc<Downstream>, to: &Towards) -> Result<Http1, Error> {
+        let key = Key::new(down, to);
         if let Some(idle) = self.take(&key) {
             return Ok(idle);
         }
-        open_http1(key, upstream::connect(down, address, timeout).await?).await
+        open_http1(key, upstream::connect(down, to, Purpose::Requests).await?).await
     }
 
     /// A new HTTP/1.1 connection that nobody drives: for an upgrade, whose socket is wanted back.
     pub(super) async fn dedicated(
         down: &Rc<Downstream>,
-        address: SocketAddr,
-        timeout: Duration,
+        to: &Towards,
     ) -> Result<(Http1, Driver, Arc<LocalPod>), Error> {
-        let Connection { stream, pod } = upstream::connect(down, address, timeout).await?;
-        let local_address = stream.local_addr().ok();
+        let Connection { stream, pod } = upstream::connect(down, to, Purpose::Requests).await?;
+        let local_address = stream.local_addr();
         let (sender, driver) = handshake_http1(stream).await?;
-        let (key, holds) = (Key::new(down, address), pod.cookie);
+        let (key, holds) = (Key::new(down, to), pod.cookie);
         Ok((Http1 { sender, local_address, reused: false, key, holds }, driver, pod))
     }
 
@@ -123,7 +128,7 @@ impl Pool {
         }
         connection.reused = true;
         let mut http1 = self.http1.borrow_mut();
-        let idle = http1.entry(connection.key).or_default();
+        let idle = http1.entry(connection.key.clone()).or_default();
         if idle.len() < limits::POOL_IDLE_PER_KEY {
             idle.push(Idle { connection, since: Instant::now() });
             self.idle.set(self.idle.get() + 1);
@@ -131,8 +136,8 @@ impl Pool {
     }
 
     /// Keeps a connection that was opened but not used.
-    pub(super) fn adopt(down: &Rc<Downstream>, address: SocketAddr, connection: Connection) {
-        let (down, key) = (Rc::clone(down), Key::new(down, address));
+    pub(super) fn adopt(down: &Rc<Downstream>, to: &Towards, connection: Connection) {
+        let (down, key) = (Rc::clone(down), Key::new(down, to));
         tokio::task::spawn_local(async move {
             if let Ok(connection) = open_http1(key, connection).await {
                 down.core.pool.give_back(connection);
@@ -142,29 +147,24 @@ impl Pool {
 
     /// A stream on an HTTP/2 connection to `address`: on one that has room, else on a new one. Many asking at once wait
     /// for the same new one.
-    pub(super) async fn http2(
-        &self,
-        down: &Rc<Downstream>,
-        address: SocketAddr,
-        timeout: Duration,
-    ) -> Result<Http2Stream, Error> {
-        let key = Key::new(down, address);
+    pub(super) async fn http2(&self, down: &Rc<Downstream>, to: &Towards) -> Result<Http2Stream, Error> {
+        let key = Key::new(down, to);
         loop {
             let mut opening = {
                 let mut http2 = self.http2.borrow_mut();
-                let shared = http2.entry(key).or_default();
+                let shared = http2.entry(key.clone()).or_default();
                 shared.open.retain(|connection| !connection.sender.is_closed());
                 if let Some(connection) = shared.open.iter().find(|connection| connection.has_room()) {
                     return Ok(Http2Stream::new(connection));
                 }
-                shared.opening.get_or_insert_with(|| start_http2(down, address, timeout)).clone()
+                shared.opening.get_or_insert_with(|| start_http2(down, to)).clone()
             };
             let result = match opening.wait_for(Option::is_some).await {
                 Ok(result) => (*result).clone(),
                 Err(_) => None,
             };
             let mut http2 = self.http2.borrow_mut();
-            let shared = http2.entry(key).or_default();
+            let shared = http2.entry(key.clone()).or_default();
             // The first to see the result takes it off the list; those after it find what it left.
             if shared.opening.as_ref().is_some_and(|current| current.same_channel(&opening)) {
                 shared.opening = None;
@@ -183,8 +183,8 @@ impl Pool {
     }
 
     /// Forgets a shared connection: it refused a stream.
-    pub(super) fn forget(&self, down: &Downstream, address: SocketAddr, connection: &Rc<Http2>) {
-        if let Some(shared) = self.http2.borrow_mut().get_mut(&Key::new(down, address)) {
+    pub(super) fn forget(&self, down: &Downstream, to: &Towards, connection: &Rc<Http2>) {
+        if let Some(shared) = self.http2.borrow_mut().get_mut(&Key::new(down, to)) {
             shared.open.retain(|open| !Rc::ptr_eq(open, connection));
         }
     }
@@ -257,9 +257,9 @@ impl Drop for Http2Stream {
 }
 
 /// What moves an HTTP/1.1 connection's bytes.
-pub(super) type Driver = http1::Connection<TokioIo<TcpStream>, RequestBody>;
+pub(super) type Driver = http1::Connection<TokioIo<Stream>, RequestBody>;
 
-async fn handshake_http1(stream: TcpStream) -> Result<(http1::SendRequest<RequestBody>, Driver), Error> {
+async fn handshake_http1(stream: Stream) -> Result<(http1::SendRequest<RequestBody>, Driver), Error> {
     http1::Builder::new()
         .max_buf_size(limits::HTTP1_BUFFER_BYTES)
         .max_header_size(limits::HEADER_BYTES)
@@ -270,7 +270,7 @@ async fn handshake_http1(stream: TcpStream) -> Result<(http1::SendRequest<Reques
 
 async fn open_http1(key: Key, connection: Connection) -> Result<Http1, Error> {
     let Connection { stream, pod } = connection;
-    let local_address = stream.local_addr().ok();
+    let local_address = stream.local_addr();
     let (sender, driver) = handshake_http1(stream).await?;
     let holds = pod.cookie;
     tokio::task::spawn_local(async move {
@@ -280,23 +280,19 @@ async fn open_http1(key: Key, connection: Connection) -> Result<Http1, Error> {
     Ok(Http1 { sender, local_address, reused: false, key, holds })
 }
 
-fn start_http2(down: &Rc<Downstream>, address: SocketAddr, timeout: Duration) -> Opening {
+fn start_http2(down: &Rc<Downstream>, to: &Towards) -> Opening {
     let (tell, opening) = watch::channel(None);
-    let down = Rc::clone(down);
+    let (down, to) = (Rc::clone(down), to.clone());
     tokio::task::spawn_local(async move {
-        let opened = open_http2(&down, address, timeout).await;
+        let opened = open_http2(&down, &to).await;
         tell.send(Some(opened.map_err(|error| (error.kind, error.cause()))))
     });
     opening
 }
 
-async fn open_http2(
-    down: &Rc<Downstream>,
-    address: SocketAddr,
-    timeout: Duration,
-) -> Result<Rc<Http2>, Error> {
-    let Connection { stream, pod } = upstream::connect(down, address, timeout).await?;
-    let local_address = stream.local_addr().ok();
+async fn open_http2(down: &Rc<Downstream>, to: &Towards) -> Result<Rc<Http2>, Error> {
+    let Connection { stream, pod } = upstream::connect(down, to, Purpose::Requests).await?;
+    let local_address = stream.local_addr();
     let (sender, mut driver) = http2::Builder::new(LocalExecutor)
         .initial_stream_window_size(limits::HTTP2_STREAM_WINDOW_BYTES)
         .initial_connection_window_size(limits::HTTP2_CONNECTION_WINDOW_BYTES)

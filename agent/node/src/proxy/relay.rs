@@ -1,4 +1,4 @@
-//! Bytes between two sockets: both directions in one task, half-close and reset passed on, back-pressure by not reading.
+//! Bytes between two streams: both directions in one task, half-close and reset passed on, back-pressure by not reading.
 //!
 //! An idle connection holds no buffer: a worker has one, filled and emptied within a poll.
 
@@ -8,8 +8,8 @@ use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 
+use super::stream::Stream;
 use super::worker;
 
 /// Size of a worker's buffer. Larger reads save system calls until the copy no longer fits the second-level cache.
@@ -26,7 +26,7 @@ pub(super) struct Totals {
     pub(super) reset: bool,
 }
 
-/// Bytes taken off a socket before the relay began.
+/// Bytes taken off a stream before the relay began.
 #[derive(Debug, Default)]
 pub(super) struct Ahead {
     /// From the client, for the server.
@@ -36,30 +36,20 @@ pub(super) struct Ahead {
 }
 
 /// Relays until both sides have closed, or one has reset. Closes both.
-pub(super) async fn run(mut down: TcpStream, mut up: TcpStream, ahead: Ahead) -> Totals {
+pub(super) async fn run(mut down: Stream, mut up: Stream, ahead: Ahead) -> Totals {
     let mut received = Flow::new(ahead.received);
     let mut sent = Flow::new(ahead.sent);
-    let outcome = {
-        let (mut down_read, mut down_write) = down.split();
-        let (mut up_read, mut up_write) = up.split();
-        std::future::poll_fn(|context| {
-            let there = received.poll(context, &mut down_read, &mut up_write)?;
-            let back = sent.poll(context, &mut up_read, &mut down_write)?;
-            if there.is_ready() && back.is_ready() { Poll::Ready(io::Result::Ok(())) } else { Poll::Pending }
-        })
-        .await
-    };
+    let outcome = std::future::poll_fn(|context| {
+        let there = received.poll(context, &mut down, &mut up)?;
+        let back = sent.poll(context, &mut up, &mut down)?;
+        if there.is_ready() && back.is_ready() { Poll::Ready(io::Result::Ok(())) } else { Poll::Pending }
+    })
+    .await;
     if outcome.is_err() {
-        reset(&down);
-        reset(&up);
+        down.reset();
+        up.reset();
     }
     Totals { received: received.moved, sent: sent.moved, reset: outcome.is_err() }
-}
-
-/// Makes the close that follows a reset (RFC 9293, 3.10.4).
-pub(super) fn reset(stream: &TcpStream) {
-    // Fails only for a socket that is gone already.
-    drop(stream.set_zero_linger());
 }
 
 /// One direction.
@@ -78,11 +68,12 @@ impl Flow {
     }
 
     /// Moves what can be moved. Ready: the source has closed, and so has this direction of the target.
-    fn poll<R, W>(&mut self, context: &mut Context<'_>, from: &mut R, to: &mut W) -> Poll<io::Result<()>>
-    where
-        R: AsyncRead + Unpin,
-        W: AsyncWrite + Unpin,
-    {
+    fn poll(
+        &mut self,
+        context: &mut Context<'_>,
+        from: &mut Stream,
+        to: &mut Stream,
+    ) -> Poll<io::Result<()>> {
         loop {
             while !self.rest.is_empty() {
                 let written = ready!(Pin::new(&mut *to).poll_write(context, &self.rest))?;
@@ -102,19 +93,15 @@ impl Flow {
     }
 
     /// Reads once and writes at once; what the target does not take is kept.
-    fn pass<R, W>(
+    fn pass(
         &mut self,
         context: &mut Context<'_>,
-        from: &mut R,
-        to: &mut W,
+        from: &mut Stream,
+        to: &mut Stream,
         buffer: &mut [u8],
-    ) -> Poll<io::Result<()>>
-    where
-        R: AsyncRead + Unpin,
-        W: AsyncWrite + Unpin,
-    {
+    ) -> Poll<io::Result<()>> {
         let mut read = ReadBuf::new(buffer);
-        ready!(Pin::new(&mut *from).poll_read(context, &mut read))?;
+        ready!(Pin::new(from).poll_read(context, &mut read))?;
         let mut bytes = read.filled();
         self.ended = bytes.is_empty();
         while !bytes.is_empty() {
@@ -136,7 +123,7 @@ impl Flow {
 #[cfg(test)]
 mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    use tokio::net::TcpListener;
+    use tokio::net::{TcpListener, TcpStream};
 
     use super::*;
 
@@ -150,7 +137,7 @@ mod tests {
     /// A client, a server, and a relay between them.
     async fn relayed(ahead: Ahead) -> (TcpStream, TcpStream, tokio::task::JoinHandle<Totals>) {
         let ((client, down), (server, up)) = (pair().await, pair().await);
-        (client, server, tokio::spawn(run(down, up, ahead)))
+        (client, server, tokio::spawn(run(down.into(), up.into(), ahead)))
     }
 
     #[tokio::test]

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use bytes::Bytes;
-use tokio::net::TcpStream;
 use weft_rules::cluster::InUse;
 use weft_rules::snapshot::Unroutable;
 use weft_rules::tcp_route::TcpDecision;
@@ -17,9 +16,8 @@ use super::error::{Error, Kind, Retry};
 use super::limits;
 use super::pool::Pool;
 use super::relay::{self, Ahead, Totals};
-use super::upstream::{self, Connection};
-use super::worker::Core;
-use crate::datapath::LocalPod;
+use super::stream::Stream;
+use super::upstream::{self, Connection, Purpose, Towards};
 use crate::telemetry::{self, ResponseFlag, TcpEvent, TcpRecord};
 
 /// Envoy's name for traffic to an address that no service has.
@@ -32,6 +30,7 @@ const INBOUND_PASSTHROUGH_CLUSTER: &str = "InboundPassthroughCluster";
 pub(super) struct Upstream {
     /// The connection.
     pub(super) connection: Connection,
+    to: Towards,
     route: Route,
     in_use: Option<InUse>,
 }
@@ -43,20 +42,19 @@ struct Route {
     virtual_service: Option<Arc<str>>,
 }
 
-/// Serves a connection to a port declared as TCP.
-pub(super) async fn serve(down: &Rc<Downstream>, stream: TcpStream) {
+/// Serves a connection of bytes.
+pub(super) async fn serve(down: &Rc<Downstream>, stream: Stream) {
     serve_detected(down, stream, Bytes::new(), None).await;
 }
 
 /// Serves a connection that turned out to be bytes: `first` has been read from it, `upstream` may stand already.
 pub(super) async fn serve_detected(
     down: &Rc<Downstream>,
-    stream: TcpStream,
+    stream: Stream,
     first: Bytes,
     upstream: Option<Upstream>,
 ) {
-    let caller = down.decide(|_, caller| Arc::clone(caller));
-    let mut life = Life::new(Some(caller), down.peer, down.dialled, false);
+    let mut life = Life::new(down);
     let opened = match upstream {
         Some(upstream) => Ok(upstream),
         None => dial_reporting(down, &mut life.route).await,
@@ -64,48 +62,27 @@ pub(super) async fn serve_detected(
     match opened {
         Ok(upstream) => {
             life.route = upstream.route;
-            life.report(&down.core, TcpEvent::Opened, Totals::default(), None);
+            life.report(TcpEvent::Opened, Totals::default(), None);
             let Connection { stream: server, pod } = upstream.connection;
             let totals = relay::run(stream, server, Ahead { received: first, ..Ahead::default() }).await;
             drop((pod, upstream.in_use));
-            life.report(&down.core, TcpEvent::Closed, totals, None);
+            life.report(TcpEvent::Closed, totals, None);
         }
         Err(error) => {
-            relay::reset(&stream);
-            life.report(&down.core, TcpEvent::Closed, Totals::default(), Some(&error));
+            stream.reset();
+            life.report(TcpEvent::Closed, Totals::default(), Some(&error));
         }
     }
 }
 
-/// Serves a connection from outside to a program in `pod`.
-pub(super) async fn serve_inbound(
-    core: &Rc<Core>,
-    pod: &LocalPod,
-    stream: TcpStream,
-    peer: SocketAddr,
-    dialled: SocketAddr,
-) {
-    let (caller, workload) = {
-        let snapshot = core.shared.snapshot.load();
-        let at = |address: SocketAddr| snapshot.workload_at(address.ip().to_canonical()).map(Arc::clone);
-        (at(peer), at(dialled))
-    };
-    let mut life = Life::new(caller, peer, dialled, true);
-    life.route.upstream.cluster = Some(INBOUND_PASSTHROUGH_CLUSTER.into());
-    life.route.upstream.address = Some(dialled);
-    life.route.upstream.workload = workload;
-    match upstream::connect_inside(pod, peer, dialled, limits::CONNECT_TIMEOUT).await {
-        Ok(upstream) => {
-            life.route.upstream.local_address = upstream.local_addr().ok();
-            life.report(core, TcpEvent::Opened, Totals::default(), None);
-            let totals = relay::run(stream, upstream, Ahead::default()).await;
-            life.report(core, TcpEvent::Closed, totals, None);
-        }
-        Err(error) => {
-            relay::reset(&stream);
-            life.report(core, TcpEvent::Closed, Totals::default(), Some(&error));
-        }
-    }
+/// Ends a connection that was refused: by a reset, before anything of it reached a program.
+pub(super) fn refuse(down: &Rc<Downstream>, stream: Stream, error: &Error) {
+    stream.reset();
+    let mut life = Life::new(down);
+    life.route.upstream.address = Some(down.dialled);
+    life.route.upstream.workload =
+        down.decide(|snapshot, _| snapshot.workload_at(down.dialled.ip().to_canonical()).map(Arc::clone));
+    life.report(TcpEvent::Closed, Totals::default(), Some(error));
 }
 
 /// Routes and dials, trying other endpoints where one cannot be reached.
@@ -117,8 +94,8 @@ pub(super) async fn dial(down: &Rc<Downstream>) -> Result<Upstream, Error> {
 async fn dial_reporting(down: &Rc<Downstream>, route: &mut Route) -> Result<Upstream, Error> {
     let mut tried = Vec::new();
     loop {
-        let (timeout, in_use) = choose(down, &tried, route)?;
-        let address = in_use.as_ref().map_or(down.dialled, |in_use| in_use.endpoint.address);
+        let (to, in_use) = choose(down, &tried, route)?;
+        let address = to.address;
         route.upstream.address = Some(address);
         route.upstream.workload = match &in_use {
             Some(in_use) => in_use.endpoint.workload.clone(),
@@ -126,10 +103,10 @@ async fn dial_reporting(down: &Rc<Downstream>, route: &mut Route) -> Result<Upst
                 down.decide(|snapshot, _| snapshot.workload_at(address.ip().to_canonical()).map(Arc::clone))
             }
         };
-        match upstream::connect(down, address, timeout).await {
+        match upstream::connect(down, &to, Purpose::Bytes).await {
             Ok(connection) => {
-                route.upstream.local_address = connection.stream.local_addr().ok();
-                return Ok(Upstream { connection, route: std::mem::take(route), in_use });
+                route.upstream.local_address = connection.stream.local_addr();
+                return Ok(Upstream { connection, to, route: std::mem::take(route), in_use });
             }
             Err(error) => {
                 tried.push(address);
@@ -144,12 +121,17 @@ async fn dial_reporting(down: &Rc<Downstream>, route: &mut Route) -> Result<Upst
     }
 }
 
-/// Decides on a connect timeout and an endpoint; no endpoint: the address that was dialled.
+/// Decides where to go; not to an endpoint of a service: to the address that was dialled.
 fn choose(
     down: &Downstream,
     tried: &[SocketAddr],
     route: &mut Route,
-) -> Result<(std::time::Duration, Option<InUse>), Error> {
+) -> Result<(Towards, Option<InUse>), Error> {
+    let as_dialled = Towards { address: down.dialled, tls: None, timeout: limits::CONNECT_TIMEOUT };
+    if down.is_inbound() {
+        route.upstream.cluster = Some(INBOUND_PASSTHROUGH_CLUSTER.into());
+        return Ok((as_dialled, None));
+    }
     down.decide(|snapshot, caller| match snapshot.route_tcp(caller, down.dialled, fastrand::u64(..)) {
         TcpDecision::Forward { destination, virtual_service } => {
             route.virtual_service = virtual_service;
@@ -161,11 +143,16 @@ fn choose(
             let in_use = cluster
                 .pick(down.dialled, tried, fastrand::u64(..))
                 .ok_or(Error::from(Kind::NoHealthyUpstream))?;
-            Ok((cluster.connect_timeout, Some(in_use)))
+            let to = Towards {
+                address: in_use.endpoint.address,
+                tls: cluster.tls.clone(),
+                timeout: cluster.connect_timeout,
+            };
+            Ok((to, Some(in_use)))
         }
         TcpDecision::Passthrough => {
             route.upstream.cluster = Some(PASSTHROUGH_CLUSTER.into());
-            Ok((limits::CONNECT_TIMEOUT, None))
+            Ok((as_dialled, None))
         }
         TcpDecision::NoRoute => Err(Kind::NoRoute.into()),
         TcpDecision::BlackHole => Err(Kind::BlackHole.into()),
@@ -174,56 +161,49 @@ fn choose(
 
 /// Keeps a connection that was opened for a silent client, which then spoke HTTP: a request may use it.
 pub(super) fn keep_for_http(down: &Rc<Downstream>, upstream: Option<Upstream>) {
-    if let Some(Upstream { connection, route, in_use: _ }) = upstream
-        && let Some(address) = route.upstream.address
+    // What goes through a pipe is admitted at its other end; requests are admitted before.
+    if let Some(Upstream { connection, to, .. }) = upstream
+        && !connection.stream.is_pipe()
     {
-        Pool::adopt(down, address, connection);
+        Pool::adopt(down, &to, connection);
     }
 }
 
 /// A connection's record, from its beginning to its end.
 #[derive(Debug)]
-struct Life {
+struct Life<'a> {
+    down: &'a Downstream,
     started: SystemTime,
     begun: Instant,
     source: Option<Arc<Workload>>,
-    downstream: SocketAddr,
-    dialled: SocketAddr,
-    inbound: bool,
     route: Route,
 }
 
-impl Life {
-    fn new(
-        source: Option<Arc<Workload>>,
-        downstream: SocketAddr,
-        dialled: SocketAddr,
-        inbound: bool,
-    ) -> Self {
+impl<'a> Life<'a> {
+    fn new(down: &'a Downstream) -> Self {
         Self {
+            down,
             started: SystemTime::now(),
             begun: Instant::now(),
-            source,
-            downstream,
-            dialled,
-            inbound,
+            source: down.source(),
             route: Route::default(),
         }
     }
 
-    fn report(&self, core: &Core, event: TcpEvent, totals: Totals, failed: Option<&Error>) {
+    fn report(&self, event: TcpEvent, totals: Totals, failed: Option<&Error>) {
+        let down = self.down;
         if let Some(error) = failed {
-            let (peer, dialled, side) = (self.downstream, self.dialled, error.kind.side());
+            let (peer, dialled, side) = (down.peer, down.dialled, error.kind.side());
             tracing::debug!(%peer, %dialled, %error, ?side, "connection failed");
         }
         let flag: Option<ResponseFlag> = failed.and_then(|error| error.kind.flag());
-        core.recorder.tcp(&TcpRecord {
+        down.core.recorder.tcp(&TcpRecord {
             event,
-            inbound: self.inbound,
+            inbound: down.is_inbound(),
             started: self.started,
             source: self.source.as_ref(),
-            downstream: self.downstream,
-            dialled: self.dialled,
+            downstream: down.peer,
+            dialled: down.dialled,
             upstream: &self.route.upstream,
             flags: flag.as_slice(),
             upstream_failure: failed.and_then(Error::cause).as_deref(),

@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 
 use weft_api::istio::{
-    ConnectionPoolSettings, DestinationRule, LoadBalancerSettings, SimpleLb, Subset, TlsMode, TrafficPolicy,
+    ClientTlsSettings, ConnectionPoolSettings, DestinationRule, LoadBalancerSettings, SimpleLb, Subset,
+    TrafficPolicy,
 };
 use weft_api::meta::Labels;
 
@@ -229,7 +230,7 @@ impl<'a> Build<'a> {
             protocol: port.protocol,
             connect_timeout: parts.connect_timeout().unwrap_or(self.mesh.connect_timeout),
             balance: if headless { Balance::Headless } else { parts.balance() },
-            tls: parts.tls,
+            tls: parts.tls.map(|tls| Arc::new(tls.clone())),
             endpoints,
         }
     }
@@ -252,15 +253,15 @@ fn with_labels(endpoints: &PortEndpoints, labels: &Labels) -> PortEndpoints {
 struct Parts<'a> {
     balancer: Option<&'a LoadBalancerSettings>,
     pool: Option<&'a ConnectionPoolSettings>,
-    tls: Option<TlsMode>,
+    tls: Option<&'a ClientTlsSettings>,
 }
 
 impl<'a> Parts<'a> {
     /// A policy over this one. Settings for the port replace everything, defaults included.
     fn overridden(self, policy: Option<&'a TrafficPolicy>, port: u16) -> Self {
         let Some(policy) = policy else { return self };
-        let mode =
-            |tls: &'a Option<weft_api::istio::ClientTlsSettings>| tls.as_ref().and_then(|tls| tls.mode);
+        let tls =
+            |tls: &'a Option<ClientTlsSettings>| tls.as_ref().filter(|settings| settings.mode.is_some());
         let of_port = policy
             .port_level_settings
             .iter()
@@ -269,12 +270,12 @@ impl<'a> Parts<'a> {
             Some(settings) => Self {
                 balancer: settings.load_balancer.as_ref(),
                 pool: settings.connection_pool.as_ref(),
-                tls: mode(&settings.tls),
+                tls: tls(&settings.tls),
             },
             None => Self {
                 balancer: policy.load_balancer.as_ref().or(self.balancer),
                 pool: policy.connection_pool.as_ref().or(self.pool),
-                tls: mode(&policy.tls).or(self.tls),
+                tls: tls(&policy.tls).or(self.tls),
             },
         }
     }

@@ -3,7 +3,6 @@
 use std::error::Error as StdError;
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::time::Duration;
 
 use http::{Request, response};
 use hyper::body::Incoming;
@@ -13,19 +12,18 @@ use super::body::{Lease, Leased, RequestBody};
 use super::upgrade::Switched;
 use crate::proxy::connection::Downstream;
 use crate::proxy::error::{Error, Kind};
+use crate::proxy::upstream::Towards;
 use crate::telemetry::ResponseFlag;
 
 /// Where a try goes.
 #[derive(Debug)]
 pub(super) struct Endpoint {
-    /// Its address.
-    pub(super) address: SocketAddr,
+    /// Its address, and how to get there.
+    pub(super) to: Towards,
     /// Its load counts while this lives.
     pub(super) in_use: Option<InUse>,
     /// Whether it is spoken to in HTTP/2.
     pub(super) http2: bool,
-    /// Longest wait for a connection.
-    pub(super) connect_timeout: Duration,
 }
 
 /// A response that has begun.
@@ -72,7 +70,7 @@ async fn send_http1(
     mut request: Request<RequestBody>,
 ) -> Result<Answer, Failed> {
     loop {
-        let connecting = down.core.pool.http1(down, endpoint.address, endpoint.connect_timeout).await;
+        let connecting = down.core.pool.http1(down, &endpoint.to).await;
         let mut connection = match connecting {
             Ok(connection) => connection,
             Err(error) => return Err(Failed { error, unsent: Some(Box::new(request)) }),
@@ -104,7 +102,7 @@ async fn send_http2(
 ) -> Result<Answer, Failed> {
     let mut again = true;
     loop {
-        let connecting = down.core.pool.http2(down, endpoint.address, endpoint.connect_timeout).await;
+        let connecting = down.core.pool.http2(down, &endpoint.to).await;
         let stream = match connecting {
             Ok(stream) => stream,
             Err(error) => return Err(Failed { error, unsent: Some(Box::new(request)) }),
@@ -120,7 +118,7 @@ async fn send_http2(
             Err(mut failure) => match failure.take_message() {
                 // The connection was closing: once more on a new one.
                 Some(unsent) if std::mem::take(&mut again) => {
-                    down.core.pool.forget(down, endpoint.address, &stream.0);
+                    down.core.pool.forget(down, &endpoint.to, &stream.0);
                     request = unsent;
                 }
                 unsent => {

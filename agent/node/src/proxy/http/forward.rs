@@ -22,6 +22,7 @@ use super::upgrade::Switch;
 use super::{headers, interim, local_reply, mirror, upgrade};
 use crate::proxy::error::{Error, Kind};
 use crate::proxy::limits;
+use crate::proxy::upstream::Towards;
 use crate::telemetry::ResponseFlag;
 
 /// Envoy's name for traffic to a host that nobody knows.
@@ -221,7 +222,7 @@ impl Forwarding<'_> {
             self.exchange.note(|outcome| outcome.attempts = attempt);
             let endpoint = self.endpoint(&tried)?;
             if self.retry.is_some_and(|retry| retry.avoid_previous_hosts) {
-                tried.push(endpoint.address);
+                tried.push(endpoint.to.address);
             }
             let mut result = self.try_once(endpoint, request).await;
             let again = match &result {
@@ -306,15 +307,23 @@ impl Forwarding<'_> {
     /// Chooses an endpoint and notes it.
     fn endpoint(&self, tried: &[SocketAddr]) -> Result<Endpoint, Error> {
         let down = &self.exchange.down;
-        let (address, in_use, connect_timeout) = match &self.target {
-            Target::Address(address) => (*address, None, limits::CONNECT_TIMEOUT),
+        let (to, in_use) = match &self.target {
+            Target::Address(address) => {
+                (Towards { address: *address, tls: None, timeout: limits::CONNECT_TIMEOUT }, None)
+            }
             Target::Cluster(cluster) => {
                 let in_use = cluster
                     .pick(down.dialled, tried, fastrand::u64(..))
                     .ok_or(Error::from(Kind::NoHealthyUpstream))?;
-                (in_use.endpoint.address, Some(in_use), cluster.connect_timeout)
+                let to = Towards {
+                    address: in_use.endpoint.address,
+                    tls: cluster.tls.clone(),
+                    timeout: cluster.connect_timeout,
+                };
+                (to, Some(in_use))
             }
         };
+        let address = to.address;
         let workload = match &in_use {
             Some(in_use) => in_use.endpoint.workload.clone(),
             None => down.decide(|snapshot, _| snapshot.workload_at(address.ip().to_canonical()).cloned()),
@@ -323,7 +332,7 @@ impl Forwarding<'_> {
             outcome.upstream.address = Some(address);
             outcome.upstream.workload = workload;
         });
-        Ok(Endpoint { address, in_use, http2: self.http2, connect_timeout })
+        Ok(Endpoint { to, in_use, http2: self.http2 })
     }
 
     fn respond(&self, answer: Answer, started: Instant, gate: Option<Arc<Gate>>) -> Response<ResponseBody> {
@@ -393,6 +402,7 @@ fn outcome_of(kind: Kind) -> Option<TryOutcome<'static>> {
         | Kind::NoCluster
         | Kind::NoHealthyUpstream
         | Kind::BlackHole
+        | Kind::Denied
         | Kind::RequestTimeout
         | Kind::BadRequest
         | Kind::DownstreamGone => None,

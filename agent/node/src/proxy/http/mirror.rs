@@ -21,6 +21,7 @@ use super::exchange::Exchange;
 use super::headers;
 use crate::proxy::connection::Downstream;
 use crate::proxy::limits;
+use crate::proxy::upstream::Towards;
 
 /// A copy's body: what has passed and was not sent yet.
 #[derive(Debug, Clone, Default)]
@@ -145,10 +146,13 @@ fn send(down: &Rc<Downstream>, mirror: &Mirror, request: &Parts, body: &mut Clie
     headers::count_attempt(&mut copy.headers, 1);
     let copy = Request::from_parts(copy, body.feed());
     let endpoint = Endpoint {
-        address: in_use.endpoint.address,
+        to: Towards {
+            address: in_use.endpoint.address,
+            tls: cluster.tls.clone(),
+            timeout: cluster.connect_timeout,
+        },
         in_use: Some(in_use),
         http2,
-        connect_timeout: cluster.connect_timeout,
     };
     core.mirrors.set(core.mirrors.get() + 1);
     let down = Rc::clone(down);

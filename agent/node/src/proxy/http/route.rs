@@ -37,6 +37,9 @@ pub(super) async fn answer(
     if request.method == Method::CONNECT {
         return local_reply::failure(exchange, &Kind::NoRoute.into());
     }
+    if down.is_inbound() {
+        return forward::passthrough(exchange, request, body, upgrade).await;
+    }
     let decision = down.decide(|snapshot, caller| snapshot.route_http(caller, down.dialled, &request));
     match decision {
         HttpDecision::Route(matched) => {

@@ -10,7 +10,6 @@ use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
 
 use super::LocalExecutor;
 use super::body::ResponseBody;
@@ -20,13 +19,14 @@ use super::interim::Interim;
 use crate::proxy::connection::Downstream;
 use crate::proxy::detect::HttpStart;
 use crate::proxy::io::ClientIo;
-use crate::proxy::{limits, relay, worker};
+use crate::proxy::limits;
+use crate::proxy::stream::Stream;
 
 /// How much is thrown away at a time.
 const SCRATCH_BYTES: usize = 16 * 1024;
 
 /// Serves a connection until either side ends it.
-pub(in crate::proxy) async fn serve(down: Rc<Downstream>, stream: TcpStream, start: HttpStart) {
+pub(in crate::proxy) async fn serve(down: Rc<Downstream>, stream: Stream, start: HttpStart) {
     if start.http2 {
         serve_http2(down, stream, start.bytes).await;
     } else {
@@ -34,7 +34,7 @@ pub(in crate::proxy) async fn serve(down: Rc<Downstream>, stream: TcpStream, sta
     }
 }
 
-async fn serve_http1(down: Rc<Downstream>, stream: TcpStream, first: Bytes) {
+async fn serve_http1(down: Rc<Downstream>, stream: Stream, first: Bytes) {
     let interim = Arc::<Interim>::default();
     let client = Client::new(Rc::clone(&down), Some(Arc::clone(&interim)));
     let io = TokioIo::new(ClientIo::new(stream, first, Some(interim)));
@@ -59,7 +59,7 @@ async fn serve_http1(down: Rc<Downstream>, stream: TcpStream, first: Bytes) {
             switch.run(stream, first).await;
         }
         // A response broke off: the client must not take its end for a whole one.
-        (Err(error), _) if error.is_user() => relay::reset(&stream),
+        (Err(error), _) if error.is_user() => stream.reset(),
         _ => linger(stream).await,
     }
     log_end(&down, ended);
@@ -67,18 +67,12 @@ async fn serve_http1(down: Rc<Downstream>, stream: TcpStream, first: Bytes) {
 
 /// Reads what a client still sends after its last answer: closing at once would reset the connection, and the reset may
 /// overtake the answer.
-async fn linger(stream: TcpStream) {
+async fn linger(mut stream: Stream) {
     let mut left = limits::LINGER_BYTES;
     let drain = async {
         loop {
-            match worker::with_scratch(SCRATCH_BYTES, |buffer| stream.try_read(buffer)) {
-                Ok(0) => return,
-                Ok(count) if count < left => left -= count,
-                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
-                    if stream.readable().await.is_err() {
-                        return;
-                    }
-                }
+            match stream.discard_some(SCRATCH_BYTES).await {
+                Ok(count) if (1..left).contains(&count) => left -= count,
                 Ok(_) | Err(_) => return,
             }
         }
@@ -86,7 +80,7 @@ async fn linger(stream: TcpStream) {
     drop(tokio::time::timeout(limits::LINGER, drain).await);
 }
 
-async fn serve_http2(down: Rc<Downstream>, stream: TcpStream, first: Bytes) {
+async fn serve_http2(down: Rc<Downstream>, stream: Stream, first: Bytes) {
     let client = Client::new(Rc::clone(&down), None);
     let io = TokioIo::new(ClientIo::new(stream, first, None));
     let service = service_fn(|request| respond(Rc::clone(&client), request));

@@ -1,10 +1,9 @@
-//! `Connection: upgrade`: after a 101 both sockets leave HTTP, and their bytes are relayed.
+//! `Connection: upgrade`: after a 101 both connections leave HTTP, and their bytes are relayed.
 
 use std::rc::Rc;
 
 use bytes::Bytes;
 use http::Request;
-use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 
 use super::attempt::{Answer, Endpoint, Failed, classify};
@@ -13,6 +12,7 @@ use super::exchange::Exchange;
 use crate::proxy::connection::Downstream;
 use crate::proxy::pool::Pool;
 use crate::proxy::relay::{self, Ahead};
+use crate::proxy::stream::Stream;
 use crate::proxy::upstream::Connection;
 
 /// An endpoint's socket, once its connection has left HTTP, and what was read from it beyond the 101.
@@ -35,11 +35,10 @@ pub(super) async fn send(
     endpoint: Endpoint,
     request: Request<RequestBody>,
 ) -> Result<Answer, Failed> {
-    let (mut connection, mut driver, pod) =
-        match Pool::dedicated(down, endpoint.address, endpoint.connect_timeout).await {
-            Ok(opened) => opened,
-            Err(error) => return Err(Failed { error, unsent: Some(Box::new(request)) }),
-        };
+    let (mut connection, mut driver, pod) = match Pool::dedicated(down, &endpoint.to).await {
+        Ok(opened) => opened,
+        Err(error) => return Err(Failed { error, unsent: Some(Box::new(request)) }),
+    };
     let (give, switched) = oneshot::channel();
     tokio::task::spawn_local(async move {
         // Unlike awaiting it, this leaves the socket open after a 101.
@@ -66,7 +65,7 @@ pub(super) async fn send(
 
 impl Switch {
     /// Relays until the end; `client_first` was read from the client beyond its request.
-    pub(super) async fn run(self, client: TcpStream, client_first: Bytes) {
+    pub(super) async fn run(self, client: Stream, client_first: Bytes) {
         let Self { exchange, upstream, lease } = self;
         match upstream.await {
             Ok((Connection { stream, pod }, server_first)) => {
@@ -76,7 +75,7 @@ impl Switch {
                 exchange.request_bytes.set(exchange.request_bytes.get() + totals.received);
                 exchange.response_bytes.set(exchange.response_bytes.get() + totals.sent);
             }
-            Err(_) => relay::reset(&client),
+            Err(_) => client.reset(),
         }
         drop(lease);
         exchange.finish();

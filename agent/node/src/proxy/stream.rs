@@ -1,0 +1,193 @@
+//! What a byte stream may be. Everything between accepting and relaying works on this, and does not ask which it is.
+
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, ready};
+
+use bytes::BytesMut;
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWrite, BufReader, DuplexStream, ReadBuf};
+use tokio::net::TcpStream;
+
+use super::worker;
+
+/// A stream of bytes with two directions that close separately.
+#[derive(Debug)]
+pub(super) enum Stream {
+    /// A socket.
+    Tcp(TcpStream),
+    /// One end of a pipe within the worker.
+    Pipe(Pipe),
+}
+
+/// One end of a pipe.
+#[derive(Debug)]
+pub(super) struct Pipe {
+    io: BufReader<DuplexStream>,
+    /// Either end was reset.
+    reset: Arc<AtomicBool>,
+}
+
+/// Bytes that a pipe holds for each direction.
+const PIPE_BYTES: usize = 64 * 1024;
+
+impl Stream {
+    /// Two ends of a pipe.
+    pub(super) fn pipe() -> (Self, Self) {
+        let (near, far) = tokio::io::duplex(PIPE_BYTES);
+        let reset = Arc::new(AtomicBool::new(false));
+        let end = |io| Self::Pipe(Pipe { io: BufReader::new(io), reset: Arc::clone(&reset) });
+        (end(near), end(far))
+    }
+
+    /// Whether it is within the worker.
+    pub(super) fn is_pipe(&self) -> bool {
+        matches!(self, Self::Pipe(_))
+    }
+
+    /// The agent's own address, where there is one.
+    pub(super) fn local_addr(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Tcp(stream) => stream.local_addr().ok(),
+            Self::Pipe(_) => None,
+        }
+    }
+
+    /// Ends it by a reset (RFC 9293, 3.10.4).
+    pub(super) fn reset(self) {
+        match self {
+            // Fails only for a socket that is gone already.
+            Self::Tcp(stream) => drop(stream.set_zero_linger()),
+            Self::Pipe(pipe) => pipe.reset.store(true, Ordering::Relaxed),
+        }
+    }
+
+    /// Waits until the other side has said something, or has closed; takes nothing of it. Cancel-safe.
+    pub(super) async fn speaks(&mut self) {
+        match self {
+            Self::Tcp(stream) => drop(stream.readable().await),
+            Self::Pipe(pipe) => drop(pipe.io.fill_buf().await),
+        }
+    }
+
+    /// Reads what there is, `limit` bytes at the most, behind what `into` holds. False: the other side has closed.
+    /// Cancel-safe. Holds no buffer while it waits.
+    pub(super) async fn read_some(&mut self, into: &mut BytesMut, limit: usize) -> io::Result<bool> {
+        self.read_with(limit, |bytes| {
+            into.extend_from_slice(bytes);
+            !bytes.is_empty()
+        })
+        .await
+    }
+
+    /// As [`Self::read_some`], and throws the bytes away; answers how many.
+    pub(super) async fn discard_some(&mut self, limit: usize) -> io::Result<usize> {
+        self.read_with(limit, <[u8]>::len).await
+    }
+
+    async fn read_with<T>(&mut self, limit: usize, mut take: impl FnMut(&[u8]) -> T) -> io::Result<T> {
+        std::future::poll_fn(|context| {
+            worker::with_scratch(limit, |buffer| {
+                let mut read = ReadBuf::new(buffer);
+                ready!(Pin::new(&mut *self).poll_read(context, &mut read))?;
+                Poll::Ready(Ok(take(read.filled())))
+            })
+        })
+        .await
+    }
+}
+
+impl From<TcpStream> for Stream {
+    fn from(stream: TcpStream) -> Self {
+        Self::Tcp(stream)
+    }
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream).poll_read(context, buffer),
+            Self::Pipe(pipe) => pipe.poll_read(context, buffer),
+        }
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream).poll_write(context, bytes),
+            Self::Pipe(pipe) => Pin::new(&mut pipe.io).poll_write(context, bytes),
+        }
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream).poll_write_vectored(context, slices),
+            Self::Pipe(pipe) => Pin::new(&mut pipe.io).poll_write_vectored(context, slices),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        match self {
+            Self::Tcp(_) | Self::Pipe(_) => true,
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream).poll_flush(context),
+            Self::Pipe(pipe) => Pin::new(&mut pipe.io).poll_flush(context),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream).poll_shutdown(context),
+            Self::Pipe(pipe) => Pin::new(&mut pipe.io).poll_shutdown(context),
+        }
+    }
+}
+
+impl Pipe {
+    /// An end that is dropped reads as closed: whether it was reset, the other end is told here.
+    fn poll_read(&mut self, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        ready!(Pin::new(&mut self.io).poll_read(context, buffer))?;
+        if buffer.filled().len() == before && self.reset.load(Ordering::Relaxed) {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_pipe_closes_one_direction_at_a_time_and_tells_a_reset() {
+        let (mut near, mut far) = Stream::pipe();
+        near.write_all(b"question").await.unwrap();
+        near.shutdown().await.unwrap();
+        let mut heard = String::new();
+        far.read_to_string(&mut heard).await.unwrap();
+        far.write_all(b"answer").await.unwrap();
+        let mut answer = [0; 6];
+        near.read_exact(&mut answer).await.unwrap();
+        assert_eq!((heard.as_str(), &answer), ("question", b"answer"));
+        far.reset();
+        assert_eq!(near.read(&mut answer).await.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
+    }
+}
