@@ -11,6 +11,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::metrics::Metrics;
+use crate::network::NETNS_DIR;
 use crate::process::{self, Daemon, Output};
 use crate::world::{World, bpf_dir, built_binary};
 
@@ -24,8 +25,8 @@ const APPLY: &str = "--wait-applied=20";
 pub struct AgentSpec {
     /// The node that it serves.
     pub node: String,
-    /// The network namespace that it lives in; `None` for the machine's own.
-    pub netns: Option<String>,
+    /// The network namespace that it lives in, and its address there; `None` for the machine's own.
+    pub netns: Option<(String, Ipv4Addr)>,
     /// Further flags.
     pub flags: Vec<String>,
     /// Its number among the world's agents.
@@ -47,24 +48,24 @@ pub struct Agent {
 }
 
 impl Agent {
-    /// Starts an agent on `manifests` and waits until it is ready.
-    pub fn start(world: &World, manifests: &Path, spec: AgentSpec) -> Result<Self> {
+    /// Starts an agent on `manifests`; [`Agent::ready`] waits until it serves.
+    pub fn spawned(world: &World, manifests: &Path, spec: AgentSpec) -> Result<Self> {
         let dir = world.dir().join("agents").join(&spec.node);
         fs::create_dir_all(&dir)?;
         let port = 20_000 + u16::from(world.index()) * 20 + spec.number * 2;
+        let address = spec.netns.as_ref().map_or(Ipv4Addr::LOCALHOST, |(_, address)| *address);
         let mut agent = Self {
             run_dir: dir.join("run"),
             bpf_dir: bpf_dir(world.label(), &spec.node),
             manifests: manifests.to_path_buf(),
             records: world.records(),
             log: dir.join("agent.log"),
-            metrics: (Ipv4Addr::LOCALHOST, port).into(),
-            readiness: (Ipv4Addr::LOCALHOST, port + 1).into(),
+            metrics: (address, port).into(),
+            readiness: (address, port + 1).into(),
             spec,
             daemon: None,
         };
         agent.spawn()?;
-        agent.ready()?;
         Ok(agent)
     }
 
@@ -73,9 +74,13 @@ impl Agent {
         let weft = built_binary("weft")?;
         let mut command = match &self.spec.netns {
             None => Command::new(weft),
-            Some(netns) => {
-                let mut command = Command::new("ip");
-                command.args(["netns", "exec", netns]).arg(weft);
+            Some((netns, _)) => {
+                // Not `ip netns exec`, which hides mounts that the agent needs.
+                let mut command = Command::new("nsenter");
+                command
+                    .arg(format!("--net={}", Path::new(NETNS_DIR).join(netns).display()))
+                    .arg("--")
+                    .arg(weft);
                 command
             }
         };

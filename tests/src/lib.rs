@@ -22,11 +22,13 @@
 
 mod agent;
 mod builders;
+mod capture;
 mod http;
 mod manifest;
 mod mesh;
 mod metrics;
 mod network;
+mod nodes;
 mod pod;
 mod process;
 pub mod scenarios;
@@ -36,6 +38,7 @@ mod world;
 
 pub use agent::{Agent, AgentSpec};
 pub use builders::{PodBuilder, ServiceBuilder};
+pub use capture::{Capture, Flow};
 pub use http::{Answer, Request, get};
 pub use manifest::{PodSpec, ServiceSpec};
 pub use mesh::{Mesh, story};

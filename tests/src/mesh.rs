@@ -7,13 +7,14 @@ use std::io::Write as _;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
-use crate::agent::{Agent, AgentSpec};
+use crate::agent::Agent;
 use crate::builders::{PodBuilder, ServiceBuilder};
 use crate::http::{Answer, Request};
 use crate::manifest::{self, PodSpec, ServiceSpec};
@@ -38,7 +39,8 @@ struct Service {
 /// A world that weft serves. Dropping it removes everything, agents first.
 #[derive(Debug)]
 pub struct Mesh {
-    agents: Mutex<Vec<Agent>>,
+    pub(crate) agents: Mutex<Vec<Agent>>,
+    next_agent: AtomicU16,
     kube_proxy: Mutex<Option<Daemon>>,
     pods: Mutex<BTreeMap<String, Arc<Pod>>>,
     services: Mutex<Vec<Service>>,
@@ -58,6 +60,7 @@ impl Mesh {
         fs::create_dir_all(manifests.join("pods"))?;
         let mesh = Self {
             agents: Mutex::default(),
+            next_agent: AtomicU16::default(),
             kube_proxy: Mutex::default(),
             pods: Mutex::default(),
             services: Mutex::default(),
@@ -183,20 +186,12 @@ impl Mesh {
 
     /// Starts the agent of node `node-a`.
     pub fn start_agent(&self) -> Result<()> {
-        self.start_agent_with("node-a", None, &[])
+        self.start_agent_with("node-a", &[])
     }
 
-    /// Starts an agent of a node, with further flags.
-    pub fn start_agent_with(&self, node: &str, netns: Option<&str>, flags: &[&str]) -> Result<()> {
-        let mut agents = lock(&self.agents);
-        let spec = AgentSpec {
-            node: node.to_owned(),
-            netns: netns.map(str::to_owned),
-            flags: flags.iter().map(|flag| (*flag).to_owned()).collect(),
-            number: agents.len().try_into()?,
-        };
-        agents.push(Agent::start(&self.world, &self.manifests, spec)?);
-        Ok(())
+    /// A number for the next agent.
+    pub(crate) fn next_agent(&self) -> u16 {
+        self.next_agent.fetch_add(1, Ordering::Relaxed)
     }
 
     /// Works with the first agent, whatever it does to it.

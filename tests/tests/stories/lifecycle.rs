@@ -122,7 +122,7 @@ fn killed_under_load_it_fails_closed_and_is_back_within_two_seconds() {
 fn with_keep_pinned_a_successor_takes_over() {
     story(|mesh| {
         deploy::echo_pods(mesh)?;
-        mesh.start_agent_with("node-a", None, &["--keep-pinned"])?;
+        mesh.start_agent_with("node-a", &["--keep-pinned"])?;
         mesh.wait_applied()?;
         ensure!(mesh.get("client", "http://echo/")?.status == 200);
         let code = mesh.with_agent(Agent::terminate)?;
@@ -177,8 +177,8 @@ fn two_agents_on_one_machine_serve_each_its_own_pods() {
                 .port("http", 80, 8080)
                 .create()?;
         }
-        mesh.start_agent_with("node-a", None, &[])?;
-        mesh.start_agent_with("node-b", None, &[])?;
+        mesh.start_agent_with("node-a", &[])?;
+        mesh.start_agent_with("node-b", &[])?;
         mesh.wait_applied()?;
         let counted = |node: &str| -> Result<u64> {
             let metrics = mesh.with_agent_of(node, |agent| agent.metrics())?;
