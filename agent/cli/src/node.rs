@@ -10,6 +10,7 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 use tracing_subscriber::EnvFilter;
 use weft_node::agent::{AgentOptions, run};
+use weft_node::identity::{CaOptions, LONGEST_LIFE, SHORTEST_LIFE};
 use weft_node::telemetry::AccessLog;
 
 pub use precheck::PrecheckArgs;
@@ -50,18 +51,22 @@ pub struct AgentArgs {
     /// Where /healthz/ready answers
     #[arg(long, value_name = "ADDR:PORT", env = "WEFT_READINESS_ADDR", default_value = "0.0.0.0:15021")]
     readiness_addr: SocketAddr,
-    /// Root of the embedded CA (accepted; no effect until mTLS is there, which a log line says)
+    /// Sign certificates with the CA in DIR (ca-key.pem, ca-cert.pem, cert-chain.pem, root-cert.pem, as Istio's cacerts;
+    /// made if it is empty). Agents of one mesh share it
     #[arg(long, value_name = "DIR", env = "WEFT_CA_DIR")]
     ca_dir: Option<PathBuf>,
-    /// A certificate service (refused until mTLS is there)
-    #[arg(long, value_name = "URL", env = "WEFT_CA_ADDRESS")]
+    /// Get certificates from the IstioCertificateService at URL (not there yet)
+    #[arg(long, value_name = "URL", env = "WEFT_CA_ADDRESS", conflicts_with = "ca_dir")]
     ca_address: Option<String>,
-    /// Root certificates of --ca-address (refused until mTLS is there)
-    #[arg(long, value_name = "FILE", env = "WEFT_CA_ROOT")]
+    /// Root certificates by which --ca-address is recognised (not there yet)
+    #[arg(long, value_name = "FILE", env = "WEFT_CA_ROOT", requires = "ca_address")]
     ca_root: Option<PathBuf>,
-    /// Token for --ca-address (refused until mTLS is there)
-    #[arg(long, value_name = "FILE", env = "WEFT_CA_TOKEN")]
+    /// Token for --ca-address (not there yet)
+    #[arg(long, value_name = "FILE", env = "WEFT_CA_TOKEN", requires = "ca_address")]
     ca_token: Option<PathBuf>,
+    /// Life of a workload's certificate; renewed at two thirds of it
+    #[arg(long, value_name = "DURATION", env = "WEFT_CERTIFICATE_LIFE", default_value = "24h", value_parser = life)]
+    certificate_life: Duration,
     /// Trust domain of workload identities
     #[arg(long, value_name = "NAME", env = "WEFT_TRUST_DOMAIN", default_value = "cluster.local")]
     trust_domain: String,
@@ -98,11 +103,6 @@ impl AgentArgs {
     pub fn run(self) -> anyhow::Result<Outcome> {
         let options = self.options()?;
         start_logging();
-        if self.ca_dir.is_some() {
-            tracing::warn!(
-                "--ca-dir has no effect yet: this version has no mTLS; traffic between nodes is plain text"
-            );
-        }
         run(options)?;
         Ok(Outcome::Good)
     }
@@ -115,8 +115,7 @@ impl AgentArgs {
         };
         if self.ca_address.is_some() || self.ca_root.is_some() || self.ca_token.is_some() {
             return Err(Usage(
-                "--ca-address, --ca-root and --ca-token are not there yet: this version has no mTLS"
-                    .to_owned(),
+                "--ca-address, --ca-root and --ca-token are not there yet; use --ca-dir".to_owned(),
             ));
         }
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
@@ -128,6 +127,8 @@ impl AgentArgs {
             metrics_addr: self.metrics_addr,
             readiness_addr: self.readiness_addr,
             trust_domain: self.trust_domain.clone(),
+            ca: self.ca_dir.clone().map(CaOptions::Folder),
+            certificate_life: self.certificate_life,
             root_namespace: self.root_namespace.clone(),
             access_log: match self.access_log {
                 LogFormat::Text => AccessLog::Text,
@@ -194,6 +195,16 @@ fn duration(text: &str) -> Result<Duration, String> {
         rest = tail;
     }
     if text.is_empty() { Err("empty; write 5s".to_owned()) } else { Ok(total) }
+}
+
+/// Reads `--certificate-life`.
+fn life(text: &str) -> Result<Duration, String> {
+    let life = duration(text)?;
+    if (SHORTEST_LIFE..=LONGEST_LIFE).contains(&life) {
+        Ok(life)
+    } else {
+        Err(format!("{text} is not between {SHORTEST_LIFE:?} and 24h"))
+    }
 }
 
 /// Removes what a dead agent left: pinned programs, rules in pods. Pods are out of the mesh then. Refused while the

@@ -1,7 +1,7 @@
 //! The node agent: starts everything in order, and ends it in order.
 //!
 //! Threads: the caller's thread runs signals, the admin API, metrics and readiness; `weft-control` reads objects,
-//! compiles them and enrols pods; one `weft-worker-N` per core carries the traffic; `weft-log` writes the access log.
+//! compiles them and enrols pods; one `weft-worker-N` per core carries the traffic; `weft-identity` fetches certificates; `weft-log` writes the access log.
 //! Traffic never waits for any of the others.
 
 mod control;
@@ -20,6 +20,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use weft_rules::snapshot::Snapshot;
 
+use crate::identity::{CaOptions, Identities, IdentityOptions};
 use crate::telemetry::{AccessLog, Telemetry};
 pub use control::Message;
 pub use readiness::Readiness;
@@ -42,6 +43,10 @@ pub struct AgentOptions {
     pub readiness_addr: SocketAddr,
     /// `cluster.local`, of SPIFFE names.
     pub trust_domain: String,
+    /// Who signs certificates; `None`: traffic between nodes is plain text.
+    pub ca: Option<CaOptions>,
+    /// How long certificates live.
+    pub certificate_life: Duration,
     /// The namespace of mesh-wide configuration.
     pub root_namespace: String,
     /// How finished requests are logged.
@@ -81,6 +86,9 @@ pub enum AgentError {
     /// The kernel's side does not start, or does not end cleanly.
     #[error(transparent)]
     Datapath(#[from] crate::datapath::DatapathError),
+    /// There is no CA to be used.
+    #[error(transparent)]
+    Identity(#[from] crate::identity::IdentityError),
     /// A thread, signal handler or runtime did not start.
     #[error("cannot start {what}")]
     Start {
@@ -107,6 +115,8 @@ pub struct Shared {
     pub readiness: Arc<Readiness>,
     /// Counters, log and taps.
     pub telemetry: Arc<Telemetry>,
+    /// Certificates of this node's service accounts.
+    pub identities: Option<Arc<Identities>>,
     /// To the control thread.
     pub control: mpsc::UnboundedSender<Message>,
 }
@@ -145,11 +155,13 @@ async fn serve(options: AgentOptions) -> Result<(), AgentError> {
         .map_err(start("the log writer"))?;
     let (control, messages) = mpsc::unbounded_channel();
     let readiness = Arc::new(Readiness::default());
+    let identities = identities(&options, &control)?;
     let shared = Arc::new(Shared {
         snapshot: Arc::default(),
         view: arc_swap::ArcSwap::default(),
         readiness,
         telemetry,
+        identities,
         control,
         options,
     });
@@ -192,6 +204,22 @@ async fn serve(options: AgentOptions) -> Result<(), AgentError> {
     shared.telemetry.flush(Duration::from_secs(1));
     drop(run_dir);
     Ok(())
+}
+
+/// Starts what fetches certificates, where there is a CA; the control thread hears of each attempt.
+fn identities(
+    options: &AgentOptions,
+    control: &mpsc::UnboundedSender<Message>,
+) -> Result<Option<Arc<Identities>>, AgentError> {
+    let Some(ca) = options.ca.clone() else {
+        tracing::warn!("no CA (--ca-dir or --ca-address): traffic between nodes is plain text");
+        return Ok(None);
+    };
+    let control = control.clone();
+    let report = move || _ = control.send(Message::Certificates);
+    let options =
+        IdentityOptions { trust_domain: options.trust_domain.clone(), ca, life: options.certificate_life };
+    Ok(Some(Identities::start(options, report)?))
 }
 
 /// Each connection takes two descriptors or more; the usual soft limit of 1,024 is for programs that use `select`.

@@ -3,7 +3,8 @@
 use std::collections::HashMap;
 
 use weft_api::admin::{
-    EndpointRow, ExplainRequest, Explanation, Mode, PodEnrolment, RouteRow, Status, Worker, WorkloadRow,
+    Certificates, EndpointRow, ExplainRequest, Explanation, Mode, PodEnrolment, RouteRow, Status, Worker,
+    WorkloadRow,
 };
 use weft_rules::explain::ExplainError;
 use weft_rules::{explain, rows};
@@ -46,7 +47,7 @@ pub fn status(shared: &Shared, datapath: Option<&DatapathStatus>) -> Status {
             bpf_dir: shared.options.bpf_dir.display().to_string(),
             ..weft_api::admin::Datapath::default()
         },
-        certificates: weft_api::admin::Certificates::default(),
+        certificates: certificates(shared),
     }
 }
 
@@ -84,6 +85,11 @@ pub fn workloads(shared: &Shared) -> Vec<WorkloadRow> {
         }
     }
     all
+}
+
+/// `weft get certificates`.
+pub fn certificates(shared: &Shared) -> Certificates {
+    shared.identities.as_ref().map(|identities| identities.status()).unwrap_or_default()
 }
 
 /// `weft explain`. An error is a sentence about the question.

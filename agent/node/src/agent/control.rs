@@ -37,6 +37,8 @@ const CHECK_UNWATCHED: Duration = Duration::from_millis(500);
 /// A worker that does not answer for so long is reported.
 const WORKER_ANSWER: Duration = Duration::from_secs(1);
 
+/// How long pods that are new in the mesh wait for certificates that this agent signs by itself.
+const OWN_CERTIFICATES: Duration = Duration::from_millis(500);
 /// How long captured connections may take to reach their listeners.
 const LAST_CAPTURES: Duration = Duration::from_millis(20);
 
@@ -54,6 +56,8 @@ pub enum Message {
     },
     /// Somebody asks what the kernel's side counts.
     Datapath(oneshot::Sender<DatapathStatus>),
+    /// An attempt to get a certificate has ended.
+    Certificates,
     /// Drain and end.
     Shutdown,
 }
@@ -129,7 +133,7 @@ impl Control {
                     snapshot: shared.snapshot.clone(),
                     pods: local_pods.clone(),
                     trust_domain: options.trust_domain.as_str().into(),
-                    identities: None,
+                    identities: shared.identities.clone(),
                 };
                 proxy::spawn(index, proxy_shared, recorder)
             })
@@ -199,6 +203,8 @@ impl Control {
                     self.waiters.push(Waiter { reply, until: Instant::now() + timeout });
                 }
                 Message::Datapath(reply) => _ = reply.send(self.datapath.status()),
+                // The round that follows looks at what is still missing.
+                Message::Certificates => {}
                 Message::Shutdown => return true,
             }
             // Whoever waits is not kept waiting for more news than there is.
@@ -253,6 +259,9 @@ impl Control {
         if !self.claimed {
             self.claimed = true;
             self.datapath.release_unclaimed()?;
+        }
+        if moved {
+            self.own_certificates().await;
         }
         let confirmed = self.confirm().await?;
         self.rows_stale |= moved;
@@ -335,7 +344,9 @@ impl Control {
         let workers = (self.confirmed.iter().enumerate())
             .filter(|(_, confirmed)| self.unconfirmed && **confirmed < generation)
             .map(|(index, _)| format!("worker-{index}"));
-        files.chain(pods).chain(workers).collect()
+        let certificates = self.shared.identities.iter().flat_map(|identities| identities.on_their_way());
+        let certificates = certificates.map(|account| format!("certificate of {account}"));
+        files.chain(pods).chain(workers).chain(certificates).collect()
     }
 
     fn answer(&mut self) {

@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 use weft_api::admin::PodEnrolment;
 
-use super::Control;
+use super::{Control, OWN_CERTIFICATES};
 use crate::agent::pods::{self, Desired, Enrolled};
 use crate::datapath::PodNetwork;
 use crate::proxy::{Command, LocalPods};
@@ -105,13 +105,32 @@ impl Control {
         self.publish_pods();
     }
 
+    /// Makes the enrolled pods known to the workers, and says whose certificates are wanted.
     fn publish_pods(&self) {
+        if let Some(identities) = &self.shared.identities {
+            let snapshot = self.shared.snapshot.load();
+            let workloads = self.enrolled.keys().filter_map(|key| snapshot.workload(key));
+            identities.want(
+                &workloads
+                    .map(|workload| (workload.namespace.clone(), workload.service_account.clone()))
+                    .collect(),
+            );
+        }
         let mut local = LocalPods::default();
         for enrolled in self.enrolled.values() {
             let PodNetwork { addresses, .. } = &enrolled.pod.network;
             local.extend(addresses.iter().map(|address| (*address, enrolled.pod.clone())));
         }
         self.local_pods.store(Arc::new(local));
+    }
+
+    /// Waits a moment for the certificates of new pods, where this agent signs them: they are there before the pods are
+    /// reported in the mesh.
+    pub(super) async fn own_certificates(&self) {
+        if let Some(identities) = self.shared.identities.as_ref().filter(|all| all.is_embedded()) {
+            // One that takes longer is waited for by whoever asks for all to be applied.
+            let _ = timeout(OWN_CERTIFICATES, identities.attempted()).await;
+        }
     }
 
     /// The lines of `weft status`: every pod of this node.

@@ -1,0 +1,238 @@
+//! The embedded CA's folder, laid out as Istio's `cacerts`: `ca-key.pem` signs, `ca-cert.pem` is its certificate,
+//! `cert-chain.pem` what stands between that and a root, `root-cert.pem` every root that is trusted. Made by the first
+//! agent that finds it empty; shared by several; looked at again while they run.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use rcgen::KeyPair;
+use rustix::fs::{FlockOperation, flock};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+
+use super::Issued;
+use super::authority::{self, Authority, AuthorityError, Parts};
+use super::request::Request;
+
+const KEY: &str = "ca-key.pem";
+const CERTIFICATE: &str = "ca-cert.pem";
+const CHAIN: &str = "cert-chain.pem";
+const ROOTS: &str = "root-cert.pem";
+
+/// A signing key that is new in the folder waits so long: the other agents trust its root by then.
+const SETTLE: Duration = Duration::from_secs(5);
+
+/// Why a folder is no CA.
+#[derive(Debug, thiserror::Error)]
+pub enum FolderError {
+    /// The file system says no.
+    #[error("cannot use {path} for the CA")]
+    Unusable {
+        /// The file or folder.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Some files of a CA are there, and this one is not.
+    #[error("{path} is missing: put it back, or remove the folder's other files to have a new root made")]
+    Missing {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The key is no secret.
+    #[error("others than its owner may read {path} (mode {mode:04o}): chmod 600 {path}")]
+    Exposed {
+        /// The key's file.
+        path: PathBuf,
+        /// Its permissions.
+        mode: u32,
+    },
+    /// Cut off, or something else.
+    #[error(
+        "{path} holds no {what} in PEM: put a copy of it back, or remove the folder's files to have a new root made"
+    )]
+    NotPem {
+        /// The file.
+        path: PathBuf,
+        /// What belongs there.
+        what: &'static str,
+    },
+    /// The files do not make a CA together.
+    #[error(
+        "the CA in {dir} does not work: {source}; put its files right, or remove them to have a new root made"
+    )]
+    Broken {
+        /// The folder.
+        dir: PathBuf,
+        /// Why.
+        source: Box<AuthorityError>,
+    },
+}
+
+/// The CA that a folder holds.
+#[derive(Debug)]
+pub struct Folder {
+    dir: PathBuf,
+    trust_domain: Arc<str>,
+    stamp: Stamp,
+    authority: Authority,
+    /// Takes over at its time.
+    next: Option<(Authority, Instant)>,
+}
+
+/// Tells changed files from the same ones: device, inode, size, time of change.
+type Stamp = [Option<(u64, u64, u64, i64, i64)>; 4];
+
+impl Folder {
+    /// Reads the CA in `dir`, which is made if it is not there.
+    pub fn open(dir: &Path, trust_domain: Arc<str>, now: SystemTime) -> Result<Self, FolderError> {
+        let unusable = |source| FolderError::Unusable { path: dir.to_owned(), source };
+        DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(unusable)?;
+        let lock = File::open(dir).map_err(unusable)?;
+        flock(&lock, FlockOperation::LockExclusive).map_err(|error| unusable(error.into()))?;
+        if [KEY, CERTIFICATE, ROOTS].iter().all(|name| !dir.join(name).exists()) {
+            make(dir, &lock, &trust_domain, now)?;
+        }
+        let stamp = stamp(dir);
+        let authority = read(dir, &trust_domain, now)?;
+        Ok(Self { dir: dir.to_owned(), trust_domain, stamp, authority, next: None })
+    }
+
+    /// Reads the files again if they have changed. True: they have. After an error, what was read last stays in force.
+    pub fn look(&mut self, now: SystemTime) -> Result<bool, FolderError> {
+        let stamp = stamp(&self.dir);
+        if stamp == self.stamp {
+            return Ok(false);
+        }
+        let authority = read(&self.dir, &self.trust_domain, now)?;
+        self.stamp = stamp;
+        if authority.certificate() == self.authority.certificate() {
+            self.authority = authority;
+            self.next = None;
+        } else {
+            self.next = Some((authority, Instant::now() + SETTLE));
+        }
+        Ok(true)
+    }
+
+    /// Lets a new signing key take over when it is time. True: it has.
+    pub fn settle(&mut self, now: Instant) -> bool {
+        match self.next.take() {
+            Some((authority, due)) if due <= now => {
+                self.authority = authority;
+                true
+            }
+            next => {
+                self.next = next;
+                false
+            }
+        }
+    }
+
+    /// What the folder names as trusted.
+    pub fn roots(&self) -> &[CertificateDer<'static>] {
+        self.next.as_ref().map_or(&self.authority, |(next, _)| next).roots()
+    }
+
+    /// Signs.
+    pub fn issue(
+        &self,
+        request: &Request,
+        life: Duration,
+        now: SystemTime,
+    ) -> Result<Issued, AuthorityError> {
+        let chain = self.authority.sign(request.csr(), request.identity(), &self.trust_domain, life, now)?;
+        Ok(Issued { chain, roots: self.roots().to_vec() })
+    }
+}
+
+fn stamp(dir: &Path) -> Stamp {
+    [KEY, CERTIFICATE, CHAIN, ROOTS].map(|name| {
+        let meta = fs::metadata(dir.join(name)).ok()?;
+        Some((meta.dev(), meta.ino(), meta.size(), meta.ctime(), meta.ctime_nsec()))
+    })
+}
+
+fn read(dir: &Path, trust_domain: &str, now: SystemTime) -> Result<Authority, FolderError> {
+    let path = dir.join(KEY);
+    let mode = fs::metadata(&path).map(|meta| meta.mode() & 0o777);
+    if let Ok(mode) = mode
+        && mode & 0o077 != 0
+    {
+        return Err(FolderError::Exposed { path, mode });
+    }
+    let key = required(&path)?;
+    let key = std::str::from_utf8(&key).ok().and_then(|pem| KeyPair::from_pem(pem).ok());
+    let key = key.ok_or(FolderError::NotPem { path, what: "private key" })?;
+
+    let path = dir.join(CERTIFICATE);
+    let mut own = certificates(&path, &required(&path)?)?.into_iter();
+    let Some(certificate) = own.next() else {
+        return Err(FolderError::NotPem { path, what: "certificate" });
+    };
+    let mut chain: Vec<_> = own.collect();
+    let path = dir.join(CHAIN);
+    if let Some(pem) = optional(&path)? {
+        chain.extend(certificates(&path, &pem)?);
+    }
+    let path = dir.join(ROOTS);
+    let roots = certificates(&path, &required(&path)?)?;
+    if roots.is_empty() {
+        return Err(FolderError::NotPem { path, what: "certificate" });
+    }
+    Authority::new(Parts { key, certificate, chain, roots }, trust_domain, now)
+        .map_err(|source| FolderError::Broken { dir: dir.to_owned(), source: Box::new(source) })
+}
+
+fn optional(path: &Path) -> Result<Option<Vec<u8>>, FolderError> {
+    match fs::read(path) {
+        Ok(pem) => Ok(Some(pem)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(FolderError::Unusable { path: path.to_owned(), source }),
+    }
+}
+
+fn required(path: &Path) -> Result<Vec<u8>, FolderError> {
+    optional(path)?.ok_or_else(|| FolderError::Missing { path: path.to_owned() })
+}
+
+fn certificates(path: &Path, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, FolderError> {
+    CertificateDer::pem_slice_iter(pem)
+        .collect::<Result<_, _>>()
+        .map_err(|_| FolderError::NotPem { path: path.to_owned(), what: "certificate" })
+}
+
+/// Makes a root; the caller holds the folder's lock. The key comes first and the signing certificate last: what a crash
+/// leaves behind is never taken for a whole CA.
+fn make(dir: &Path, lock: &File, trust_domain: &str, now: SystemTime) -> Result<(), FolderError> {
+    let (key, certificate) = authority::new_root(trust_domain, now)
+        .map_err(|error| FolderError::Broken { dir: dir.to_owned(), source: Box::new(error.into()) })?;
+    let pem = certificate.pem();
+    put(&dir.join(KEY), 0o600, &key.serialize_pem())?;
+    put(&dir.join(ROOTS), 0o644, &pem)?;
+    put(&dir.join(CHAIN), 0o644, &pem)?;
+    put(&dir.join(CERTIFICATE), 0o644, &pem)?;
+    lock.sync_all().map_err(|source| FolderError::Unusable { path: dir.to_owned(), source })?;
+    tracing::info!(dir = %dir.display(), "made a root for this mesh; agents that share the folder share the mesh");
+    Ok(())
+}
+
+/// Writes a file whole or not at all.
+fn put(path: &Path, mode: u32, text: &str) -> Result<(), FolderError> {
+    let fresh = path.with_extension("pem.new");
+    let write = || {
+        match fs::remove_file(&fresh) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&fresh)?;
+        file.write_all(text.as_bytes())?;
+        file.sync_all()?;
+        fs::rename(&fresh, path)
+    };
+    write().map_err(|source| FolderError::Unusable { path: path.to_owned(), source })
+}
