@@ -20,19 +20,25 @@ use crate::snapshot::{Protocol, RuleList, Snapshot};
 use crate::virtual_service::Rules;
 use crate::workload::Workload;
 
+mod authorization;
 mod base64;
+mod condition;
 mod endpoints;
+mod peer_authentication;
 mod pod;
 mod pods;
 mod policy;
 mod protocol;
 mod route;
+mod security;
 mod service;
 mod services;
+mod trust_domain;
 
 use pod::PodRecord;
 use pods::Pods;
 use policy::PolicyRecord;
+use security::Security;
 use service::PolicyTable;
 use services::{Kind, ServiceRecord, Services, SliceRecord};
 
@@ -75,6 +81,7 @@ pub struct Compiler {
     exact_policies: PolicyTable,
     /// DestinationRules by what follows `*.`, oldest first.
     wildcard_policies: PolicyTable,
+    security: Security,
     /// Addresses under which a service is entered in the snapshot.
     claims: Map<Arc<str>, Box<[std::net::IpAddr]>>,
     /// Names of default routes and the like.
@@ -91,10 +98,12 @@ const MESH_CONFIG_MAPS: [&str; 2] = ["weft", "istio"];
 impl Compiler {
     /// An empty world.
     pub fn new(options: CompilerOptions) -> Self {
-        let mesh =
-            MeshSettings { cluster_domain: options.cluster_domain.as_str().into(), ..Default::default() };
-        let snapshot =
-            Snapshot { node: options.node.as_str().into(), mesh: Arc::new(mesh), ..Snapshot::default() };
+        let snapshot = Snapshot {
+            node: options.node.as_str().into(),
+            root_namespace: options.root_namespace.as_str().into(),
+            mesh: Arc::new(MeshSettings::read(None, &options).unwrap_or_default()),
+            ..Snapshot::default()
+        };
         Self {
             options,
             intern: Interner::default(),
@@ -105,6 +114,7 @@ impl Compiler {
             policies: Map::default(),
             exact_policies: Map::default(),
             wildcard_policies: Map::default(),
+            security: Security::default(),
             claims: Map::default(),
             default_name: "default".into(),
             dirty: Set::default(),
@@ -127,6 +137,7 @@ impl Compiler {
         for host in std::mem::take(&mut self.dirty) {
             self.compile_service(&host);
         }
+        self.compile_entrances();
         self.intern.sweep();
         self.snapshot.generation += 1;
         Arc::new(self.snapshot.clone())
@@ -146,12 +157,15 @@ impl Compiler {
                 }
                 if changed {
                     self.touch_services_of(&workload);
+                    self.security.dirty.insert(workload.key.clone());
                 }
             }
             Object::Service(service) => {
                 let record = ServiceRecord::compile(&service, &self.options.cluster_domain, &mut self.intern);
                 let host = record.service.host.clone();
+                self.touch_entrances_behind(&host);
                 if self.services.put(record) {
+                    self.touch_entrances_behind(&host);
                     self.dirty.insert(host);
                 }
             }
@@ -169,9 +183,9 @@ impl Compiler {
             }
             Object::VirtualService(object) => self.put_virtual_service(&object),
             Object::DestinationRule(object) => self.put_policy(&object),
-            Object::PeerAuthentication(_)
-            | Object::AuthorizationPolicy(_)
-            | Object::RequestAuthentication(_) => {}
+            Object::PeerAuthentication(object) => self.put_peer_authentication(&object),
+            Object::AuthorizationPolicy(object) => self.put_authorization(&object),
+            Object::RequestAuthentication(_) => {}
         }
     }
 
@@ -182,10 +196,12 @@ impl Compiler {
             "Pod" => {
                 if let Some(old) = self.pods.remove(&full, &mut self.snapshot) {
                     self.touch_services_of(&old.workload);
+                    self.security.dirty.insert(old.workload.key.clone());
                 }
             }
             "Service" => {
                 let host = services::full_name(&key.name, &key.namespace, &self.options.cluster_domain);
+                self.touch_entrances_behind(&host);
                 if let Some(old) = self.services.remove(&host) {
                     self.dirty.insert(old.service.host.clone());
                 }
@@ -204,6 +220,8 @@ impl Compiler {
                     self.list_policy(&record, false);
                 }
             }
+            "PeerAuthentication" => self.delete_peer_authentication(&key.namespace, &full),
+            "AuthorizationPolicy" => self.delete_authorization(&key.namespace, &full),
             _ => {}
         }
     }
@@ -227,8 +245,14 @@ impl Compiler {
     }
 
     fn put_slice(&mut self, key: &str, record: Option<SliceRecord>) {
+        if let Some(old) = self.services.slice(key).map(|old| old.host.clone()) {
+            self.touch_entrances_named_for(&old);
+        }
         let touched = self.services.put_slice(key.into(), record);
-        self.dirty.extend(touched.into_iter().flatten());
+        for host in touched.into_iter().flatten() {
+            self.touch_entrances_named_for(&host);
+            self.dirty.insert(host);
+        }
     }
 
     fn put_virtual_service(&mut self, object: &Arc<VirtualService>) {
@@ -299,7 +323,7 @@ impl Compiler {
     /// MeshConfig is read by everything: all is compiled anew.
     fn reload_mesh(&mut self) {
         let source = MESH_CONFIG_MAPS.iter().find_map(|name| self.config_maps.get(*name));
-        let mesh = MeshSettings::read(source.map(|map| &**map), &self.options.cluster_domain);
+        let mesh = MeshSettings::read(source.map(|map| &**map), &self.options);
         let Some(mesh) = mesh.filter(|mesh| *mesh != *self.snapshot.mesh) else { return };
         self.snapshot.mesh = Arc::new(mesh);
         let rules: Vec<_> = self.virtual_services.values().map(|(object, _)| object.clone()).collect();
@@ -310,6 +334,7 @@ impl Compiler {
         for object in policies {
             self.put_policy(&object);
         }
+        self.reload_security();
         self.dirty.extend(self.services.hosts().cloned());
     }
 

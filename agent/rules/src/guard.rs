@@ -3,7 +3,12 @@
 //!
 //! A connection is admitted in this order: [`Snapshot::mtls`] (is a caller without identity acceptable at all?), then
 //! [`Guard::admit_connection`]. What that leaves to requests goes, one by one, through [`Guard::tokens`] (checked by the
-//! caller of this crate, which has the keys and a clock), [`Guard::consult`] and [`Guard::admit_request`].
+//! caller of this crate, which has the keys and a clock), [`Guard::consult`] and [`Guard::admit_request`]. A connection
+//! of bytes that is allowed goes through [`Guard::consult_connection`] too.
+//!
+//! A policy whose `targetRefs` name a Service is for a waypoint in Istio. There is none here: it is enforced at the
+//! workloads behind that Service, whatever address the caller has dialled. One that names Gateways, GatewayClasses or
+//! ServiceEntries is for no pod.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -14,6 +19,15 @@ use serde_json::{Map, Value};
 use crate::identity::Identity;
 use crate::snapshot::{Protocol, Snapshot};
 use crate::workload::Workload;
+
+pub(crate) mod condition;
+pub(crate) mod path;
+pub(crate) mod peer;
+pub(crate) mod policy;
+pub(crate) mod text;
+
+use condition::{Truth, View};
+use policy::{Action, Policy};
 
 /// What a workload's port takes in the way of mutual TLS (the same node's proof of identity counts as that).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,9 +69,9 @@ pub struct InboundRequest<'a> {
 pub struct Claims {
     /// `iss`.
     pub issuer: String,
-    /// `ISS/SUB`.
+    /// `ISS/SUB`; empty for a token without `sub`.
     pub principal: String,
-    /// The whole payload.
+    /// The whole payload, with claims that are lists separated by spaces as lists.
     pub all: Map<String, Value>,
 }
 
@@ -66,7 +80,8 @@ pub struct Claims {
 pub enum ConnectionVerdict {
     /// Everything on it may pass: nothing depends on requests.
     Allowed,
-    /// It speaks, or may speak, HTTP, and each request is to be decided upon.
+    /// It speaks, or may speak, HTTP, and each request is to be decided upon. Where it turns out to be bytes, ask
+    /// again for [`Protocol::Tcp`].
     ByRequest,
     /// Nothing on it may pass. Where it speaks HTTP each request may be answered 403; else it is closed.
     Denied(Denial),
@@ -90,36 +105,177 @@ pub struct Denial {
     pub rule: Option<usize>,
 }
 
-/// The rules of one workload; shared by all that have the same.
+/// Who is to be asked about a connection or a request before it may pass.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Consult {
+    /// One of MeshConfig's `extensionProviders`; one that is not there refuses.
+    pub provider: Arc<str>,
+    /// `NAMESPACE/NAME` of the policy that wants it.
+    pub policy: Arc<str>,
+}
+
+/// The rules of one workload.
 #[derive(Debug, Default)]
-pub struct Guard {}
+pub struct Guard {
+    /// Each oldest first.
+    custom: Box<[Arc<Policy>]>,
+    deny: Box<[Arc<Policy>]>,
+    allow: Box<[Arc<Policy>]>,
+}
+
+/// What a workload's node knows of it: rules, and what its ports speak.
+#[derive(Debug, Default)]
+pub(crate) struct Entrance {
+    pub(crate) guard: Option<Arc<Guard>>,
+    /// Ports that services lead to.
+    pub(crate) ports: Box<[(u16, Protocol)]>,
+}
 
 impl Snapshot {
-    /// What the port takes.
-    pub fn mtls(&self, _to: &Workload, _port: u16) -> Mtls {
-        Mtls::Permissive
+    /// What the port takes, on whatever node the workload is.
+    pub fn mtls(&self, to: &Workload, port: u16) -> Mtls {
+        self.peer_policy(to, port).0
     }
 
-    /// What a workload's own port speaks, by the services that lead to it; undeclared where they disagree.
-    pub fn inbound_protocol(&self, _to: &Workload, _port: u16) -> Protocol {
-        Protocol::Detect
+    /// As [`Self::mtls`], with the policy that says so.
+    pub(crate) fn peer_policy(&self, to: &Workload, port: u16) -> (Mtls, Option<&Arc<peer::PeerPolicy>>) {
+        let of = |namespace: &str| self.security.get(namespace).map(|security| &**security);
+        peer::effective(of(&to.namespace), of(&self.root_namespace), to, port)
     }
 
-    /// The rules of a workload; `None`: there are none, and all may pass.
-    pub fn guard(&self, _to: &Workload) -> Option<&Arc<Guard>> {
-        None
+    /// What a local workload's own port speaks, by the services that lead to it; undeclared where there are none or
+    /// where they disagree.
+    pub fn inbound_protocol(&self, to: &Workload, port: u16) -> Protocol {
+        let ports = self.entrances.get(&to.key).map_or(&[][..], |entrance| &entrance.ports);
+        ports.iter().find(|(number, _)| *number == port).map_or(Protocol::Detect, |(_, protocol)| *protocol)
+    }
+
+    /// The rules of a local workload; `None`: there are none, and all may pass. Other nodes' are not known here.
+    pub fn guard(&self, to: &Workload) -> Option<&Arc<Guard>> {
+        self.entrances.get(&to.key)?.guard.as_ref()
     }
 }
 
+/// Where a connection or a request stands after all policies but those that ask elsewhere.
+enum Stand {
+    Allowed,
+    Open,
+    Denied(Denial),
+}
+
 impl Guard {
+    /// Sorts the policies that are for a workload, each list oldest first; `None`: there are none.
+    pub(crate) fn of(policies: impl Iterator<Item = Arc<Policy>>) -> Option<Self> {
+        let (mut custom, mut deny, mut allow) = (Vec::new(), Vec::new(), Vec::new());
+        for policy in policies.filter(|policy| !policy.dry_run) {
+            match policy.action {
+                Action::Allow => allow.push(policy),
+                Action::Deny => deny.push(policy),
+                Action::Custom(_) => custom.push(policy),
+                Action::Audit => {}
+            }
+        }
+        for list in [&mut custom, &mut deny, &mut allow] {
+            list.sort_by(|a, b| a.age.cmp(&b.age));
+        }
+        let several = custom.iter().any(|policy| policy.action != custom[0].action);
+        if several {
+            // As in Istio: with several providers nobody is asked, and what would have been asked about is refused.
+            deny.append(&mut custom);
+        }
+        let some = !(custom.is_empty() && deny.is_empty() && allow.is_empty());
+        some.then(|| Self { custom: custom.into(), deny: deny.into(), allow: allow.into() })
+    }
+
+    /// Whether it holds the very same policies.
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        let same = |a: &[Arc<Policy>], b: &[Arc<Policy>]| {
+            a.len() == b.len() && a.iter().zip(b).all(|(a, b)| Arc::ptr_eq(a, b))
+        };
+        same(&self.custom, &other.custom) && same(&self.deny, &other.deny) && same(&self.allow, &other.allow)
+    }
+
     /// Decides on a connection. `protocol` is what it speaks: for [`Protocol::Tcp`] rules about requests count as Istio
     /// has them count on TCP ports, and the answer is never [`ConnectionVerdict::ByRequest`].
-    pub fn admit_connection(&self, _connection: &Inbound<'_>, _protocol: Protocol) -> ConnectionVerdict {
-        ConnectionVerdict::Allowed
+    pub fn admit_connection(&self, connection: &Inbound<'_>, protocol: Protocol) -> ConnectionVerdict {
+        let bytes = || match self.stand(connection, View::Bytes) {
+            Stand::Denied(denial) => ConnectionVerdict::Denied(denial),
+            Stand::Allowed | Stand::Open => ConnectionVerdict::Allowed,
+        };
+        match protocol {
+            Protocol::Tcp => bytes(),
+            Protocol::Http | Protocol::Http2 => self.admit_requests(connection),
+            Protocol::Detect => match (self.admit_requests(connection), bytes()) {
+                (ConnectionVerdict::Denied(denial), ConnectionVerdict::Denied(_)) => {
+                    ConnectionVerdict::Denied(denial)
+                }
+                (ConnectionVerdict::Allowed, ConnectionVerdict::Allowed)
+                    if self.consult_connection(connection).is_none() =>
+                {
+                    ConnectionVerdict::Allowed
+                }
+                _ => ConnectionVerdict::ByRequest,
+            },
+        }
+    }
+
+    /// Decides on a connection of which it is known that it carries requests.
+    fn admit_requests(&self, connection: &Inbound<'_>) -> ConnectionVerdict {
+        match self.stand(connection, View::Requests) {
+            Stand::Denied(denial) => ConnectionVerdict::Denied(denial),
+            Stand::Allowed if self.is_passive(connection) => ConnectionVerdict::Allowed,
+            Stand::Allowed | Stand::Open => ConnectionVerdict::ByRequest,
+        }
+    }
+
+    /// Whether no request is checked for a token, and nobody is asked about any.
+    fn is_passive(&self, connection: &Inbound<'_>) -> bool {
+        self.custom.iter().all(|policy| policy.matches(connection, View::Requests).0 == Truth::No)
     }
 
     /// Decides on a request, after tokens and [`Self::consult`].
-    pub fn admit_request(&self, _connection: &Inbound<'_>, _request: &InboundRequest<'_>) -> RequestVerdict {
-        RequestVerdict::Allowed
+    pub fn admit_request(&self, connection: &Inbound<'_>, request: &InboundRequest<'_>) -> RequestVerdict {
+        match self.stand(connection, View::Request(request)) {
+            Stand::Denied(denial) => RequestVerdict::Denied(denial),
+            Stand::Allowed | Stand::Open => RequestVerdict::Allowed,
+        }
+    }
+
+    /// Who is to be asked about a request, by the policies with action CUSTOM.
+    pub fn consult(&self, connection: &Inbound<'_>, request: &InboundRequest<'_>) -> Option<Consult> {
+        self.consulted(connection, View::Request(request))
+    }
+
+    /// Who is to be asked about a connection of bytes. A provider that speaks HTTP only is not asked about these, and
+    /// does not refuse them either.
+    pub fn consult_connection(&self, connection: &Inbound<'_>) -> Option<Consult> {
+        self.consulted(connection, View::Bytes)
+    }
+
+    fn consulted(&self, connection: &Inbound<'_>, view: View<'_>) -> Option<Consult> {
+        self.custom.iter().find_map(|policy| {
+            let Action::Custom(provider) = &policy.action else { return None };
+            let matched = policy.matches(connection, view).0 == Truth::Yes;
+            matched.then(|| Consult { provider: provider.clone(), policy: policy.key.clone() })
+        })
+    }
+
+    fn stand(&self, connection: &Inbound<'_>, view: View<'_>) -> Stand {
+        let mut open = false;
+        for policy in &self.deny {
+            match policy.matches(connection, view) {
+                (Truth::Yes, rule) => {
+                    return Stand::Denied(Denial { policy: Some(policy.key.clone()), rule });
+                }
+                (truth, _) => open |= truth == Truth::Open,
+            }
+        }
+        let allowed = Truth::any(self.allow.iter().map(|policy| policy.matches(connection, view).0));
+        match allowed {
+            Truth::No if !self.allow.is_empty() => Stand::Denied(Denial { policy: None, rule: None }),
+            Truth::Open => Stand::Open,
+            _ if open => Stand::Open,
+            _ => Stand::Allowed,
+        }
     }
 }

@@ -16,6 +16,7 @@ mod mesh;
 mod pattern;
 mod port_index;
 pub mod rows;
+mod security;
 mod service_entry;
 mod shard;
 pub mod snapshot;

@@ -238,7 +238,11 @@ fn path_matches(matcher: &TextMatch, ignore_case: bool, path: &str) -> bool {
 }
 
 /// Reads a header; several values count as one, joined by commas, as in Envoy.
-fn with_header<T>(headers: &HeaderMap, name: &HeaderName, read: impl FnOnce(Option<&[u8]>) -> T) -> T {
+pub(crate) fn with_header<T>(
+    headers: &HeaderMap,
+    name: &HeaderName,
+    read: impl FnOnce(Option<&[u8]>) -> T,
+) -> T {
     let mut values = headers.get_all(name).iter().map(HeaderValue::as_bytes);
     let first = values.next();
     match values.next() {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use weft_api::kubernetes::ConfigMap;
 use weft_api::mesh_config::{self, OutboundMode};
 
+use crate::compile::CompilerOptions;
 use crate::http_route::RetryPolicy;
 
 /// Mesh-wide settings in force.
@@ -25,6 +26,8 @@ pub(crate) struct MeshSettings {
     pub(crate) virtual_service_export_to: Vec<String>,
     /// As above.
     pub(crate) destination_rule_export_to: Vec<String>,
+    /// The mesh's own trust domain, then the names that count as it.
+    pub(crate) trust_domains: Vec<Arc<str>>,
 }
 
 impl Default for MeshSettings {
@@ -37,6 +40,7 @@ impl Default for MeshSettings {
             service_export_to: Vec::new(),
             virtual_service_export_to: Vec::new(),
             destination_rule_export_to: Vec::new(),
+            trust_domains: Vec::new(),
         }
     }
 }
@@ -44,15 +48,23 @@ impl Default for MeshSettings {
 impl MeshSettings {
     /// Reads MeshConfig from its ConfigMap; without one, all is as by default. `None`: it cannot be read, and what
     /// was in force stays so.
-    pub(crate) fn read(source: Option<&ConfigMap>, cluster_domain: &str) -> Option<Self> {
-        let defaults = Self { cluster_domain: cluster_domain.into(), ..Self::default() };
+    pub(crate) fn read(source: Option<&ConfigMap>, options: &CompilerOptions) -> Option<Self> {
+        let mut defaults = Self { cluster_domain: options.cluster_domain.as_str().into(), ..Self::default() };
+        defaults.trust_domains.push(options.trust_domain.as_str().into());
         let Some(read) = source.and_then(mesh_config::read) else { return Some(defaults) };
         let config = read.config?;
         let retry = match &config.default_http_retry_policy {
             Some(policy) => RetryPolicy::compile(policy).map(Arc::new),
             None => defaults.retry.clone(),
         };
+        let mut trust_domains = defaults.trust_domains.clone();
+        for alias in config.trust_domain.iter().chain(&config.trust_domain_aliases) {
+            if !alias.is_empty() && !trust_domains.iter().any(|known| **known == **alias) {
+                trust_domains.push(alias.as_str().into());
+            }
+        }
         Some(Self {
+            trust_domains,
             registry_only: config.outbound_traffic_policy.mode == OutboundMode::RegistryOnly,
             retry,
             service_export_to: config.default_service_export_to,

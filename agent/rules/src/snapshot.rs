@@ -7,11 +7,13 @@ use std::sync::Arc;
 use http::request::Parts;
 
 use crate::cluster::{Cluster, Service};
+use crate::guard::Entrance;
 use crate::host::{self, HostBuffer, RequestHost};
 use crate::http_route::{Destination, HttpRoute, MatchedHttpRoute};
 use crate::matching::{MatchedPath, RequestView};
 use crate::mesh::MeshSettings;
 use crate::port_index::PortIndex;
+use crate::security::NamespaceSecurity;
 use crate::service_entry::ServiceEntry;
 use crate::shard::{Map, Sharded};
 use crate::tcp_route::TcpDecision;
@@ -38,6 +40,12 @@ pub struct Snapshot {
     pub(crate) http_ports: Arc<PortIndex>,
     pub(crate) workloads: Sharded<Arc<str>, Arc<Workload>>,
     pub(crate) addresses: Sharded<IpAddr, Arc<Workload>>,
+    /// The namespace whose security policies are the mesh's.
+    pub(crate) root_namespace: Arc<str>,
+    /// Security policies by their namespace.
+    pub(crate) security: Sharded<Arc<str>, Arc<NamespaceSecurity>>,
+    /// The workloads of this node.
+    pub(crate) entrances: Sharded<Arc<str>, Arc<Entrance>>,
 }
 
 impl Default for Snapshot {
@@ -53,6 +61,9 @@ impl Default for Snapshot {
             http_ports: Arc::default(),
             workloads: Sharded::default(),
             addresses: Sharded::default(),
+            root_namespace: "".into(),
+            security: Sharded::default(),
+            entrances: Sharded::default(),
         }
     }
 }

@@ -241,6 +241,10 @@ impl Services {
         keys.into_iter().flatten().filter_map(|key| self.slices.get(key))
     }
 
+    pub(super) fn slice(&self, key: &str) -> Option<&SliceRecord> {
+        self.slices.get(key)
+    }
+
     /// Takes a new version of a service. False: it is as it was.
     pub(super) fn put(&mut self, record: ServiceRecord) -> bool {
         let host = record.service.host.clone();

@@ -1,12 +1,14 @@
 //! Stories: objects as users write them in, decisions out.
 
 mod arbitrary;
+mod authorization;
 mod bookinfo;
 mod destination_rule;
 mod explained;
 mod hosts;
 mod incremental;
 mod lists;
+mod peer_authentication;
 mod state;
 mod support;
 mod tcp;
