@@ -29,6 +29,7 @@ mod pod;
 mod pods;
 mod policy;
 mod protocol;
+mod request_authentication;
 mod route;
 mod security;
 mod service;
@@ -185,7 +186,7 @@ impl Compiler {
             Object::DestinationRule(object) => self.put_policy(&object),
             Object::PeerAuthentication(object) => self.put_peer_authentication(&object),
             Object::AuthorizationPolicy(object) => self.put_authorization(&object),
-            Object::RequestAuthentication(_) => {}
+            Object::RequestAuthentication(object) => self.put_request_authentication(&object),
         }
     }
 
@@ -221,6 +222,7 @@ impl Compiler {
                 }
             }
             "PeerAuthentication" => self.delete_peer_authentication(&key.namespace, &full),
+            "RequestAuthentication" => self.delete_request_authentication(&key.namespace, &full),
             "AuthorizationPolicy" => self.delete_authorization(&key.namespace, &full),
             _ => {}
         }

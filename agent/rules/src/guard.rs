@@ -17,7 +17,9 @@ use http::request::Parts;
 use serde_json::{Map, Value};
 
 use crate::identity::Identity;
+use crate::security::NamespaceSecurity;
 use crate::snapshot::{Protocol, Snapshot};
+use crate::token::TokenRule;
 use crate::workload::Workload;
 
 pub(crate) mod condition;
@@ -121,6 +123,7 @@ pub struct Guard {
     custom: Box<[Arc<Policy>]>,
     deny: Box<[Arc<Policy>]>,
     allow: Box<[Arc<Policy>]>,
+    tokens: Box<[Arc<TokenRule>]>,
 }
 
 /// What a workload's node knows of it: rules, and what its ports speak.
@@ -141,6 +144,13 @@ impl Snapshot {
     pub(crate) fn peer_policy(&self, to: &Workload, port: u16) -> (Mtls, Option<&Arc<peer::PeerPolicy>>) {
         let of = |namespace: &str| self.security.get(namespace).map(|security| &**security);
         peer::effective(of(&to.namespace), of(&self.root_namespace), to, port)
+    }
+
+    /// The policies that may be for a workload: its namespace's, then the mesh's.
+    pub(crate) fn security_of(&self, workload: &Workload) -> Vec<&NamespaceSecurity> {
+        let root = (workload.namespace != self.root_namespace).then_some(&self.root_namespace);
+        let namespaces = std::iter::once(&workload.namespace).chain(root);
+        namespaces.filter_map(|namespace| self.security.get(namespace)).map(|security| &**security).collect()
     }
 
     /// What a local workload's own port speaks, by the services that lead to it; undeclared where there are none or
@@ -164,17 +174,26 @@ enum Stand {
 }
 
 impl Guard {
-    /// Sorts the policies that are for a workload, each list oldest first; `None`: there are none.
-    pub(crate) fn of(policies: impl Iterator<Item = Arc<Policy>>) -> Option<Self> {
+    /// Chooses those of the policies that are for a workload behind these services; `None`: there are none.
+    pub(crate) fn of(
+        security: &[&NamespaceSecurity],
+        workload: &Workload,
+        services: &[Arc<str>],
+    ) -> Option<Self> {
         let (mut custom, mut deny, mut allow) = (Vec::new(), Vec::new(), Vec::new());
-        for policy in policies.filter(|policy| !policy.dry_run) {
+        let policies = security.iter().flat_map(|security| &security.authorizations);
+        for policy in policies.filter(|policy| !policy.dry_run && policy.scope.includes(workload, services)) {
             match policy.action {
-                Action::Allow => allow.push(policy),
-                Action::Deny => deny.push(policy),
-                Action::Custom(_) => custom.push(policy),
+                Action::Allow => allow.push(policy.clone()),
+                Action::Deny => deny.push(policy.clone()),
+                Action::Custom(_) => custom.push(policy.clone()),
                 Action::Audit => {}
             }
         }
+        let tokens = security.iter().flat_map(|security| &security.tokens);
+        let mut tokens: Vec<_> = tokens.filter(|policy| policy.scope.includes(workload, services)).collect();
+        tokens.sort_by(|a, b| a.age.cmp(&b.age));
+        let tokens: Box<[_]> = tokens.into_iter().flat_map(|policy| &policy.rules).cloned().collect();
         for list in [&mut custom, &mut deny, &mut allow] {
             list.sort_by(|a, b| a.age.cmp(&b.age));
         }
@@ -183,16 +202,24 @@ impl Guard {
             // As in Istio: with several providers nobody is asked, and what would have been asked about is refused.
             deny.append(&mut custom);
         }
-        let some = !(custom.is_empty() && deny.is_empty() && allow.is_empty());
-        some.then(|| Self { custom: custom.into(), deny: deny.into(), allow: allow.into() })
+        let some = !(custom.is_empty() && deny.is_empty() && allow.is_empty() && tokens.is_empty());
+        some.then(|| Self { custom: custom.into(), deny: deny.into(), allow: allow.into(), tokens })
     }
 
     /// Whether it holds the very same policies.
     pub(crate) fn is(&self, other: &Self) -> bool {
-        let same = |a: &[Arc<Policy>], b: &[Arc<Policy>]| {
+        fn same<T>(a: &[Arc<T>], b: &[Arc<T>]) -> bool {
             a.len() == b.len() && a.iter().zip(b).all(|(a, b)| Arc::ptr_eq(a, b))
-        };
-        same(&self.custom, &other.custom) && same(&self.deny, &other.deny) && same(&self.allow, &other.allow)
+        }
+        same(&self.custom, &other.custom)
+            && same(&self.deny, &other.deny)
+            && same(&self.allow, &other.allow)
+            && same(&self.tokens, &other.tokens)
+    }
+
+    /// What tokens of requests are taken, the oldest policy's first; empty: nobody looks at tokens.
+    pub fn tokens(&self) -> &[Arc<TokenRule>] {
+        &self.tokens
     }
 
     /// Decides on a connection. `protocol` is what it speaks: for [`Protocol::Tcp`] rules about requests count as Istio
@@ -230,7 +257,8 @@ impl Guard {
 
     /// Whether no request is checked for a token, and nobody is asked about any.
     fn is_passive(&self, connection: &Inbound<'_>) -> bool {
-        self.custom.iter().all(|policy| policy.matches(connection, View::Requests).0 == Truth::No)
+        self.tokens.is_empty()
+            && self.custom.iter().all(|policy| policy.matches(connection, View::Requests).0 == Truth::No)
     }
 
     /// Decides on a request, after tokens and [`Self::consult`].

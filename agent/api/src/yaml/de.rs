@@ -194,8 +194,7 @@ impl<'de> de::MapAccess<'de> for Entries<'de, '_> {
         });
         let Some((key, value)) = next else { return Ok(None) };
         self.value = Some((key, value));
-        let text = de::value::BorrowedStrDeserializer::new(&key.text);
-        seed.deserialize(text).map(Some).map_err(|error: DeError| error.under(key_segment(key)))
+        seed.deserialize(KeyText(&key.text)).map(Some).map_err(|error: DeError| error.under(key_segment(key)))
     }
 
     fn next_value_seed<V: de::DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, DeError> {
@@ -207,6 +206,29 @@ impl<'de> de::MapAccess<'de> for Entries<'de, '_> {
             _ => seed.deserialize(value),
         };
         read.map_err(|error| error.under(key_segment(key)))
+    }
+}
+
+/// A key; one that should be a number is read as such.
+struct KeyText<'de>(&'de str);
+
+impl<'de> Deserializer<'de> for KeyText<'de> {
+    type Error = DeError;
+
+    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, DeError> {
+        visitor.visit_borrowed_str(self.0)
+    }
+
+    fn deserialize_u16<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, DeError> {
+        match self.0.parse() {
+            Ok(number) => visitor.visit_u16(number),
+            Err(_) => visitor.visit_borrowed_str(self.0),
+        }
+    }
+
+    serde::forward_to_deserialize_any! {
+        bool i8 i16 i32 i64 u8 u32 u64 f32 f64 char str string bytes byte_buf option unit unit_struct newtype_struct
+        seq tuple tuple_struct map struct enum identifier ignored_any
     }
 }
 

@@ -33,10 +33,15 @@ type Compiled = Result<Vec<Condition>, Unmatchable>;
 impl Conditions<'_> {
     pub(super) fn source(&mut self, source: &Source) -> Compiled {
         let mut all = Vec::new();
-        self.add(&mut all, Self::principals, &source.principals, &source.not_principals)?;
-        self.add(&mut all, Self::namespaces, &source.namespaces, &source.not_namespaces)?;
-        self.add(&mut all, Self::accounts, &source.service_accounts, &source.not_service_accounts)?;
-        self.add(&mut all, Self::domains, &source.trust_domains, &source.not_trust_domains)?;
+        self.add(&mut all, |by, v| Some(by.principals(v)), &source.principals, &source.not_principals)?;
+        self.add(&mut all, |_, v| Some(namespaces(v)), &source.namespaces, &source.not_namespaces)?;
+        self.add(
+            &mut all,
+            |by, v| Some(by.accounts(v)),
+            &source.service_accounts,
+            &source.not_service_accounts,
+        )?;
+        self.add(&mut all, |by, v| Some(by.domains(v)), &source.trust_domains, &source.not_trust_domains)?;
         self.add(&mut all, |by, v| by.nets(v).map(Test::Peer), &source.ip_blocks, &source.not_ip_blocks)?;
         self.add(
             &mut all,
@@ -70,10 +75,10 @@ impl Conditions<'_> {
         match key {
             "source.ip" => self.add(&mut all, |by, v| by.nets(v).map(Test::Peer), values, not),
             "remote.ip" => self.add(&mut all, |by, v| by.nets(v).map(Test::Remote), values, not),
-            "source.namespace" => self.add(&mut all, Self::namespaces, values, not),
-            "source.principal" => self.add(&mut all, Self::principals, values, not),
-            "source.serviceAccount" => self.add(&mut all, Self::accounts, values, not),
-            "source.trustDomain" => self.add(&mut all, Self::domains, values, not),
+            "source.namespace" => self.add(&mut all, |_, v| Some(namespaces(v)), values, not),
+            "source.principal" => self.add(&mut all, |by, v| Some(by.principals(v)), values, not),
+            "source.serviceAccount" => self.add(&mut all, |by, v| Some(by.accounts(v)), values, not),
+            "source.trustDomain" => self.add(&mut all, |by, v| Some(by.domains(v)), values, not),
             "destination.ip" => {
                 self.add(&mut all, |by, v| by.nets(v).map(Test::DestinationAddress), values, not)
             }
@@ -132,27 +137,22 @@ impl Conditions<'_> {
         (!all.is_empty()).then_some(all)
     }
 
-    fn principals(&mut self, values: &[String]) -> Option<Test> {
+    fn principals(&mut self, values: &[String]) -> Test {
         let all = values.iter().flat_map(|value| trust_domain::expand_principal(value, self.trust_domains));
-        Some(Test::Principal(all.map(|value| Text::parse(&value)).collect()))
+        Test::Principal(all.map(|value| Text::parse(&value)).collect())
     }
 
-    #[expect(clippy::unnecessary_wraps, reason = "one of several readers")]
-    fn namespaces(&mut self, values: &[String]) -> Option<Test> {
-        Some(Test::Namespace(values.iter().map(|value| Glob::parse(value)).collect()))
-    }
-
-    fn accounts(&mut self, values: &[String]) -> Option<Test> {
+    fn accounts(&mut self, values: &[String]) -> Test {
         let account = |value: &String| {
             let (namespace, name) = value.split_once('/').unwrap_or((self.namespace, value));
             (self.intern.text(namespace), self.intern.text(name))
         };
-        Some(Test::ServiceAccount(values.iter().map(account).collect()))
+        Test::ServiceAccount(values.iter().map(account).collect())
     }
 
-    fn domains(&mut self, values: &[String]) -> Option<Test> {
+    fn domains(&mut self, values: &[String]) -> Test {
         let all = values.iter().flat_map(|value| trust_domain::expand_domain(value, self.trust_domains));
-        Some(Test::TrustDomain(all.map(|value| Text::parse(&value)).collect()))
+        Test::TrustDomain(all.map(|value| Text::parse(&value)).collect())
     }
 
     fn nets(&mut self, values: &[String]) -> Option<Box<[IpNet]>> {
@@ -174,6 +174,10 @@ fn net(value: &str) -> Option<IpNet> {
         Ok(net) => Some(net),
         Err(_) => value.parse::<IpAddr>().ok().map(|address| address.to_canonical().into()),
     }
+}
+
+fn namespaces(values: &[String]) -> Test {
+    Test::Namespace(values.iter().map(|value| Glob::parse(value)).collect())
 }
 
 fn texts(values: &[String]) -> Box<[Text]> {

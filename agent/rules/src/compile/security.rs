@@ -2,11 +2,10 @@
 
 use std::sync::Arc;
 
-use weft_api::istio::{AuthorizationPolicy, PeerAuthentication};
+use weft_api::istio::{AuthorizationPolicy, PeerAuthentication, RequestAuthentication};
 
 use super::services::{SliceRecord, Target};
-use super::{Compiler, authorization, peer_authentication};
-use crate::guard::policy::Policy;
+use super::{Compiler, authorization, peer_authentication, request_authentication};
 use crate::guard::{Entrance, Guard};
 use crate::security::NamespaceSecurity;
 use crate::shard::{Map, Set};
@@ -58,6 +57,22 @@ impl Compiler {
     pub(super) fn delete_peer_authentication(&mut self, namespace: &str, key: &str) {
         self.change_namespace(namespace, |security| {
             replace(&mut security.peers, key, None, |policy| (&policy.key, &policy.age));
+        });
+    }
+
+    pub(super) fn put_request_authentication(&mut self, object: &RequestAuthentication) {
+        let policy = Arc::new(request_authentication::compile(object, &self.snapshot.mesh, &mut self.intern));
+        let namespace = policy.age.namespace.clone();
+        self.change_namespace(&namespace, |security| {
+            replace(&mut security.tokens, &policy.key, Some(policy.clone()), |policy| {
+                (&policy.key, &policy.age)
+            });
+        });
+    }
+
+    pub(super) fn delete_request_authentication(&mut self, namespace: &str, key: &str) {
+        self.change_namespace(namespace, |security| {
+            replace(&mut security.tokens, key, None, |policy| (&policy.key, &policy.age));
         });
     }
 
@@ -134,7 +149,7 @@ impl Compiler {
             }
         });
         let old = self.snapshot.entrances.get(&workload.key).and_then(|entrance| entrance.guard.as_ref());
-        let guard = Guard::of(self.policies_for(workload, &services)).map(Arc::new);
+        let guard = Guard::of(&self.snapshot.security_of(workload), workload, &services).map(Arc::new);
         let guard = guard.map(|guard| match old {
             Some(old) if old.is(&guard) => old.clone(),
             _ => guard,
@@ -152,17 +167,6 @@ impl Compiler {
         })
     }
 
-    fn policies_for(&self, workload: &Workload, services: &[Arc<str>]) -> impl Iterator<Item = Arc<Policy>> {
-        let root = &self.snapshot.root_namespace;
-        let own = self.snapshot.security.get(&workload.namespace);
-        let root = self.snapshot.security.get(root).filter(|_| workload.namespace != *root);
-        let all = own.into_iter().chain(root).flat_map(|security| &security.authorizations);
-        all.filter(|policy| policy.scope.includes(workload, services))
-            .cloned()
-            .collect::<Vec<_>>()
-            .into_iter()
-    }
-
     /// What a workload's ports speak, by the services that lead to them.
     fn ports_of(&self, workload: &Workload, services: &[Arc<str>]) -> Box<[(u16, Protocol)]> {
         let mut ports: Vec<(u16, Protocol)> = Vec::new();
@@ -178,20 +182,28 @@ impl Compiler {
                 || self.services.slices_of(&record.service.host).filter(|slice| slice.names(workload));
             for port in &record.ports {
                 let protocol = port.entry.protocol;
+                let named = |name: &Arc<str>| {
+                    let known = of_pod.into_iter().flat_map(|ports| ports.iter());
+                    known.into_iter().find(|(known, _)| known == name).map(|(_, number)| *number)
+                };
                 match &port.target {
                     _ if record.selector.is_none() => {
                         let own = match port.target {
                             Target::Number(number) => number,
                             Target::Named(_) => port.entry.port,
                         };
-                        let numbers = slices().filter_map(|slice| slice.number(&port.entry.name));
-                        numbers.for_each(|number| say(number.unwrap_or(own), protocol));
+                        for slice in slices() {
+                            let listed = slice.ports.iter().find(|(name, _)| *name == port.entry.name);
+                            if let Some((_, number)) = listed {
+                                say(number.unwrap_or(own), protocol);
+                            }
+                        }
                     }
                     Target::Number(number) => say(*number, protocol),
                     Target::Named(name) => {
-                        let named = of_pod.into_iter().flat_map(|ports| ports.iter());
-                        let number = named.into_iter().find(|(known, _)| known == name);
-                        number.into_iter().for_each(|(_, number)| say(*number, protocol));
+                        if let Some(number) = named(name) {
+                            say(number, protocol);
+                        }
                     }
                 }
             }
@@ -208,11 +220,6 @@ impl SliceRecord {
             Some(pod) => *pod == workload.key,
             None => workload.addresses.contains(&endpoint.address),
         })
-    }
-
-    /// The number of a port, where it is there and where it says.
-    fn number(&self, name: &str) -> Option<Option<u16>> {
-        self.ports.iter().find(|(known, _)| **known == *name).map(|(_, number)| *number)
     }
 }
 

@@ -7,6 +7,7 @@ use weft_api::meta::Labels;
 use super::Inbound;
 use super::condition::{Condition, Truth, View};
 use crate::matching::is_subset;
+use crate::token::TokenRule;
 use crate::virtual_service::Age;
 use crate::workload::Workload;
 
@@ -23,6 +24,16 @@ pub(crate) struct Policy {
     pub(crate) rules: Box<[Rule]>,
 }
 
+/// A RequestAuthentication, compiled.
+#[derive(Debug)]
+pub(crate) struct TokenPolicy {
+    /// `NAMESPACE/NAME`.
+    pub(crate) key: Arc<str>,
+    pub(crate) age: Age,
+    pub(crate) scope: Scope,
+    pub(crate) rules: Box<[Arc<TokenRule>]>,
+}
+
 /// What a match means.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Action {
@@ -32,17 +43,6 @@ pub(crate) enum Action {
     Audit,
     /// This provider is asked.
     Custom(Arc<str>),
-}
-
-impl Action {
-    pub(crate) fn name(&self) -> &'static str {
-        match self {
-            Self::Allow => "ALLOW",
-            Self::Deny => "DENY",
-            Self::Audit => "AUDIT",
-            Self::Custom(_) => "CUSTOM",
-        }
-    }
 }
 
 /// The workloads that a policy is for: of its namespace, or, in the root namespace, of all.
