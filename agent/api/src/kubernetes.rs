@@ -107,9 +107,12 @@ pub struct PodSpec {
     pub service_account_name: String,
     /// Uses the node's network namespace: never enrolled.
     pub host_network: bool,
-    /// Containers, for their named ports.
+    /// Containers, for their named ports and their probes.
     #[serde(deserialize_with = "null_as_default")]
     pub containers: Vec<Container>,
+    /// As above; those that keep running have probes too.
+    #[serde(deserialize_with = "null_as_default")]
+    pub init_containers: Vec<Container>,
 }
 
 /// One of `Pod.spec.containers`.
@@ -122,6 +125,47 @@ pub struct Container {
     /// Declared ports.
     #[serde(deserialize_with = "null_as_default")]
     pub ports: Vec<ContainerPort>,
+    /// Whether it still works.
+    pub liveness_probe: Option<Probe>,
+    /// Whether it takes traffic.
+    pub readiness_probe: Option<Probe>,
+    /// Whether it has started.
+    pub startup_probe: Option<Probe>,
+    /// What its node does when it starts and before it stops.
+    pub lifecycle: Option<Lifecycle>,
+}
+
+/// One of a container's probes, or a hook of its life: what the node's kubelet connects to.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Probe {
+    /// Asks for a page.
+    pub http_get: Option<ProbeTarget>,
+    /// Opens a connection.
+    pub tcp_socket: Option<ProbeTarget>,
+    /// Asks the gRPC health service.
+    pub grpc: Option<ProbeTarget>,
+}
+
+/// Where a probe goes.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ProbeTarget {
+    /// A number, or the name of one of the container's ports.
+    pub port: Option<IntOrString>,
+    /// The pod itself when empty.
+    #[serde(deserialize_with = "null_as_default")]
+    pub host: String,
+}
+
+/// `lifecycle` of a container.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Lifecycle {
+    /// After its start.
+    pub post_start: Option<Probe>,
+    /// Before its end.
+    pub pre_stop: Option<Probe>,
 }
 
 /// One of a container's ports.

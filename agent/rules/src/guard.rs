@@ -160,9 +160,13 @@ impl Snapshot {
         ports.iter().find(|(number, _)| *number == port).map_or(Protocol::Detect, |(_, protocol)| *protocol)
     }
 
-    /// The rules of a local workload; `None`: there are none, and all may pass. Other nodes' are not known here.
+    /// The rules of a local workload; `None`: there are none, and all may pass. A workload that is not known here (any
+    /// more), and one of another node, has rules that let nothing pass.
     pub fn guard(&self, to: &Workload) -> Option<&Arc<Guard>> {
-        self.entrances.get(&to.key)?.guard.as_ref()
+        match self.entrances.get(&to.key) {
+            Some(entrance) => entrance.guard.as_ref(),
+            None => Some(&self.closed),
+        }
     }
 }
 
@@ -204,6 +208,11 @@ impl Guard {
         }
         let some = !(custom.is_empty() && deny.is_empty() && allow.is_empty() && tokens.is_empty());
         some.then(|| Self { custom: custom.into(), deny: deny.into(), allow: allow.into(), tokens })
+    }
+
+    /// Rules that let nothing pass.
+    pub(crate) fn closed() -> Self {
+        Self { allow: [Arc::new(Policy::allow_nothing())].into(), ..Self::default() }
     }
 
     /// Whether it holds the very same policies.

@@ -58,7 +58,7 @@ impl MeshSettings {
             None => defaults.retry.clone(),
         };
         let mut trust_domains = defaults.trust_domains.clone();
-        for alias in config.trust_domain.iter().chain(&config.trust_domain_aliases) {
+        for alias in &config.trust_domain_aliases {
             if !alias.is_empty() && !trust_domains.iter().any(|known| **known == **alias) {
                 trust_domains.push(alias.as_str().into());
             }

@@ -172,6 +172,7 @@ fn somebody_in(namespace: &Arc<str>) -> Workload {
         canonical_service: none.clone(),
         canonical_revision: none,
         netns: None,
+        probe_ports: Box::default(),
         enrolment: Enrolment::NotSelected,
     }
 }

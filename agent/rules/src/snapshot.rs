@@ -7,7 +7,7 @@ use std::sync::Arc;
 use http::request::Parts;
 
 use crate::cluster::{Cluster, Service};
-use crate::guard::Entrance;
+use crate::guard::{Entrance, Guard};
 use crate::host::{self, HostBuffer, RequestHost};
 use crate::http_route::{Destination, HttpRoute, MatchedHttpRoute};
 use crate::matching::{MatchedPath, RequestView};
@@ -46,6 +46,8 @@ pub struct Snapshot {
     pub(crate) security: Sharded<Arc<str>, Arc<NamespaceSecurity>>,
     /// The workloads of this node.
     pub(crate) entrances: Sharded<Arc<str>, Arc<Entrance>>,
+    /// For workloads that are not among these.
+    pub(crate) closed: Arc<Guard>,
 }
 
 impl Default for Snapshot {
@@ -64,6 +66,7 @@ impl Default for Snapshot {
             root_namespace: "".into(),
             security: Sharded::default(),
             entrances: Sharded::default(),
+            closed: Arc::new(Guard::closed()),
         }
     }
 }
@@ -163,6 +166,11 @@ impl Snapshot {
     /// All workloads known, in no particular order.
     pub fn workloads(&self) -> impl Iterator<Item = &Arc<Workload>> {
         self.workloads.iter().map(|(_, workload)| workload)
+    }
+
+    /// The mesh's own trust domain, then those that count as it (MeshConfig's `trustDomainAliases`).
+    pub fn trust_domains(&self) -> &[Arc<str>] {
+        &self.mesh.trust_domains
     }
 
     /// Classifies a captured connection by the address that was dialled.

@@ -30,6 +30,8 @@ pub struct Workload {
     pub canonical_revision: Arc<str>,
     /// Network namespace from the annotation `weft.dev/netns`: a name below `/var/run/netns`, or an absolute path.
     pub netns: Option<Arc<str>>,
+    /// Ports that its node's kubelet connects to, for probes and hooks; known for pods of this node only.
+    pub probe_ports: Box<[u16]>,
     /// Whether its sockets should be redirected.
     pub enrolment: Enrolment,
 }

@@ -142,6 +142,7 @@ fn named_only(pod: &LocalPod) -> Workload {
         workload_name: name.into(),
         canonical_service: name.into(),
         addresses: pod.network.addresses.clone(),
+        probe_ports: Box::default(),
         enrolment: Enrolment::Enrolled,
         key: Arc::clone(&key),
         ..made_up(namespace.into(), "default".into())
@@ -163,6 +164,7 @@ fn made_up(namespace: Arc<str>, service_account: Arc<str>) -> Workload {
         canonical_service: unknown,
         canonical_revision: "latest".into(),
         netns: None,
+        probe_ports: Box::default(),
         enrolment: Enrolment::NotSelected,
     }
 }

@@ -23,6 +23,7 @@ fn workload(name: &str, node: &str, labels: &[(&str, &str)]) -> Arc<Workload> {
         node: node.into(),
         workload_name: name.into(),
         netns: None,
+        probe_ports: Box::default(),
         enrolment: Enrolment::Enrolled,
     })
 }

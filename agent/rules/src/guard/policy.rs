@@ -121,6 +121,19 @@ impl Rule {
 }
 
 impl Policy {
+    /// ALLOW without rules, of nobody.
+    pub(crate) fn allow_nothing() -> Self {
+        let nobody: Arc<str> = "".into();
+        Self {
+            key: nobody.clone(),
+            age: Age { created: nobody.clone(), name: nobody.clone(), namespace: nobody },
+            scope: Scope::All,
+            action: Action::Allow,
+            dry_run: false,
+            rules: Box::default(),
+        }
+    }
+
     /// The first rule that matches for certain, else whether one may.
     pub(crate) fn matches(&self, connection: &Inbound<'_>, view: View<'_>) -> (Truth, Option<usize>) {
         let mut best = (Truth::No, None);

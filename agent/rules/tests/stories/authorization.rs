@@ -514,10 +514,24 @@ fn what_changes_is_in_force_and_the_rest_stays() {
     world.apply(&policy("other", "q", "{action: DENY, rules: [{}]}"));
     let after = world.snapshot.guard(&world.pod("shop/web")).cloned().expect("a guard");
     assert!(std::sync::Arc::ptr_eq(&before, &after));
-    assert!(world.snapshot.guard(&world.pod("shop/far")).is_none());
     world.apply(&policy("shop", "p", "{action: DENY, rules: [{from: [{source: {namespaces: [bad]}}]}]}"));
     with_guard(&world, "shop/web", |guard| assert!(call().may_request(guard)));
     world.delete("AuthorizationPolicy", "shop", "p");
     assert!(world.snapshot.guard(&world.pod("shop/web")).is_none());
     assert!(world.snapshot.guard(&world.pod("other/other")).is_some());
+}
+
+#[test]
+fn a_workload_that_is_not_known_here_lets_nothing_in() {
+    let mut world = World::of(WORLD);
+    let web = world.pod("shop/web");
+    assert!(world.snapshot.guard(&web).is_none());
+    with_guard(&world, "shop/far", |guard| assert!(!call().may_request(guard)));
+    world.delete("Pod", "shop", "web");
+    let guard = world.snapshot.guard(&web).expect("a guard");
+    assert!(!call().may_request(guard));
+    for protocol in [Protocol::Http, Protocol::Detect, Protocol::Tcp] {
+        let verdict = call().connect(guard, protocol);
+        assert!(matches!(verdict, ConnectionVerdict::Denied(_)), "{protocol:?}: {verdict:?}");
+    }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use proptest::prelude::*;
@@ -10,9 +10,12 @@ use serde_json::{Value, json};
 use weft_api::meta::ObjectKey;
 use weft_api::object::Object;
 use weft_rules::compile::{Change, Compiler};
+use weft_rules::guard::{Inbound, InboundRequest};
 use weft_rules::http_route::{Destination, HttpAction};
+use weft_rules::identity::Identity;
 use weft_rules::rows;
 use weft_rules::snapshot::{HttpDecision, Snapshot};
+use weft_rules::workload::Workload;
 
 use crate::support::options;
 
@@ -177,6 +180,7 @@ fn config_map() -> impl Strategy<Value = Object> {
         "outboundTrafficPolicy: {mode: REGISTRY_ONLY}",
         "defaultVirtualServiceExportTo: ['.']\ndefaultDestinationRuleExportTo: ['.']",
         "defaultServiceExportTo: ['.']",
+        "trustDomainAliases: [old]",
     ]);
     (name, text).prop_map(|(name, text)| {
         let object_ = json!({"metadata": metadata("istio-system", name), "data": {"mesh": text}});
@@ -192,6 +196,68 @@ fn labelled_namespace() -> impl Strategy<Value = Object> {
     })
 }
 
+fn mode() -> impl Strategy<Value = &'static str> {
+    prop::sample::select(vec!["STRICT", "PERMISSIVE", "DISABLE", "UNSET"])
+}
+
+fn peer_authentication() -> impl Strategy<Value = Object> {
+    (namespace(), name(), created(), mode(), mode(), any::<bool>()).prop_map(
+        |(ns, name, created, mode, of_port, selects)| {
+            let mut meta = metadata(ns, name);
+            meta["creationTimestamp"] = json!(created);
+            let mut spec = json!({"mtls": {"mode": mode}});
+            if selects {
+                spec["selector"] = json!({"matchLabels": {"app": name}});
+                spec["portLevelMtls"] = json!({"8080": {"mode": of_port}});
+            }
+            Object::PeerAuthentication(object(json!({"metadata": meta, "spec": spec})))
+        },
+    )
+}
+
+/// Whom a security policy is for.
+fn scope() -> impl Strategy<Value = Value> {
+    prop::sample::select(vec![
+        json!({}),
+        json!({"selector": {"matchLabels": {"app": "x"}}}),
+        json!({"selector": {"matchLabels": {"version": "v1"}}}),
+        json!({"targetRefs": [{"kind": "Service", "name": "x"}]}),
+        json!({"targetRefs": [{"kind": "Service", "name": "y"}, {"kind": "Gateway", "name": "x"}]}),
+    ])
+}
+
+fn authorization_policy() -> impl Strategy<Value = Object> {
+    let action = prop::sample::select(vec!["ALLOW", "DENY", "AUDIT", "CUSTOM"]);
+    let rules = prop::sample::select(vec![
+        json!([{}]),
+        json!([{"from": [{"source": {"principals": ["cluster.local/ns/a/sa/default"]}}]}]),
+        json!([{"to": [{"operation": {"methods": ["GET"]}}]}]),
+        json!([{"to": [{"operation": {"ports": ["8080"], "paths": ["/"]}}]}]),
+    ]);
+    (namespace(), name(), created(), scope(), action, rules, any::<bool>()).prop_map(
+        |(ns, name, created, mut spec, action, rules, dry_run)| {
+            let mut meta = metadata(ns, name);
+            meta["creationTimestamp"] = json!(created);
+            meta["annotations"] = json!({"istio.io/dry-run": dry_run.to_string()});
+            spec["action"] = json!(action);
+            spec["rules"] = rules;
+            if action == "CUSTOM" {
+                spec["provider"] = json!({"name": name});
+            }
+            Object::AuthorizationPolicy(object(json!({"metadata": meta, "spec": spec})))
+        },
+    )
+}
+
+fn request_authentication() -> impl Strategy<Value = Object> {
+    (namespace(), name(), created(), scope()).prop_map(|(ns, name, created, mut spec)| {
+        let mut meta = metadata(ns, name);
+        meta["creationTimestamp"] = json!(created);
+        spec["jwtRules"] = json!([{"issuer": format!("{ns}-{name}")}]);
+        Object::RequestAuthentication(object(json!({"metadata": meta, "spec": spec})))
+    })
+}
+
 fn object<T: serde::de::DeserializeOwned>(value: Value) -> Arc<T> {
     Arc::new(serde_json::from_value(value).unwrap())
 }
@@ -204,6 +270,9 @@ fn change() -> impl Strategy<Value = (Object, bool)> {
         3 => slice(),
         3 => virtual_service(),
         3 => destination_rule(),
+        2 => peer_authentication(),
+        3 => authorization_policy(),
+        1 => request_authentication(),
         1 => config_map(),
         1 => labelled_namespace(),
     ];
@@ -217,6 +286,7 @@ fn answers(snapshot: &Snapshot) -> String {
     let mut callers: Vec<_> = snapshot.workloads().collect();
     callers.sort_by(|a, b| a.key.cmp(&b.key));
     for caller in callers {
+        text.push_str(&let_in(snapshot, caller));
         for host in 0..6u8 {
             let address = std::net::IpAddr::from([10, 1, 0, host]);
             let at = snapshot.workload_at(address).map(|workload| &workload.key);
@@ -264,6 +334,39 @@ fn answers(snapshot: &Snapshot) -> String {
                 }
                 .unwrap();
             }
+        }
+    }
+    text
+}
+
+/// Whom a workload lets in.
+fn let_in(snapshot: &Snapshot, workload: &Workload) -> String {
+    let mut text = String::new();
+    let guard = snapshot.guard(workload);
+    for port in [80u16, 8080, 8081] {
+        let protocol = snapshot.inbound_protocol(workload, port);
+        let mtls = snapshot.mtls(workload, port);
+        writeln!(text, "{} {port} {protocol:?} {mtls:?}", workload.key).unwrap();
+        for name in
+            [None, Some("spiffe://cluster.local/ns/a/sa/default"), Some("spiffe://old/ns/a/sa/default")]
+        {
+            let identity = name.and_then(Identity::parse);
+            let to = (IpAddr::from([10, 1, 0, 1]), port).into();
+            let peer = IpAddr::from([10, 1, 0, 2]);
+            let inbound = Inbound { identity: identity.as_ref(), peer, to, sni: None };
+            let (head, ()) = http::Request::post("/").body(()).unwrap().into_parts();
+            let request = InboundRequest { head: &head, remote: peer, claims: None };
+            let verdicts = guard.map(|guard| {
+                let issuers: Vec<_> = guard.tokens().iter().map(|rule| rule.issuer.clone()).collect();
+                (
+                    guard.admit_connection(&inbound, protocol),
+                    guard.admit_request(&inbound, &request),
+                    guard.consult(&inbound, &request),
+                    guard.consult_connection(&inbound),
+                    issuers,
+                )
+            });
+            writeln!(text, "{name:?} {verdicts:?}").unwrap();
         }
     }
     text
