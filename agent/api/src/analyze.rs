@@ -2,6 +2,7 @@
 
 mod cross;
 mod index;
+mod security;
 
 use std::collections::BTreeMap;
 

@@ -156,7 +156,11 @@ pub mod code {
         PROTOCOL_MISMATCH = "ProtocolMismatch";
         /// No pod has a subset's labels.
         EMPTY_SUBSET = "EmptySubset";
-        /// A service that selects nothing in the files.
+        /// A provider that MeshConfig does not have.
+        UNKNOWN_PROVIDER = "UnknownProvider";
+        /// A service account that no pod in the files has.
+        UNKNOWN_SERVICE_ACCOUNT = "UnknownServiceAccount";
+        /// A service or policy that selects nothing in the files.
         NO_ENDPOINTS = "NoEndpoints";
     }
 }

@@ -16,6 +16,21 @@ where
     Option::<T>::deserialize(deserializer).map(Option::unwrap_or_default)
 }
 
+/// Reads a list whose emptiness would mean the opposite of what it looks like: none, when it counts as any.
+pub(crate) fn not_empty<'de, T, D>(deserializer: D) -> Result<Vec<T>, D::Error>
+where
+    T: Deserialize<'de>,
+    D: Deserializer<'de>,
+{
+    let list = Option::<Vec<T>>::deserialize(deserializer)?;
+    if list.as_ref().is_some_and(Vec::is_empty) {
+        return Err(serde::de::Error::custom(
+            "an empty list (take the field away for any, or list what may be)",
+        ));
+    }
+    Ok(list.unwrap_or_default())
+}
+
 /// The parts of `metadata` that weft reads.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]

@@ -2,6 +2,8 @@
 //!
 //! One function for the admission webhook, `weft analyze` and the agent. Errors refuse an object; warnings do not.
 
+mod authorization_policy;
+mod condition;
 mod destination_rule;
 mod export;
 mod fault;
@@ -11,8 +13,11 @@ mod http_route;
 mod kubernetes;
 mod metadata;
 mod not_in_force;
+mod peer_authentication;
 mod problem;
 mod reach;
+mod request_authentication;
+mod security;
 mod text;
 mod traffic_policy;
 mod virtual_service;
@@ -43,10 +48,14 @@ pub(crate) fn check(object: &Object) -> Vec<Problem> {
     let mut report = Report::default();
     metadata::check(&mut report, object);
     match object {
-        Object::Namespace(_)
-        | Object::PeerAuthentication(_)
-        | Object::AuthorizationPolicy(_)
-        | Object::RequestAuthentication(_) => {}
+        Object::Namespace(_) => {}
+        Object::PeerAuthentication(o) => report.field("spec", |r| peer_authentication::check(r, &o.spec)),
+        Object::AuthorizationPolicy(o) => {
+            report.field("spec", |r| authorization_policy::check(r, &o.metadata.namespace, &o.spec));
+        }
+        Object::RequestAuthentication(o) => {
+            report.field("spec", |r| request_authentication::check(r, &o.metadata.namespace, &o.spec));
+        }
         Object::ConfigMap(o) => kubernetes::config_map(&mut report, o),
         Object::Pod(o) => kubernetes::pod(&mut report, o),
         Object::Service(o) => report.field("spec", |r| kubernetes::service(r, &o.spec)),

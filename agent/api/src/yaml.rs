@@ -12,7 +12,7 @@ use build::Builder;
 use saphyr_parser::{Event, Parser};
 
 pub(crate) use de::{DeError, Fault, from_node};
-pub(crate) use node::{Data, Node, Path, Segment, render, shorten};
+pub(crate) use node::{Data, Key, Node, Path, Segment, render, shorten};
 
 /// Deepest nesting that is read.
 const MAX_DEPTH: usize = 64;

@@ -4,6 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use super::Source;
 use super::index::{Index, Protocol, full_host, protocol};
+use super::security;
 use crate::finding::{Severity, code};
 use crate::istio::{Destination, DestinationRule, VirtualService};
 use crate::kubernetes::Service;
@@ -21,11 +22,15 @@ pub(super) fn check(sources: &[Source<'_>], loaded: &[Loaded]) -> Vec<(usize, Pr
             Object::VirtualService(o) => virtual_service(&mut report, &index, o),
             Object::DestinationRule(o) => destination_rule(&mut report, &index, o),
             Object::Service(o) => service(&mut report, &index, o),
+            Object::PeerAuthentication(o) => security::peer_authentication(&mut report, &index, o),
+            Object::AuthorizationPolicy(o) => security::authorization_policy(&mut report, &index, o),
+            Object::RequestAuthentication(o) => security::request_authentication(&mut report, &index, o),
             _ => {}
         }
         problems.extend(report.into_problems().into_iter().map(|problem| (at, problem)));
     }
     shadowed_virtual_services(&index, &mut problems);
+    security::shadowed(&index, &mut problems);
     for rules in index.destination_rules.values() {
         shadowed_destination_rules(rules, &mut problems);
     }
@@ -163,6 +168,7 @@ fn destination_rule(report: &mut Report, index: &Index<'_>, object: &Destination
         }
         return;
     };
+    security::plaintext_to_strict(report, index, service, object);
     let Some(pods) = index.pods_of(service).filter(|pods| !pods.is_empty()) else { return };
     report.field("spec", |report| {
         report.each("subsets", &object.spec.subsets, |r, subset| {

@@ -3,9 +3,10 @@
 use std::collections::HashMap;
 
 use super::Source;
-use crate::istio::{DestinationRule, VirtualService};
+use crate::istio::{DestinationRule, PeerAuthentication, VirtualService};
 use crate::kubernetes::{Pod, Service, ServicePort};
 use crate::load::Loaded;
+use crate::mesh_config::{self, ExtensionProvider};
 use crate::object::Object;
 
 /// The cluster's domain, which a file cannot tell.
@@ -19,6 +20,10 @@ pub(super) struct Index<'a> {
     pub destination_rules: HashMap<String, Vec<(usize, &'a DestinationRule)>>,
     /// With their places; oldest first.
     pub virtual_services: Vec<(usize, &'a VirtualService)>,
+    /// With their places; oldest first.
+    pub peer_authentications: Vec<(usize, &'a PeerAuthentication)>,
+    /// Of MeshConfig, where one is there.
+    pub providers: Option<Vec<ExtensionProvider>>,
     /// By namespace.
     pub pods: HashMap<&'a str, Vec<&'a Pod>>,
     /// Whether there are kinds that define hosts and that weft does not read yet.
@@ -39,6 +44,8 @@ impl<'a> Index<'a> {
             services: HashMap::new(),
             destination_rules: HashMap::new(),
             virtual_services: Vec::new(),
+            peer_authentications: Vec::new(),
+            providers: None,
             pods: HashMap::new(),
             other_hosts: loaded
                 .iter()
@@ -59,14 +66,17 @@ impl<'a> Index<'a> {
                 Object::VirtualService(o) => index.virtual_services.push((at, o)),
                 Object::Pod(o) => index.pods.entry(&meta.namespace).or_default().push(o),
                 Object::EndpointSlice(_) => index.slices = true,
-                Object::Namespace(_)
-                | Object::ConfigMap(_)
-                | Object::PeerAuthentication(_)
-                | Object::AuthorizationPolicy(_)
-                | Object::RequestAuthentication(_) => {}
+                Object::PeerAuthentication(o) => index.peer_authentications.push((at, o)),
+                Object::ConfigMap(o) => {
+                    if let Some(config) = mesh_config::read(o).and_then(|read| read.config) {
+                        index.providers = Some(config.extension_providers);
+                    }
+                }
+                Object::Namespace(_) | Object::AuthorizationPolicy(_) | Object::RequestAuthentication(_) => {}
             }
         }
         index.virtual_services.sort_by(|(_, a), (_, b)| age(a).cmp(&age(b)));
+        index.peer_authentications.sort_by(|(_, a), (_, b)| age(a).cmp(&age(b)));
         for rules in index.destination_rules.values_mut() {
             rules.sort_by(|(_, a), (_, b)| age(a).cmp(&age(b)));
         }

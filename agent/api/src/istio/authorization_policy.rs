@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::WorkloadSelector;
-use crate::meta::Resource;
+use crate::meta::{Resource, not_empty};
 
 /// `security.istio.io` AuthorizationPolicy.
 pub type AuthorizationPolicy = Resource<AuthorizationPolicySpec>;
@@ -69,8 +69,10 @@ pub struct ExtensionProviderReference {
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Rule {
     /// Callers; one of them. Absent: any.
+    #[serde(deserialize_with = "not_empty", skip_serializing_if = "Vec::is_empty")]
     pub from: Vec<RuleFrom>,
     /// Operations; one of them. Absent: any.
+    #[serde(deserialize_with = "not_empty", skip_serializing_if = "Vec::is_empty")]
     pub to: Vec<RuleTo>,
     /// Conditions; all of them.
     pub when: Vec<Condition>,

@@ -12,7 +12,7 @@ use crate::finding::{Finding, Severity, code};
 use crate::meta::{ObjectKey, ObjectMeta};
 use crate::object::Object;
 use crate::validate::{self, Problem};
-use crate::yaml::{Data, DeError, Document, Fault, Node, Path, Segment, from_node};
+use crate::yaml::{Data, DeError, Document, Fault, Key, Node, Path, Segment, from_node};
 
 /// Most errors that are told about one object.
 const MAX_FAULTS: usize = 32;
@@ -194,6 +194,21 @@ fn typed(kind: &str, node: &mut Node<'_>, problems: Vec<Problem>) -> (Option<Obj
     (Some(object), problems)
 }
 
+/// A policy without a spec is one with an empty spec: an AuthorizationPolicy of that kind allows nothing, and must not be
+/// left out.
+fn give_spec(node: &mut Node<'_>) {
+    let line = node.line;
+    let Data::Map(entries) = &mut node.data else { return };
+    match entries.iter_mut().find(|(key, _)| key.text == "spec") {
+        Some((_, spec)) if spec.data == Data::Null => spec.data = Data::Map(Vec::new()),
+        Some(_) => {}
+        None => {
+            let spec = Node { line, data: Data::Map(Vec::new()) };
+            entries.push((Key { line, text: "spec".into() }, spec));
+        }
+    }
+}
+
 /// Reads what fits, and explains what does not.
 struct Reader<'n, 'a> {
     node: &'n mut Node<'a>,
@@ -209,6 +224,9 @@ impl Reader<'_, '_> {
             for stray in misprint::find(self.node, schema, &mut self.problems) {
                 self.take(stray);
             }
+        }
+        if matches!(kind, "PeerAuthentication" | "AuthorizationPolicy" | "RequestAuthentication") {
+            give_spec(self.node);
         }
         match kind {
             "Namespace" => self.read().map(|o| Object::Namespace(Arc::new(o))),

@@ -122,7 +122,7 @@ impl<'a> Shape<'a> {
 }
 
 /// The name that was probably meant.
-pub(super) fn closest<'a>(wrong: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+pub(crate) fn closest<'a>(wrong: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let plain = |name: &str| name.to_ascii_lowercase().replace(['_', '-'], "");
     let wrong = plain(wrong);
     names

@@ -3,9 +3,10 @@
 use serde_json::Value;
 
 use super::virtual_service::MESH;
-use super::{Report, http_match};
+use super::{Report, condition, http_match};
 use crate::finding::code;
-use crate::istio::VirtualServiceSpec;
+use crate::istio::{AuthorizationPolicySpec, PolicyTargetReference, VirtualServiceSpec};
+use crate::meta::ObjectMeta;
 use crate::object::Object;
 use crate::yaml::{Path, Segment};
 
@@ -31,11 +32,15 @@ const TABLE: &[(&str, &str, &str)] = &[
     ("DestinationRule", "POLICY.connectionPool.tcp.idleTimeout", "the default holds"),
     ("DestinationRule", "POLICY.connectionPool.http", "requests are not limited"),
     ("DestinationRule", "POLICY.outlierDetection", "no endpoint is ejected"),
-    ("DestinationRule", "POLICY.tls", "connections are made without TLS"),
+    ("DestinationRule", "POLICY.tls.credentialName", "secrets are not read: connections are refused"),
+    ("DestinationRule", "POLICY.tls.caCrl", "revoked certificates are accepted"),
     ("DestinationRule", "POLICY.tunnel", "connections are made directly"),
     ("DestinationRule", "POLICY.proxyProtocol", "no PROXY header is sent"),
     ("DestinationRule", "POLICY.retryBudget", "retries are not limited by it"),
 ];
+
+/// Annotation of a policy that is only to be looked at.
+const DRY_RUN: &str = "istio.io/dry-run";
 
 /// Where a traffic policy may stand.
 const POLICIES: &[&str] = &[
@@ -53,6 +58,15 @@ pub(super) fn check(report: &mut Report, object: &Object) {
             serde_json::to_value(&o.spec)
         }
         Object::DestinationRule(o) => serde_json::to_value(&o.spec),
+        Object::AuthorizationPolicy(o) => {
+            dry_run(report, &o.metadata);
+            return report.field("spec", |r| authorization_policy(r, &o.spec));
+        }
+        Object::RequestAuthentication(o) => {
+            return report.field("spec", |r| {
+                targets(r, o.spec.target_ref.as_ref(), &o.spec.target_refs);
+            });
+        }
         _ => return,
     };
     let root = Value::Object([("spec".to_owned(), spec.unwrap_or_default())].into_iter().collect());
@@ -74,6 +88,44 @@ pub(super) fn check(report: &mut Report, object: &Object) {
 
 fn tell(report: &mut Report, instead: &str) {
     report.warning(code::NOT_IN_FORCE, format!("not in force in this version of weft: {instead}"));
+}
+
+fn dry_run(report: &mut Report, meta: &ObjectMeta) {
+    if meta.annotations.get(DRY_RUN).is_some_and(|value| value == "true") {
+        report.field("metadata", |r| {
+            r.field("annotations", |r| {
+                r.field(DRY_RUN, |r| r.info(code::NOT_IN_FORCE, "a dry run: it refuses and allows nothing"));
+            });
+        });
+    }
+}
+
+fn authorization_policy(report: &mut Report, spec: &AuthorizationPolicySpec) {
+    targets(report, spec.target_ref.as_ref(), &spec.target_refs);
+    report.each("rules", &spec.rules, |r, rule| {
+        r.each("when", &rule.when, |r, when| {
+            if when.key.starts_with(condition::FILTERS) {
+                r.field("key", |r| tell(r, "there are no filters of Envoy, and no value is ever found"));
+            }
+        });
+    });
+}
+
+/// A Service's policy holds for the workloads behind it; the other targets are proxies that are not there.
+fn targets(report: &mut Report, one: Option<&PolicyTargetReference>, several: &[PolicyTargetReference]) {
+    let target = |report: &mut Report, target: &PolicyTargetReference| {
+        if target.kind != "Service" {
+            let message = format!(
+                "not in force in this version of weft: no {} has a proxy of its own (select the workloads instead)",
+                target.kind
+            );
+            report.info(code::NOT_IN_FORCE, message);
+        }
+    };
+    if let Some(one) = one {
+        report.field("targetRef", |r| target(r, one));
+    }
+    report.each("targetRefs", several, target);
 }
 
 /// What no path can say.

@@ -3,14 +3,24 @@
 use crate::finding::Severity;
 use crate::load::load;
 
+mod security;
+
 fn object(kind: &str, spec: &str) -> String {
+    object_of("networking.istio.io/v1", kind, spec)
+}
+
+fn object_of(version: &str, kind: &str, spec: &str) -> String {
     let spec = spec.trim_end().replace('\n', "\n  ");
-    format!("apiVersion: networking.istio.io/v1\nkind: {kind}\nmetadata: {{name: x}}\nspec:\n  {spec}\n")
+    format!("apiVersion: {version}\nkind: {kind}\nmetadata: {{name: x}}\nspec:\n  {spec}\n")
 }
 
 /// Errors as `Code path`, with `spec.` left out.
 fn told(kind: &str, spec: &str, severity: Severity) -> Vec<String> {
-    let findings = load("x.yaml", &object(kind, spec)).findings();
+    told_of("networking.istio.io/v1", kind, spec, severity)
+}
+
+fn told_of(version: &str, kind: &str, spec: &str, severity: Severity) -> Vec<String> {
+    let findings = load("x.yaml", &object_of(version, kind, spec)).findings();
     let chosen = findings.iter().filter(|f| f.severity == severity && f.code != "NotInForce");
     chosen.map(|f| format!("{} {}", f.code, f.path.strip_prefix("spec.").unwrap_or(&f.path))).collect()
 }
@@ -417,11 +427,10 @@ fn what_has_no_effect_yet_is_told() {
     assert_eq!(
         without_force(
             "DestinationRule",
-            "host: a\ntrafficPolicy:\n  tls: {mode: SIMPLE}\n  connectionPool: {tcp: {connectTimeout: 1s, maxConnections: 5}}\nsubsets:\n\
+            "host: a\ntrafficPolicy:\n  connectionPool: {tcp: {connectTimeout: 1s, maxConnections: 5}}\nsubsets:\n\
              - name: v1\n  trafficPolicy:\n    portLevelSettings:\n    - port: {number: 80}\n      outlierDetection: {interval: 1s}",
         ),
         [
-            "spec.trafficPolicy.tls",
             "spec.trafficPolicy.connectionPool.tcp.maxConnections",
             "spec.subsets[0].trafficPolicy.portLevelSettings[0].outlierDetection",
         ]

@@ -7,7 +7,7 @@ use std::fmt;
 
 use serde::de::{self, Deserializer, IntoDeserializer as _, Visitor};
 
-use super::node::{Data, Key, Node, Path, Segment};
+use super::node::{Data, Key, Node, Path, Segment, shorten};
 
 /// Reads an object.
 pub(crate) fn from_node<T: de::DeserializeOwned>(node: &Node<'_>) -> Result<T, DeError> {
@@ -209,7 +209,7 @@ impl<'de> de::MapAccess<'de> for Entries<'de, '_> {
     }
 }
 
-/// A key; one that should be a number is read as such.
+/// A key, which is text; where ports are keys, a number, with or without quotes.
 struct KeyText<'de>(&'de str);
 
 impl<'de> Deserializer<'de> for KeyText<'de> {
@@ -220,15 +220,25 @@ impl<'de> Deserializer<'de> for KeyText<'de> {
     }
 
     fn deserialize_u16<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, DeError> {
-        match self.0.parse() {
-            Ok(number) => visitor.visit_u16(number),
-            Err(_) => visitor.visit_borrowed_str(self.0),
-        }
+        let Ok(number) = self.0.parse() else {
+            let shown = shorten(self.0);
+            return Err(DeError::new(Fault::Other(format!("{shown:?} is no port (write 1 to 65535)"))));
+        };
+        visitor.visit_u16(number)
+    }
+
+    fn deserialize_enum<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        _: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, DeError> {
+        visitor.visit_enum(de::value::BorrowedStrDeserializer::new(self.0))
     }
 
     serde::forward_to_deserialize_any! {
         bool i8 i16 i32 i64 u8 u32 u64 f32 f64 char str string bytes byte_buf option unit unit_struct newtype_struct
-        seq tuple tuple_struct map struct enum identifier ignored_any
+        seq tuple tuple_struct map struct identifier ignored_any
     }
 }
 
