@@ -37,6 +37,8 @@ pub mod paths {
     pub const WORKLOADS: &str = "/v1/workloads";
     /// GET, answers [`super::Certificates`].
     pub const CERTIFICATES: &str = "/v1/certificates";
+    /// GET, answers a list of [`super::PolicyRow`].
+    pub const POLICIES: &str = "/v1/policies";
     /// POST [`super::ExplainRequest`], answers [`super::Explanation`].
     pub const EXPLAIN: &str = "/v1/explain";
     /// POST [`super::TapFilter`], answers [`super::TapEvent`] line by line until the caller leaves.
@@ -258,6 +260,28 @@ pub struct WorkloadRow {
     /// Why not.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+}
+
+/// A line of `weft get policies`: one PeerAuthentication, AuthorizationPolicy or RequestAuthentication.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct PolicyRow {
+    /// The object's kind.
+    pub kind: String,
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// `ALLOW`, `DENY`, `CUSTOM (PROVIDER)`, …; `STRICT` or `STRICT, 8080=DISABLE`; the issuers of tokens.
+    pub action: String,
+    /// Whom it is for: `mesh`, `namespace`, `app=web`, `service/web`.
+    pub scope: String,
+    /// How many rules it has.
+    pub rules: usize,
+    /// `NAMESPACE/NAME` of the pods of this node that it applies to.
+    pub workloads: Vec<String>,
+    /// Why it is not enforced as written: a dry run, another one that is older, …
+    pub notes: Vec<String>,
 }
 
 #[cfg(test)]

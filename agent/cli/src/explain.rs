@@ -52,6 +52,7 @@ impl ExplainArgs {
     pub fn run(self) -> anyhow::Result<Outcome> {
         let question = ExplainRequest {
             from: self.from,
+            from_address: None,
             to: self.to,
             method: self.method,
             path: self.path,

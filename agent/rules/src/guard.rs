@@ -10,6 +10,7 @@
 //! workloads behind that Service, whatever address the caller has dialled. One that names Gateways, GatewayClasses or
 //! ServiceEntries is for no pod.
 
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
@@ -40,6 +41,16 @@ pub enum Mtls {
     Permissive,
     /// Any caller, and none has an identity.
     Disable,
+}
+
+impl fmt::Display for Mtls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Strict => "STRICT",
+            Self::Permissive => "PERMISSIVE",
+            Self::Disable => "DISABLE",
+        })
+    }
 }
 
 /// A connection to a workload, as its node knows it.
@@ -130,6 +141,8 @@ pub struct Guard {
 #[derive(Debug, Default)]
 pub(crate) struct Entrance {
     pub(crate) guard: Option<Arc<Guard>>,
+    /// Full names of the services that lead to it.
+    pub(crate) services: Box<[Arc<str>]>,
     /// Ports that services lead to.
     pub(crate) ports: Box<[(u16, Protocol)]>,
 }

@@ -14,6 +14,10 @@ use crate::snapshot::{Protocol, Snapshot};
 use crate::virtual_service::{HttpEntry, Rules, TcpEntry};
 use crate::workload::{Enrolment, Workload};
 
+mod policies;
+
+pub use policies::policies;
+
 /// One row for each route of each VirtualService in the mesh, then one for each service port without rules.
 /// Sorted by namespace and name.
 pub fn routes(snapshot: &Snapshot) -> Vec<RouteRow> {

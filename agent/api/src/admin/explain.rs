@@ -8,6 +8,8 @@ use serde::{Deserialize, Serialize};
 pub struct ExplainRequest {
     /// The caller: `pod/NAME[.NS]`, `deploy/NAME[.NS]`, `NAME.NS`, or a pod's address.
     pub from: String,
+    /// Asks what a caller at this address would get that proves nothing and is routed by nobody: `from` may be empty.
+    pub from_address: Option<String>,
     /// The destination: a host or URL as the caller would dial it, `HOST[:PORT]` or `ADDRESS:PORT`.
     pub to: String,
     /// `GET` when absent; with neither method, path nor headers a TCP port is explained as a connection.

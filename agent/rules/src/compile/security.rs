@@ -154,7 +154,7 @@ impl Compiler {
             Some(old) if old.is(&guard) => old.clone(),
             _ => guard,
         });
-        Entrance { guard, ports: self.ports_of(workload, &services) }
+        Entrance { guard, ports: self.ports_of(workload, &services), services: services.into() }
     }
 
     /// Whether a service selects the workload, or, without selector, has it among the endpoints of its slices.

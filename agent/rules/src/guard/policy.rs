@@ -45,6 +45,17 @@ pub(crate) enum Action {
     Custom(Arc<str>),
 }
 
+impl std::fmt::Display for Action {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Allow => f.write_str("ALLOW"),
+            Self::Deny => f.write_str("DENY"),
+            Self::Audit => f.write_str("AUDIT"),
+            Self::Custom(provider) => write!(f, "CUSTOM ({provider})"),
+        }
+    }
+}
+
 /// The workloads that a policy is for: of its namespace, or, in the root namespace, of all.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Scope {

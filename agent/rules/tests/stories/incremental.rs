@@ -282,7 +282,7 @@ fn change() -> impl Strategy<Value = (Object, bool)> {
 /// Everything that a snapshot would answer, as text.
 fn answers(snapshot: &Snapshot) -> String {
     let mut text = format!("{:#?}\n{:#?}\n", rows::routes(snapshot), rows::endpoints(snapshot));
-    write!(text, "{:#?}", rows::workloads(snapshot, "t")).unwrap();
+    write!(text, "{:#?}\n{:#?}", rows::workloads(snapshot, "t"), rows::policies(snapshot)).unwrap();
     let mut callers: Vec<_> = snapshot.workloads().collect();
     callers.sort_by(|a, b| a.key.cmp(&b.key));
     for caller in callers {

@@ -81,3 +81,71 @@ fn endpoints_and_workloads_know_each_other() {
     assert_eq!(ratings.services, ["ratings.bookinfo.svc.cluster.local"]);
     assert!(ratings.enrolled && ratings.reason.is_none());
 }
+
+#[test]
+fn policies_tell_whom_they_are_for() {
+    let mut world = World::of(APP);
+    world.apply(
+        "
+apiVersion: security.istio.io/v1
+kind: PeerAuthentication
+metadata: {name: default, namespace: istio-system}
+spec: {mtls: {mode: STRICT}}
+---
+apiVersion: security.istio.io/v1
+kind: PeerAuthentication
+metadata: {name: ratings, namespace: bookinfo}
+spec: {selector: {matchLabels: {app: ratings}}, portLevelMtls: {8080: {mode: DISABLE}}}
+---
+apiVersion: security.istio.io/v1
+kind: PeerAuthentication
+metadata: {name: younger, namespace: istio-system, creationTimestamp: '2026-01-01T00:00:00Z'}
+spec: {mtls: {mode: DISABLE}}
+---
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: v3, namespace: bookinfo}
+spec: {action: DENY, selector: {matchLabels: {app: reviews, version: v3}}, rules: [{}, {to: [{operation: {methods: [PUT]}}]}]}
+---
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: waypoint, namespace: bookinfo, annotations: {istio.io/dry-run: 'true'}}
+spec: {targetRefs: [{kind: Service, name: details, group: ''}], rules: [{}]}
+---
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: gateway, namespace: bookinfo}
+spec: {targetRefs: [{kind: Gateway, name: g, group: gateway.networking.k8s.io}], action: CUSTOM, provider: {name: opa}, rules: [{}]}
+---
+apiVersion: security.istio.io/v1
+kind: RequestAuthentication
+metadata: {name: tokens, namespace: bookinfo}
+spec: {jwtRules: [{issuer: one}, {issuer: two}]}
+",
+    );
+    let lines = rows::policies(&world.snapshot).into_iter().map(|row| {
+        format!(
+            "{}/{}/{} | {} | {} | {} | {} | {}",
+            row.kind,
+            row.namespace,
+            row.name,
+            row.action,
+            row.scope,
+            row.rules,
+            row.workloads.join(" "),
+            row.notes.join("; ")
+        )
+    });
+    let lines: Vec<String> = lines.collect();
+    let all = "bookinfo/details-v1 bookinfo/productpage-v1 bookinfo/ratings-v1 bookinfo/reviews-v1 bookinfo/reviews-v2 bookinfo/reviews-v3";
+    let expected = [
+        "AuthorizationPolicy/bookinfo/gateway | CUSTOM (opa) | no pod | 1 |  | its targetRefs name no Service: no pod is what they name",
+        "AuthorizationPolicy/bookinfo/v3 | DENY | app=reviews,version=v3 | 2 | bookinfo/reviews-v3 | ",
+        "AuthorizationPolicy/bookinfo/waypoint | ALLOW | service/details | 1 | bookinfo/details-v1 | a dry run: it decides nothing",
+        "PeerAuthentication/bookinfo/ratings | UNSET, 8080=DISABLE | app=ratings | 0 | bookinfo/ratings-v1 | ",
+        &format!("PeerAuthentication/istio-system/default | STRICT | mesh | 0 | {all} | "),
+        "PeerAuthentication/istio-system/younger | DISABLE | mesh | 0 |  | has no effect: PeerAuthentication istio-system/default is older",
+        &format!("RequestAuthentication/bookinfo/tokens | one, two | namespace | 2 | {all} | "),
+    ];
+    assert_eq!(lines, expected);
+}
