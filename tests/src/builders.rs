@@ -49,6 +49,12 @@ impl PodBuilder<'_> {
         self
     }
 
+    /// A port that the kubelet probes, by HTTP; up to three.
+    pub fn probe(mut self, port: u16) -> Self {
+        self.spec.probes.push(port);
+        self
+    }
+
     /// `weft-app` in a role; the pod's name and its label `version` are told to it.
     pub fn app<'w>(mut self, words: impl IntoIterator<Item = &'w str>) -> Self {
         self.app = words.into_iter().map(str::to_owned).collect();

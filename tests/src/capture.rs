@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use rustix::net::sockopt::set_socket_recv_buffer_size_force;
 use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::pod::Pod;
+use crate::pod::{Pod, enter};
 
 /// Every protocol, in network byte order.
 const ETH_P_ALL: i32 = 0x0003_u16.to_be() as i32;
@@ -38,7 +38,7 @@ pub struct Flow {
     next: Option<u32>,
 }
 
-/// Listens at a pod's interfaces, its loopback device apart. Frames wait in the kernel until somebody asks.
+/// Listens at a namespace's interfaces, the loopback device apart. Frames wait in the kernel until somebody asks.
 #[derive(Debug)]
 pub struct Capture {
     socket: Socket,
@@ -48,16 +48,21 @@ pub struct Capture {
 impl Pod {
     /// Begins to listen to what crosses the pod's interface.
     pub fn capture(&self) -> Result<Capture> {
-        let socket = self
-            .enter(|| Socket::new(Domain::PACKET, Type::RAW, Some(Protocol::from(ETH_P_ALL))))?
-            .context("cannot listen to frames")?;
-        set_socket_recv_buffer_size_force(&socket, BUFFER)?;
-        socket.set_nonblocking(true)?;
-        Ok(Capture { socket, flows: BTreeMap::new() })
+        Capture::of(&self.netns)
     }
 }
 
 impl Capture {
+    /// Begins to listen at all interfaces of a network namespace in `/run/netns`.
+    pub fn of(netns: &str) -> Result<Self> {
+        let socket =
+            enter(netns, || Socket::new(Domain::PACKET, Type::RAW, Some(Protocol::from(ETH_P_ALL))))?
+                .context("cannot listen to frames")?;
+        set_socket_recv_buffer_size_force(&socket, BUFFER)?;
+        socket.set_nonblocking(true)?;
+        Ok(Self { socket, flows: BTreeMap::new() })
+    }
+
     /// What was sent so far, connection by connection, each direction apart.
     pub fn flows(&mut self) -> Result<impl Iterator<Item = &Flow>> {
         let mut frame = vec![0; LARGEST_FRAME];

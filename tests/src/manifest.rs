@@ -25,6 +25,8 @@ pub struct PodSpec {
     pub node: Option<String>,
     /// Service account.
     pub service_account: String,
+    /// Ports that the kubelet probes, by HTTP.
+    pub probes: Vec<u16>,
 }
 
 impl PodSpec {
@@ -41,10 +43,13 @@ impl PodSpec {
         if let Some(node) = &self.node {
             let _ = writeln!(yaml, "  nodeName: {node}");
         }
+        let _ = writeln!(yaml, "  containers:\n  - name: app\n    image: weft-app");
+        for (probe, port) in ["livenessProbe", "readinessProbe", "startupProbe"].iter().zip(&self.probes) {
+            let _ = writeln!(yaml, "    {probe}:\n      httpGet: {{path: /, port: {port}}}");
+        }
         let _ = write!(
             yaml,
-            "  containers:\n  - name: app\n    image: weft-app\n\
-             status:\n  phase: Running\n  podIP: {v4}\n  podIPs:\n  - ip: {v4}\n  - ip: \"{v6}\"\n"
+            "status:\n  phase: Running\n  podIP: {v4}\n  podIPs:\n  - ip: {v4}\n  - ip: \"{v6}\"\n"
         );
         yaml
     }

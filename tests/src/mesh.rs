@@ -101,6 +101,7 @@ impl Mesh {
             annotations: Vec::new(),
             node: None,
             service_account: "default".to_owned(),
+            probes: Vec::new(),
         };
         PodBuilder { mesh: self, spec, app: Vec::new() }
     }

@@ -113,14 +113,7 @@ impl Pod {
 
     /// Does something in the pod's network, on a thread of its own: sockets made there stay in it.
     pub fn enter<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T> {
-        let netns = File::open(Path::new(NETNS_DIR).join(&self.netns))?;
-        std::thread::scope(|scope| {
-            let thread = scope.spawn(|| {
-                move_into_link_name_space(netns.as_fd(), Some(LinkNameSpaceType::Network))?;
-                anyhow::Ok(work())
-            });
-            thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-        })
+        enter(&self.netns, work)
     }
 
     /// Dials from the pod.
@@ -176,4 +169,16 @@ impl Listener {
             Err(error) => Err(error.into()),
         }
     }
+}
+
+/// Does something in a network namespace, on a thread of its own.
+pub fn enter<T: Send>(netns: &str, work: impl FnOnce() -> T + Send) -> Result<T> {
+    let netns = File::open(Path::new(NETNS_DIR).join(netns))?;
+    std::thread::scope(|scope| {
+        let thread = scope.spawn(|| {
+            move_into_link_name_space(netns.as_fd(), Some(LinkNameSpaceType::Network))?;
+            anyhow::Ok(work())
+        });
+        thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
 }

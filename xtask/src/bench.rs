@@ -10,8 +10,10 @@ mod load;
 mod manifests;
 mod noise;
 mod report;
+mod rows;
 mod same_node;
 mod scale;
+mod two_nodes;
 mod world;
 
 use std::fs;
@@ -53,9 +55,12 @@ struct Programs {
 pub fn run(args: &Args) -> Result<()> {
     let wanted = |row: &str| args.only.as_deref().is_none_or(|prefix| row.starts_with(prefix));
     let same_node: Vec<_> = same_node::ROWS.iter().filter(|row| wanted(row.name)).collect();
+    let two_nodes: Vec<_> = two_nodes::ROWS.iter().filter(|row| wanted(row.name)).collect();
+    let handshakes = wanted(two_nodes::HANDSHAKES);
     let scale: Vec<_> = scale::ROWS.iter().copied().filter(|row| wanted(row)).collect();
-    if same_node.is_empty() && scale.is_empty() {
-        let names: Vec<_> = same_node::ROWS.iter().map(|row| row.name).chain(scale::ROWS).collect();
+    if same_node.is_empty() && two_nodes.is_empty() && !handshakes && scale.is_empty() {
+        let compared = same_node::ROWS.iter().chain(two_nodes::ROWS).map(|row| row.name);
+        let names: Vec<_> = compared.chain([two_nodes::HANDSHAKES]).chain(scale::ROWS).collect();
         bail!("no row begins with {:?}; there are {}", args.only.as_deref().unwrap_or(""), names.join(", "));
     }
     ensure!(rustix::process::geteuid().is_root(), "bench makes network namespaces: it runs as root only");
@@ -72,6 +77,10 @@ pub fn run(args: &Args) -> Result<()> {
     let mut rows = Vec::new();
     if !same_node.is_empty() {
         rows.extend(same_node::measure(&programs, &same_node, args.runs, args.seconds, &mut noise)?);
+    }
+    if !two_nodes.is_empty() || handshakes {
+        let (runs, seconds) = (args.runs, args.seconds);
+        rows.extend(two_nodes::measure(&programs, &two_nodes, handshakes, runs, seconds, &mut noise)?);
     }
     if !scale.is_empty() {
         rows.extend(scale::measure(&programs, &scale, &mut noise)?);

@@ -24,9 +24,12 @@ pub enum Lasting {
 
 /// What a run did.
 pub struct Outcome {
-    latencies: Histogram,
-    took: Duration,
-    errors: u64,
+    /// Of all operations that went well.
+    pub latencies: Histogram,
+    /// The whole run.
+    pub took: Duration,
+    /// Operations that failed.
+    pub errors: u64,
 }
 
 impl fmt::Display for Outcome {

@@ -25,6 +25,14 @@ impl Histogram {
         self.total += 1;
     }
 
+    /// Counts what another one has.
+    pub fn merge(&mut self, other: &Self) {
+        for (count, more) in self.counts.iter_mut().zip(&other.counts) {
+            *count += more;
+        }
+        self.total += other.total;
+    }
+
     /// How many were counted.
     pub fn total(&self) -> u64 {
         self.total
@@ -89,5 +97,9 @@ mod tests {
         assert!((50.0..51.0).contains(&p50), "{p50}");
         assert!((99.0..101.0).contains(&p99), "{p99}");
         assert_eq!(histogram.total(), 100);
+        let mut both = Histogram::new();
+        both.record(Duration::from_secs(1));
+        both.merge(&histogram);
+        assert_eq!((both.total(), both.percentile(50)), (101, histogram.percentile(51)));
     }
 }

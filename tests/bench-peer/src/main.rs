@@ -4,6 +4,7 @@
 //! A client prints one line, `operations=… seconds=… p50_us=… p99_us=… errors=…`.
 
 mod client;
+mod handshakes;
 mod histogram;
 mod probe;
 mod server;
@@ -35,6 +36,8 @@ enum Command {
     Rr(Load),
     /// Connect, send a request, read its reply, close; again at once
     Crr(Load),
+    /// Connect with mutual TLS, wait for the server's first byte, close; again at once
+    Handshakes(handshakes::Args),
     /// Repeat an HTTP request until its answer contains a text; print the Unix time in microseconds when it did
     Until(probe::Args),
 }
@@ -55,6 +58,10 @@ fn main() -> anyhow::Result<()> {
     let (load, lasting) = match Cli::parse().command {
         Command::Serve { listen } => return server::run(listen),
         Command::Until(args) => return probe::run(&args),
+        Command::Handshakes(args) => {
+            println!("{}", handshakes::run(&args)?);
+            return Ok(());
+        }
         Command::Rr(load) => (load, client::Lasting::Kept),
         Command::Crr(load) => (load, client::Lasting::OneRequest),
     };

@@ -1,5 +1,6 @@
 //! The agent under measurement: its start, and what the kernel says of it.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
@@ -8,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 
-use super::world::{NODE, World};
+use super::world::{Node, World};
 use super::{Programs, figures};
 
 /// How long an agent may take to serve what it finds at its start.
@@ -22,22 +23,29 @@ const SETTLES_WITHIN: Duration = Duration::from_secs(30);
 pub struct Agent<'a> {
     world: &'a World,
     weft: &'a Path,
+    node: Node,
     child: Child,
     ticks_per_second: f64,
 }
 
 impl<'a> Agent<'a> {
-    /// Starts an agent in the world's node with the objects in `config`; returns it, ready, with how long that took.
-    pub fn start(world: &'a World, programs: &'a Programs, config: &Path) -> Result<(Self, Duration)> {
+    /// Starts a node's agent with the objects in `config` and further flags; returns it, ready, with how long that took.
+    pub fn start(
+        world: &'a World,
+        programs: &'a Programs,
+        node: Node,
+        config: &Path,
+        flags: &[&OsStr],
+    ) -> Result<(Self, Duration)> {
         let start = Instant::now();
-        let mut command = world.command(NODE, &programs.weft);
-        command.arg("agent").arg("--standalone").arg(config).arg("--node").arg("bench");
-        command.arg("--run-dir").arg(world.run_dir());
+        let mut command = world.command(node.name, &programs.weft);
+        command.arg("agent").arg("--standalone").arg(config).args(["--node", node.name]);
+        command.arg("--run-dir").arg(world.run_dir(node)).args(flags);
         // As nginx, with which it is compared.
         command.env("WEFT_ACCESS_LOG", "off");
-        let child = world.start("agent", &mut command)?;
+        let child = world.start(&log(node), &mut command)?;
         let ticks_per_second = rustix::param::clock_ticks_per_second() as f64;
-        let mut agent = Self { world, weft: &programs.weft, child, ticks_per_second };
+        let mut agent = Self { world, weft: &programs.weft, node, child, ticks_per_second };
         loop {
             let output = agent.applied()?;
             if output.status.success() {
@@ -70,7 +78,7 @@ impl<'a> Agent<'a> {
     fn applied(&self) -> Result<Output> {
         Command::new(self.weft)
             .args(["status", "--wait-applied=30", "--run-dir"])
-            .arg(self.world.run_dir())
+            .arg(self.world.run_dir(self.node))
             .stdin(Stdio::null())
             .output()
             .context("cannot run weft status")
@@ -109,7 +117,7 @@ impl<'a> Agent<'a> {
     /// That so many objects are in force, and none was refused.
     pub fn check_objects(&self, kind: &str, count: u32) -> Result<()> {
         let mut command = Command::new(self.weft);
-        command.args(["status", "--output", "json", "--run-dir"]).arg(self.world.run_dir());
+        command.args(["status", "--output", "json", "--run-dir"]).arg(self.world.run_dir(self.node));
         let output = command.stdin(Stdio::null()).output().context("cannot run weft status")?;
         let status: serde_json::Value = serde_json::from_slice(&output.stdout).context("weft status")?;
         ensure!(status["objects"][kind] == count, "of {count} {kind} in force: {}", status["objects"][kind]);
@@ -125,6 +133,11 @@ impl<'a> Agent<'a> {
 
     /// The end of its output.
     fn last_words(&self) -> String {
-        self.world.last_words("agent")
+        self.world.last_words(&log(self.node))
     }
+}
+
+/// The name of its output.
+fn log(node: Node) -> String {
+    format!("agent-{}", node.name)
 }

@@ -46,7 +46,7 @@ impl Load {
         seconds: u32,
     ) -> Result<Sample> {
         let seconds = seconds.to_string();
-        let from = |program: &Path| world.command(client, program);
+        let from = |program: &Path| world.command(client.name, program);
         match self {
             Self::Http(connections) => {
                 let mut wrk = from(Path::new("wrk"));
@@ -90,11 +90,11 @@ impl Target {
 pub fn serve(world: &World, programs: &Programs, pod: Pod) -> Result<()> {
     let dir = world.dir(&format!("nginx-{}", pod.name))?;
     fs::write(dir.join("nginx.conf"), nginx_conf(&dir, pod))?;
-    let mut nginx = world.command(pod, Path::new("nginx"));
+    let mut nginx = world.command(pod.name, Path::new("nginx"));
     nginx.arg("-p").arg(&dir).arg("-c").arg(dir.join("nginx.conf")).arg("-e").arg(dir.join("error.log"));
-    let mut iperf3 = world.command(pod, Path::new("iperf3"));
+    let mut iperf3 = world.command(pod.name, Path::new("iperf3"));
     iperf3.args(["--server", "--port", &STREAM_PORT.to_string()]);
-    let mut peer = world.command(pod, &programs.peer);
+    let mut peer = world.command(pod.name, &programs.peer);
     peer.args(["serve", &SocketAddr::from((pod.address, ECHO_PORT)).to_string()]);
     for (name, command) in SERVERS.iter().zip([&mut nginx, &mut iperf3, &mut peer]) {
         world.start(&format!("{name}-{}", pod.name), command)?;
@@ -107,7 +107,7 @@ fn wait_for_listeners(world: &World, pod: Pod, ports: &[u16]) -> Result<()> {
     loop {
         // The kernel's own list: a connection would be iperf3's first client.
         let listening =
-            output(world.command(pod, Path::new("cat")).arg("/proc/net/tcp").arg("/proc/net/tcp6"))?;
+            output(world.command(pod.name, Path::new("cat")).arg("/proc/net/tcp").arg("/proc/net/tcp6"))?;
         let is_open = |port: &u16| {
             listening.lines().any(|line| {
                 let mut fields = line.split_whitespace().skip(1);

@@ -21,7 +21,8 @@ pub fn pods(pods: &[(Pod, &str, &str, String)]) -> String {
         "apiVersion: v1\nkind: Namespace\nmetadata: {{name: {NAMESPACE}, labels: {{weft.dev/mesh: enabled}}}}\n"
     );
     for (pod, app, version, netns) in pods {
-        let Pod { name, address } = pod;
+        let Pod { name, address, node } = pod;
+        let node = node.name;
         write!(
             text,
             "---
@@ -32,7 +33,7 @@ metadata:
   namespace: {NAMESPACE}
   labels: {{app: {app}, version: {version}}}
   annotations: {{weft.dev/netns: {netns}}}
-spec: {{serviceAccountName: {app}}}
+spec: {{nodeName: {node}, serviceAccountName: {app}}}
 status: {{podIP: {address}}}
 "
         )

@@ -71,6 +71,11 @@ fn budgets(row: &str) -> Budgets {
         "same-node/tcp/rr1" => Budgets { ratio: budget(0.75, 0.95), ..none },
         "same-node/tcp/rr32" => Budgets { ratio: budget(0.42, 0.95), ..none },
         "same-node/tcp/crr32" => Budgets { ratio: budget(0.33, 0.95), ..none },
+        "two-nodes/http/c32" => Budgets { ratio: budget(0.18, 0.30), cpu_us: budget(90.0, 50.0), ..none },
+        "two-nodes/tcp/stream" => Budgets { ratio: budget(0.34, 0.50), cpu_us: budget(1.5e6, 0.9e6), ..none },
+        "two-nodes/tcp/rr1" => Budgets { ratio: budget(0.40, 0.50), cpu_us: budget(40.0, 23.0), ..none },
+        "two-nodes/tcp/rr32" => Budgets { ratio: budget(0.30, 0.45), cpu_us: budget(40.0, 23.0), ..none },
+        "two-nodes/tcp/crr32" => Budgets { ratio: budget(0.25, 0.35), cpu_us: budget(220.0, 130.0), ..none },
         "scale/rss" => Budgets { weft: budget(200.0, 100.0), ..none },
         "scale/change" => Budgets { weft: budget(200.0, 50.0), ..none },
         _ => none,
@@ -147,7 +152,12 @@ fn cells(row: &Row) -> [String; 12] {
         row.cpu_us_per_op.map_or_else(String::new, |micros| {
             if row.unit == "Gbit/s" { format!("{:.2} s/GB", micros / 1e6) } else { format!("{micros:.1} us") }
         }),
-        judged(budgets.cpu_us, row.cpu_us_per_op, -1.0),
+        if row.unit == "Gbit/s" {
+            let seconds = |budget: Budget| Budget { must: budget.must / 1e6, aim: budget.aim / 1e6 };
+            judged(budgets.cpu_us.map(seconds), row.cpu_us_per_op.map(|micros| micros / 1e6), -1.0)
+        } else {
+            judged(budgets.cpu_us, row.cpu_us_per_op, -1.0)
+        },
         row.rss_mib.map_or_else(String::new, |mib| format!("{mib:.0} MiB")),
     ]
 }

@@ -16,7 +16,7 @@ use super::manifests::{self, ENDPOINTS_OF_EACH, SERVICES, SERVICES_OF_A_FILE};
 use super::noise::Noise;
 use super::report::Row;
 use super::same_node::{CLIENT, SERVER};
-use super::world::World;
+use super::world::{NODE, World};
 use crate::progress::Step;
 
 const RSS: &str = "scale/rss";
@@ -36,13 +36,13 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// Measures the rows.
 pub fn measure(programs: &Programs, rows: &[&str], noise: &mut Noise) -> Result<Vec<Row>> {
     let step = Step::begin(&format!("{SERVICES} services, started"), "");
-    let mut world = World::new(&programs.weft)?;
+    let mut world = World::new(&programs.weft, &[NODE])?;
     for pod in [CLIENT, SERVER] {
         world.add(pod)?;
     }
     let config = world.dir("config")?;
     let pods = [(CLIENT, "client", "v1"), (SERVER, "web", "v1")]
-        .map(|(pod, app, v)| (pod, app, v, world.netns(pod)));
+        .map(|(pod, app, v)| (pod, app, v, world.netns(pod.name)));
     fs::write(config.join("pods.yaml"), manifests::pods(&pods))?;
     for file in 0..SERVICES / SERVICES_OF_A_FILE {
         fs::write(config.join(format!("large-{file}.yaml")), manifests::many_services(file))?;
@@ -50,7 +50,7 @@ pub fn measure(programs: &Programs, rows: &[&str], noise: &mut Noise) -> Result<
     for file in 0..ROUTES {
         change(&config, file, 0)?;
     }
-    let (agent, ready) = Agent::start(&world, programs, &config)?;
+    let (agent, ready) = Agent::start(&world, programs, NODE, &config, &[])?;
     agent.check_objects("Service", SERVICES)?;
     agent.check_objects("EndpointSlice", SERVICES)?;
     step.done();
@@ -113,7 +113,7 @@ fn change(config: &Path, file: u32, number: u32) -> Result<()> {
 /// Changes a VirtualService, and returns the time until a client in the mesh was answered by it.
 fn seen(world: &World, programs: &Programs, config: &Path, number: u32) -> Result<Duration> {
     let to = SocketAddr::from((manifests::large_address(0), 80));
-    let mut probe = world.command(CLIENT, &programs.peer);
+    let mut probe = world.command(CLIENT.name, &programs.peer);
     probe.arg("until").arg(to.to_string()).args(["--host", &manifests::large_host(0)]);
     probe.args(["--text", &manifests::change_text(number)]);
     let probe = probe.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;

@@ -1,4 +1,4 @@
-//! The small world of a measurement: a node's network namespace with a bridge, and pods on it.
+//! The small world of a measurement: nodes, which are network namespaces with a bridge, and pods on them.
 //!
 //! Everything carries the name `weft-b<pid>`: what a killed run left is found, and removed, by the next one.
 
@@ -20,6 +20,9 @@ const PREFIX: &str = "weft-b";
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How much of a failed program's output is shown.
 const LAST_LINES: usize = 15;
+/// The interface that leads to the other node, and its addresses.
+const LINK: &str = "uplink";
+const LINK_ENDS: [Ipv4Addr; 2] = [Ipv4Addr::new(10, 80, 0, 1), Ipv4Addr::new(10, 80, 0, 2)];
 /// Held while the world is being taken down: who else would do it waits.
 static ENDING: Mutex<()> = Mutex::new(());
 /// The signals are for all of this process's worlds, which follow each other and have one name.
@@ -33,6 +36,15 @@ pub struct World {
     pods: u32,
 }
 
+/// A network namespace with a bridge, and the agent's home.
+#[derive(Clone, Copy)]
+pub struct Node {
+    /// Its name, short.
+    pub name: &'static str,
+    /// Its address on the bridge; the /16 around it is its pods'.
+    pub address: Ipv4Addr,
+}
+
 /// Where a program runs.
 #[derive(Clone, Copy)]
 pub struct Pod {
@@ -40,31 +52,59 @@ pub struct Pod {
     pub name: &'static str,
     /// Its address on the bridge.
     pub address: Ipv4Addr,
+    /// On whose bridge.
+    pub node: Node,
 }
 
-/// The node's own namespace: the bridge, and the agent.
-pub const NODE: Pod = Pod { name: "node", address: Ipv4Addr::new(10, 77, 0, 1) };
+/// The node where there is only one.
+pub const NODE: Node = Node { name: "node", address: Ipv4Addr::new(10, 77, 0, 1) };
 
 impl World {
-    /// A node with no pods. `weft` is the program that cleans up after an agent.
-    pub fn new(weft: &Path) -> Result<Self> {
+    /// Nodes with no pods. `weft` is the program that cleans up after an agent.
+    pub fn new(weft: &Path, nodes: &[Node]) -> Result<Self> {
         let name = format!("{PREFIX}{}", std::process::id());
         let dir = std::env::temp_dir().join(&name);
         let world = Self { name, dir, weft: weft.to_owned(), pods: 0 };
         world.take_down_on_signals()?;
         fs::create_dir_all(&world.dir).with_context(|| format!("cannot create {}", world.dir.display()))?;
-        let node = world.netns(NODE);
-        ip(&["netns", "add", &node])?;
-        ip(&["-n", &node, "link", "set", "lo", "up"])?;
-        ip(&["-n", &node, "link", "add", "br0", "type", "bridge"])?;
-        ip(&["-n", &node, "addr", "add", &format!("{}/16", NODE.address), "dev", "br0"])?;
-        ip(&["-n", &node, "link", "set", "br0", "up"])?;
+        for node in nodes {
+            let netns = world.netns(node.name);
+            ip(&["netns", "add", &netns])?;
+            ip(&["-n", &netns, "link", "set", "lo", "up"])?;
+            ip(&["-n", &netns, "link", "add", "br0", "type", "bridge"])?;
+            ip(&["-n", &netns, "addr", "add", &format!("{}/16", node.address), "dev", "br0"])?;
+            ip(&["-n", &netns, "link", "set", "br0", "up"])?;
+        }
         Ok(world)
+    }
+
+    /// Connects two nodes, each of which routes to the other's pods.
+    pub fn link(&self, one: Node, other: Node) -> Result<()> {
+        let (near, far) = (self.netns(one.name), self.netns(other.name));
+        ip(&["link", "add", LINK, "netns", &near, "type", "veth", "peer", "name", LINK, "netns", &far])?;
+        for (node, netns, own, beyond, peer) in
+            [(one, &near, LINK_ENDS[0], other, LINK_ENDS[1]), (other, &far, LINK_ENDS[1], one, LINK_ENDS[0])]
+        {
+            ip(&["-n", netns, "addr", "add", &format!("{own}/30"), "dev", LINK])?;
+            ip(&["-n", netns, "link", "set", LINK, "up"])?;
+            let [a, b, ..] = beyond.address.octets();
+            ip(&["-n", netns, "route", "add", &format!("{a}.{b}.0.0/16"), "via", &peer.to_string()])?;
+            self.sysctl(node.name, "net/ipv4/ip_forward")?;
+        }
+        Ok(())
+    }
+
+    /// Switches something on in a namespace.
+    fn sysctl(&self, place: &str, name: &str) -> Result<()> {
+        let echo = format!("echo 1 >/proc/sys/{name}");
+        let status = self.command(place, Path::new("sh")).args(["-c", &echo]).status()?;
+        ensure!(status.success(), "cannot set {name} in {place}");
+        Ok(())
     }
 
     /// Adds a pod.
     pub fn add(&mut self, pod: Pod) -> Result<()> {
-        let (node, netns) = (self.netns(NODE), self.netns(pod));
+        let (node, netns) = (self.netns(pod.node.name), self.netns(pod.name));
         self.pods += 1;
         let port = format!("veth{}", self.pods);
         ip(&["netns", "add", &netns])?;
@@ -73,12 +113,9 @@ impl World {
         ip(&["-n", &netns, "link", "set", "lo", "up"])?;
         ip(&["-n", &netns, "addr", "add", &format!("{}/16", pod.address), "dev", "eth0"])?;
         ip(&["-n", &netns, "link", "set", "eth0", "up"])?;
-        ip(&["-n", &netns, "route", "add", "default", "via", &NODE.address.to_string()])?;
+        ip(&["-n", &netns, "route", "add", "default", "via", &pod.node.address.to_string()])?;
         // Else a client that connects anew all the time runs out of ports, directly as through weft.
-        let sysctl = "echo 1 >/proc/sys/net/ipv4/tcp_tw_reuse";
-        let status = self.command(pod, Path::new("sh")).args(["-c", sysctl]).status()?;
-        ensure!(status.success(), "cannot set tcp_tw_reuse in {}", pod.name);
-        Ok(())
+        self.sysctl(pod.name, "net/ipv4/tcp_tw_reuse")
     }
 
     /// A directory of this world.
@@ -88,20 +125,20 @@ impl World {
         Ok(dir)
     }
 
-    /// The run directory of the world's agent.
-    pub fn run_dir(&self) -> PathBuf {
-        run_dir(&self.dir)
+    /// The run directory of a node's agent.
+    pub fn run_dir(&self, node: Node) -> PathBuf {
+        run_dirs(&self.dir).join(node.name)
     }
 
-    /// The name of a pod's network namespace.
-    pub fn netns(&self, pod: Pod) -> String {
-        format!("{}-{}", self.name, pod.name)
+    /// The name of a pod's or a node's network namespace.
+    pub fn netns(&self, place: &str) -> String {
+        format!("{}-{place}", self.name)
     }
 
-    /// A command in a pod's network namespace. Not `ip netns exec`, which hides mounts that the agent needs.
-    pub fn command(&self, pod: Pod, program: &Path) -> Command {
+    /// A command in a pod's or a node's network namespace. Not `ip netns exec`, which hides mounts that the agent needs.
+    pub fn command(&self, place: &str, program: &Path) -> Command {
         let mut command = Command::new("nsenter");
-        command.arg(format!("--net=/run/netns/{}", self.netns(pod))).arg("--").arg(program);
+        command.arg(format!("--net=/run/netns/{}", self.netns(place))).arg("--").arg(program);
         command.stdin(Stdio::null());
         command
     }
@@ -171,7 +208,7 @@ fn is_xtask(pid: &str) -> bool {
     fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|comm| comm.trim() == "xtask")
 }
 
-fn run_dir(dir: &Path) -> PathBuf {
+fn run_dirs(dir: &Path) -> PathBuf {
     dir.join("run")
 }
 
@@ -185,11 +222,10 @@ fn take_down(name: &str, dir: &Path, weft: &Path) {
         thread::sleep(Duration::from_millis(20));
     }
     kill("-KILL", &pids());
-    let run_dir = run_dir(dir);
-    if run_dir.exists() {
+    for run_dir in fs::read_dir(run_dirs(dir)).into_iter().flatten().flatten() {
         // Finds nothing after an agent that could drain.
         let mut cleanup = Command::new(weft);
-        cleanup.arg("cleanup").arg("--run-dir").arg(run_dir);
+        cleanup.arg("cleanup").arg("--run-dir").arg(run_dir.path());
         cleanup.stdout(Stdio::null()).stderr(Stdio::null()).status().ok();
     }
     for netns in &netns {
