@@ -22,6 +22,7 @@ use weft_rules::snapshot::Snapshot;
 
 use crate::identity::{CaOptions, Identities, IdentityOptions};
 use crate::telemetry::{AccessLog, Telemetry};
+use crate::tokens::Keyring;
 pub use control::Message;
 pub use readiness::Readiness;
 pub use view::View;
@@ -117,6 +118,8 @@ pub struct Shared {
     pub telemetry: Arc<Telemetry>,
     /// Certificates of this node's service accounts.
     pub identities: Option<Arc<Identities>>,
+    /// Keys of the issuers of tokens.
+    pub keyring: Arc<Keyring>,
     /// To the control thread.
     pub control: mpsc::UnboundedSender<Message>,
 }
@@ -156,12 +159,14 @@ async fn serve(options: AgentOptions) -> Result<(), AgentError> {
     let (control, messages) = mpsc::unbounded_channel();
     let readiness = Arc::new(Readiness::default());
     let identities = identities(&options, &control)?;
+    let (keyring, fetcher) = Keyring::new();
     let shared = Arc::new(Shared {
         snapshot: Arc::default(),
         view: arc_swap::ArcSwap::default(),
         readiness,
         telemetry,
         identities,
+        keyring,
         control,
         options,
     });
@@ -169,6 +174,7 @@ async fn serve(options: AgentOptions) -> Result<(), AgentError> {
     local.spawn_local(crate::admin::serve_admin(admin, shared.clone()));
     local.spawn_local(crate::admin::serve_metrics(metrics, shared.clone()));
     local.spawn_local(crate::admin::serve_readiness(ready, shared.clone()));
+    local.spawn_local(fetcher.run(shared.snapshot.clone()));
 
     let (ended, mut control_ended) = tokio::sync::oneshot::channel();
     control::spawn(shared.clone(), messages, ended).map_err(start("the control thread"))?;

@@ -8,6 +8,7 @@ pub mod discovery;
 pub mod identity;
 pub mod proxy;
 pub mod telemetry;
+pub mod tokens;
 
 #[cfg(test)]
 mod test_dir;

@@ -36,6 +36,7 @@ use weft_rules::snapshot::Snapshot;
 use crate::datapath::{LocalPod, PodListener};
 use crate::identity::Identities;
 use crate::telemetry::Recorder;
+use crate::tokens::Keyring;
 
 /// What a worker shares with the rest of the agent.
 #[derive(Debug, Clone)]
@@ -46,6 +47,8 @@ pub struct Shared {
     pub pods: Arc<ArcSwap<LocalPods>>,
     /// The trust domain of this mesh.
     pub trust_domain: Arc<str>,
+    /// Keys of the issuers of tokens.
+    pub keyring: Arc<Keyring>,
     /// Certificates of this node's service accounts; `None`: there is no CA, and nothing is encrypted.
     pub identities: Option<Arc<Identities>>,
 }

@@ -173,6 +173,12 @@ impl Snapshot {
         ports.iter().find(|(number, _)| *number == port).map_or(Protocol::Detect, |(_, protocol)| *protocol)
     }
 
+    /// Every rule about tokens that some local workload has; one that many have may come many times.
+    pub fn token_rules(&self) -> impl Iterator<Item = &Arc<TokenRule>> {
+        let guards = self.entrances.iter().filter_map(|(_, entrance)| entrance.guard.as_ref());
+        guards.flat_map(|guard| guard.tokens())
+    }
+
     /// The rules of a local workload; `None`: there are none, and all may pass. A workload that is not known here (any
     /// more), and one of another node, has rules that let nothing pass.
     pub fn guard(&self, to: &Workload) -> Option<&Arc<Guard>> {

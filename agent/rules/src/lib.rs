@@ -15,6 +15,7 @@ mod matching;
 mod mesh;
 mod pattern;
 mod port_index;
+pub mod provider;
 pub mod rows;
 mod security;
 mod service_entry;

@@ -1,5 +1,6 @@
 //! MeshConfig, reduced to what routing reads.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,6 +9,7 @@ use weft_api::mesh_config::{self, OutboundMode};
 
 use crate::compile::CompilerOptions;
 use crate::http_route::RetryPolicy;
+use crate::provider::Provider;
 
 /// Mesh-wide settings in force.
 #[derive(Debug, Clone, PartialEq)]
@@ -28,6 +30,8 @@ pub(crate) struct MeshSettings {
     pub(crate) destination_rule_export_to: Vec<String>,
     /// The mesh's own trust domain, then the names that count as it.
     pub(crate) trust_domains: Vec<Arc<str>>,
+    /// External authorizers by name.
+    pub(crate) providers: BTreeMap<Box<str>, Arc<Provider>>,
 }
 
 impl Default for MeshSettings {
@@ -41,6 +45,7 @@ impl Default for MeshSettings {
             virtual_service_export_to: Vec::new(),
             destination_rule_export_to: Vec::new(),
             trust_domains: Vec::new(),
+            providers: BTreeMap::new(),
         }
     }
 }
@@ -63,8 +68,12 @@ impl MeshSettings {
                 trust_domains.push(alias.as_str().into());
             }
         }
+        let providers = config.extension_providers.iter().filter_map(|provider| {
+            Some((provider.name.as_str().into(), Arc::new(Provider::compile(provider)?)))
+        });
         Some(Self {
             trust_domains,
+            providers: providers.collect(),
             registry_only: config.outbound_traffic_policy.mode == OutboundMode::RegistryOnly,
             retry,
             service_export_to: config.default_service_export_to,

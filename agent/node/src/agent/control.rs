@@ -133,6 +133,7 @@ impl Control {
                     snapshot: shared.snapshot.clone(),
                     pods: local_pods.clone(),
                     trust_domain: options.trust_domain.as_str().into(),
+                    keyring: shared.keyring.clone(),
                     identities: shared.identities.clone(),
                 };
                 proxy::spawn(index, proxy_shared, recorder)

@@ -4,13 +4,17 @@
 //! 2. [`headers`], [`path`]: what a sidecar does to a request before it is routed and to a response before it is sent.
 //! 3. [`route`]: the rules decide: forward, redirect, answer, refuse; CORS and faults.
 //! 4. [`forward`]: tries, time limits, retries; [`attempt`]: one try on one endpoint.
-//! 5. On the way: [`interim`] responses, [`upgrade`] to another protocol, [`mirror`]ed copies.
-//! 6. [`body`]: bodies of both directions; [`exchange`]: what it all came to; [`local_reply`]: answers of weft's own.
+//! 5. [`admit`]: at the destination's node, before a try is sent: [`authenticate`] (tokens), [`ext_authz`], policies.
+//! 6. On the way: [`interim`] responses, [`upgrade`] to another protocol, [`mirror`]ed copies.
+//! 7. [`body`]: bodies of both directions; [`exchange`]: what it all came to; [`local_reply`]: answers of weft's own.
 
+mod admit;
 mod attempt;
+mod authenticate;
 mod body;
 mod client;
 mod exchange;
+mod ext_authz;
 mod forward;
 mod headers;
 mod interim;

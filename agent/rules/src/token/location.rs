@@ -120,10 +120,8 @@ fn strip_param(uri: &mut Uri, wanted: &str) {
     let named = |param: &str| param.split_once('=').is_some_and(|(name, _)| name == wanted);
     let Some(query) = uri.query().filter(|query| query.split('&').any(named)) else { return };
     let kept: Vec<&str> = query.split('&').filter(|param| !named(param)).collect();
-    let target = match kept.is_empty() {
-        true => uri.path().to_owned(),
-        false => format!("{}?{}", uri.path(), kept.join("&")),
-    };
+    let target =
+        if kept.is_empty() { uri.path().to_owned() } else { format!("{}?{}", uri.path(), kept.join("&")) };
     let mut parts = std::mem::take(uri).into_parts();
     parts.path_and_query = PathAndQuery::try_from(target).ok();
     *uri = Uri::from_parts(parts).unwrap_or_default();
@@ -184,7 +182,9 @@ mod tests {
         }));
         let headers = [("x-token", "1"), ("x-other", "2"), ("cookie", "a=b; s=1; c=d"), ("cookie", "s=2")];
         let mut head = request("/p?a=1&t=2&tt=3&t=4", &headers);
-        locations.iter().for_each(|location| location.strip(&mut head));
+        for location in &locations {
+            location.strip(&mut head);
+        }
         assert_eq!(head.uri, "/p?a=1&tt=3");
         assert!(!head.headers.contains_key("x-token") && head.headers.contains_key("x-other"));
         let cookies: Vec<_> = head.headers.get_all(COOKIE).iter().collect();

@@ -1,6 +1,7 @@
 //! Bodies on their way: the client's towards an endpoint, the endpoint's towards the client. Both stream; both are
 //! counted where they pass.
 
+mod ahead;
 mod grpc;
 mod replay;
 
@@ -16,6 +17,7 @@ use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep};
 use weft_rules::cluster::InUse;
 
+pub(in crate::proxy::http) use self::ahead::{Ahead, Peeked, peek};
 use self::grpc::Messages;
 pub(in crate::proxy::http) use self::replay::Replay;
 use super::exchange::Exchange;
@@ -41,6 +43,10 @@ pub(in crate::proxy) enum RequestBody {
     Copy(Feed),
     /// Held back until the endpoint asks for it.
     Held(Box<Held>),
+    /// Looked at before it is sent.
+    Ahead(Box<Ahead>),
+    /// Weft's own.
+    Own(Option<Bytes>),
 }
 
 /// A body behind a gate. An endpoint that says nothing gets it after a while.
@@ -88,6 +94,8 @@ impl Body for RequestBody {
             Self::Kept(body) => body.poll(context),
             Self::Copy(feed) => feed.poll(context),
             Self::Held(held) => held.poll(context),
+            Self::Ahead(ahead) => ahead.poll(context),
+            Self::Own(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
         }
     }
 
@@ -98,6 +106,8 @@ impl Body for RequestBody {
             Self::Kept(body) => body.is_end_stream(),
             Self::Copy(feed) => feed.is_end_stream(),
             Self::Held(held) => held.body.is_end_stream(),
+            Self::Ahead(ahead) => ahead.is_end_stream(),
+            Self::Own(bytes) => bytes.is_none(),
         }
     }
 
@@ -108,6 +118,8 @@ impl Body for RequestBody {
             Self::Kept(body) => body.size_hint(),
             Self::Copy(_) => SizeHint::default(),
             Self::Held(held) => held.body.size_hint(),
+            Self::Ahead(ahead) => ahead.size_hint(),
+            Self::Own(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, Bytes::len) as u64),
         }
     }
 }

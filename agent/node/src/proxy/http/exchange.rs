@@ -72,6 +72,8 @@ pub(super) struct Outcome {
     pub(super) upstream_time: Option<Duration>,
     /// Tries made.
     pub(super) attempts: u32,
+    /// Headers that an external authorizer gives to the client.
+    pub(super) answer_headers: Option<Box<HeaderMap>>,
     flags: [Option<ResponseFlag>; 4],
 }
 
@@ -119,6 +121,16 @@ impl Exchange {
             outcome: RefCell::default(),
             recorded: Cell::new(false),
         })
+    }
+
+    /// The pod that it was last sent to, where that is known.
+    pub(super) fn destination(&self) -> Option<Arc<Workload>> {
+        self.outcome.borrow().upstream.workload.clone()
+    }
+
+    /// Takes what an external authorizer gives to the client.
+    pub(super) fn take_answer_headers(&self) -> Option<Box<HeaderMap>> {
+        self.outcome.borrow_mut().answer_headers.take()
     }
 
     /// Changes what became of it.
@@ -179,8 +191,8 @@ impl Exchange {
         flags.iter_mut().zip(outcome.flags.iter().flatten()).for_each(|(to, from)| *to = *from);
         self.down.core.recorder.http(&HttpRecord {
             started: self.started,
-            inbound: false,
-            source: Some(&self.caller),
+            inbound: self.down.is_inbound(),
+            source: Some(&self.caller).filter(|caller| !caller.namespace.is_empty()),
             downstream: self.down.peer,
             dialled: self.down.dialled,
             upstream: &outcome.upstream,

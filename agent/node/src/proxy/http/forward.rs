@@ -14,6 +14,7 @@ use weft_rules::cluster::Cluster;
 use weft_rules::http_route::{HttpRoute, MatchedHttpRoute, RetryPolicy, TryOutcome, WeightedDestination};
 use weft_rules::snapshot::Protocol;
 
+use super::admit::{self, Arrival};
 use super::attempt::{self, Answer, Endpoint, Failed};
 use super::body::{ClientBody, Replay, RequestBody, ResponseBody};
 use super::exchange::Exchange;
@@ -81,7 +82,12 @@ pub(super) async fn passthrough(
     upgrade: bool,
 ) -> Response<ResponseBody> {
     let dialled = exchange.down.dialled;
-    exchange.note(|outcome| outcome.upstream.cluster = Some(PASSTHROUGH_CLUSTER.into()));
+    let cluster = if exchange.down.is_inbound() {
+        format!("inbound|{}||", dialled.port()).into()
+    } else {
+        PASSTHROUGH_CLUSTER.into()
+    };
+    exchange.note(|outcome| outcome.upstream.cluster = Some(cluster));
     let forwarding = Forwarding {
         exchange,
         target: Target::Address(dialled),
@@ -134,6 +140,27 @@ struct Forwarding<'a> {
     rewrite: Option<(&'a HttpRoute, &'a WeightedDestination)>,
 }
 
+/// A request that got no response from an endpoint.
+#[derive(Debug)]
+enum Ended {
+    /// None could be had.
+    Failed(Error),
+    /// It is not let in: the client gets this answer.
+    Refused(admit::Answer),
+}
+
+impl From<Error> for Ended {
+    fn from(error: Error) -> Self {
+        Self::Failed(error)
+    }
+}
+
+impl From<admit::Answer> for Ended {
+    fn from(answer: admit::Answer) -> Self {
+        Self::Refused(answer)
+    }
+}
+
 /// A request that can be sent again: its head, and its body as long as that is kept.
 #[derive(Debug)]
 struct Spare {
@@ -158,11 +185,12 @@ impl Forwarding<'_> {
         let answered = tokio::select! {
             biased;
             answered = self.tries(request, spare, gate.as_ref()) => answered,
-            () = self.time_is_up(started) => Err(Kind::RequestTimeout.into()),
+            () = self.time_is_up(started) => Err(Ended::Failed(Kind::RequestTimeout.into())),
         };
         match answered {
             Ok(answer) => self.respond(answer, started, gate),
-            Err(error) => local_reply::failure(self.exchange, &error),
+            Err(Ended::Failed(error)) => local_reply::failure(self.exchange, &error),
+            Err(Ended::Refused(answer)) => *answer,
         }
     }
 
@@ -213,18 +241,32 @@ impl Forwarding<'_> {
         request: Request<RequestBody>,
         spare: Option<Spare>,
         gate: Option<&Arc<Gate>>,
-    ) -> Result<Answer, Error> {
+    ) -> Result<Answer, Ended> {
         let mut tried = Vec::new();
         let mut request = request;
         let mut attempt = 1;
         loop {
-            headers::count_attempt(request.headers_mut(), attempt);
+            if !self.exchange.down.is_inbound() {
+                headers::count_attempt(request.headers_mut(), attempt);
+            }
             self.exchange.note(|outcome| outcome.attempts = attempt);
             let endpoint = self.endpoint(&tried)?;
             if self.retry.is_some_and(|retry| retry.avoid_previous_hosts) {
                 tried.push(endpoint.to.address);
             }
+            let mut as_asked = None;
+            if let Some(arrival) = Arrival::of(&self.exchange.down, self.exchange.destination(), &endpoint.to)
+            {
+                // Another endpoint may have to decide upon it anew.
+                let again = self.retry.is_some_and(|retry| retry.attempts > 0);
+                as_asked = again.then(|| (request.headers().clone(), request.uri().clone()));
+                request = admit::admit(self.exchange, &arrival, request).await?;
+            }
             let mut result = self.try_once(endpoint, request).await;
+            if let (Err(Failed { unsent: Some(unsent), .. }), Some(head)) = (&mut result, as_asked) {
+                *unsent.headers_mut() = head.0;
+                *unsent.uri_mut() = head.1;
+            }
             let again = match &result {
                 Ok(answer) => self.wants_retry(
                     attempt,
@@ -246,7 +288,7 @@ impl Forwarding<'_> {
                     }
                     return Ok(answer);
                 }
-                (None, Err(failed)) => return Err(failed.error),
+                (None, Err(failed)) => return Err(failed.error.into()),
             }
             if let Some(retry) = self.retry {
                 tokio::time::sleep(retry.backoff(attempt, fastrand::u64(..))).await;
@@ -343,6 +385,9 @@ impl Forwarding<'_> {
         headers::admit_response(&mut answered, took, switched.is_some());
         if let Some((route, chosen)) = self.rewrite {
             route.rewrite_response(Some(chosen), &mut answered);
+        }
+        if let Some(added) = self.exchange.take_answer_headers() {
+            answered.extend(*added);
         }
         headers::sign(&mut answered);
         self.exchange.note(|outcome| {

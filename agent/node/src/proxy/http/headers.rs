@@ -17,6 +17,7 @@ use std::time::Duration;
 use super::path;
 
 pub(super) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+pub(super) const X_FORWARDED_CLIENT_CERT: HeaderName = HeaderName::from_static("x-forwarded-client-cert");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_ENVOY_ATTEMPT_COUNT: HeaderName = HeaderName::from_static("x-envoy-attempt-count");
 const X_ENVOY_EXPECTED_RQ_TIMEOUT_MS: HeaderName = HeaderName::from_static("x-envoy-expected-rq-timeout-ms");
@@ -186,6 +187,14 @@ pub(super) fn address(request: &mut Parts, http2: bool) -> Result<(), Unacceptab
         request.version = Version::HTTP_11;
     }
     Ok(())
+}
+
+/// The host that a request is for, in either of the forms of [`address`].
+pub(super) fn host(request: &Parts) -> &str {
+    match request.uri.authority() {
+        Some(authority) => authority.as_str(),
+        None => request.headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default(),
+    }
 }
 
 /// One `cookie` line, as HTTP/1.1 wants it (RFC 9113, 8.2.3).

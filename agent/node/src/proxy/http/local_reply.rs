@@ -34,12 +34,24 @@ pub(super) fn failure(exchange: &Rc<Exchange>, error: &Error) -> Response<Respon
 
 /// Answers with a status and a text.
 pub(super) fn plain(exchange: &Rc<Exchange>, status: StatusCode, body: Bytes) -> Response<ResponseBody> {
+    plain_with(exchange, status, HeaderMap::new(), body)
+}
+
+/// As [`plain`], with headers besides. A gRPC client gets them too.
+pub(super) fn plain_with(
+    exchange: &Rc<Exchange>,
+    status: StatusCode,
+    mut headers: HeaderMap,
+    body: Bytes,
+) -> Response<ResponseBody> {
     if exchange.grpc {
-        return grpc(exchange, grpc_status(status), &body);
+        let mut response = grpc(exchange, grpc_status(status), &body);
+        headers.remove(CONTENT_TYPE);
+        response.headers_mut().extend(headers);
+        return response;
     }
-    let mut headers = HeaderMap::new();
     if !body.is_empty() {
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+        headers.entry(CONTENT_TYPE).or_insert(HeaderValue::from_static("text/plain"));
     }
     with_headers(exchange, status, headers, body)
 }

@@ -15,6 +15,7 @@ use hyper::body::Incoming;
 use weft_rules::http_route::{HttpRoute, Mirror};
 use weft_rules::snapshot::Protocol;
 
+use super::admit::Arrival;
 use super::attempt::{self, Endpoint};
 use super::body::{BodyError, ClientBody, Leased, RequestBody};
 use super::exchange::Exchange;
@@ -163,7 +164,14 @@ fn send(down: &Rc<Downstream>, mirror: &Mirror, request: &Parts, body: &mut Clie
 }
 
 /// Sends a copy and reads its answer to the end, so that the connection can be used again.
-async fn exchange_copy(down: &Rc<Downstream>, endpoint: Endpoint, copy: Request<RequestBody>) {
+async fn exchange_copy(down: &Rc<Downstream>, endpoint: Endpoint, mut copy: Request<RequestBody>) {
+    let destination = endpoint.in_use.as_ref().and_then(|in_use| in_use.endpoint.workload.clone());
+    if let Some(arrival) = Arrival::of(down, destination, &endpoint.to) {
+        match arrival.decide(copy).await {
+            Ok(admitted) => copy = admitted.request,
+            Err(_) => return,
+        }
+    }
     if let Ok(mut answer) = attempt::send(down, endpoint, copy).await
         && discard(&mut answer.body).await
         && let Leased::Http1(connection) = answer.lease.connection

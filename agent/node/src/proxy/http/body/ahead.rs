@@ -1,0 +1,113 @@
+//! The beginning of a body, for somebody who is asked about it before it is sent. What was looked at still goes its way.
+
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::{Bytes, BytesMut};
+use http_body::{Body, Frame, SizeHint};
+
+use super::{BodyError, RequestBody};
+
+/// A body whose beginning has come already.
+#[derive(Debug)]
+pub(in crate::proxy) struct Ahead {
+    frames: VecDeque<Frame<Bytes>>,
+    /// `None`: there is no more.
+    rest: Option<RequestBody>,
+}
+
+/// What was looked at.
+#[derive(Debug)]
+pub(in crate::proxy::http) struct Peeked {
+    /// The bytes, at most as many as were asked for.
+    pub(in crate::proxy::http) bytes: Bytes,
+    /// Whether that is all.
+    pub(in crate::proxy::http) whole: bool,
+}
+
+/// Waits for the first `limit` bytes of a body, or for its end.
+///
+/// # Errors
+/// It broke off before.
+pub(in crate::proxy::http) async fn peek(
+    mut body: RequestBody,
+    limit: usize,
+) -> Result<(Peeked, RequestBody), BodyError> {
+    let mut frames = VecDeque::new();
+    let mut bytes = BytesMut::new();
+    let mut ended = body.is_end_stream();
+    while !ended && bytes.len() <= limit {
+        match std::future::poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await {
+            None => ended = true,
+            Some(Err(error)) => return Err(error),
+            Some(Ok(frame)) => {
+                if let Some(data) = frame.data_ref() {
+                    bytes.extend_from_slice(data);
+                }
+                frames.push_back(frame);
+                ended = body.is_end_stream();
+            }
+        }
+    }
+    let whole = ended && bytes.len() <= limit;
+    bytes.truncate(limit);
+    let rest = (!ended).then_some(body);
+    Ok((Peeked { bytes: bytes.freeze(), whole }, RequestBody::Ahead(Box::new(Ahead { frames, rest }))))
+}
+
+impl Ahead {
+    pub(super) fn poll(
+        &mut self,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match (self.frames.pop_front(), &mut self.rest) {
+            (Some(frame), _) => Poll::Ready(Some(Ok(frame))),
+            (None, Some(rest)) => Pin::new(rest).poll_frame(context),
+            (None, None) => Poll::Ready(None),
+        }
+    }
+
+    pub(super) fn is_end_stream(&self) -> bool {
+        self.frames.is_empty() && self.rest.as_ref().is_none_or(Body::is_end_stream)
+    }
+
+    pub(super) fn size_hint(&self) -> SizeHint {
+        let here = self.frames.iter().filter_map(Frame::data_ref).map(Bytes::len).sum::<usize>() as u64;
+        let rest = self.rest.as_ref().map_or(SizeHint::with_exact(0), Body::size_hint);
+        let mut hint = SizeHint::new();
+        hint.set_lower(rest.lower() + here);
+        if let Some(upper) = rest.upper() {
+            hint.set_upper(upper + here);
+        }
+        hint
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::BodyExt as _;
+
+    use super::*;
+
+    fn own(text: &'static str) -> RequestBody {
+        RequestBody::Own(Some(Bytes::from_static(text.as_bytes())))
+    }
+
+    #[tokio::test]
+    async fn what_was_looked_at_still_goes_its_way() {
+        for (limit, seen, whole) in [(3, "abc", false), (6, "abcdef", true), (9, "abcdef", true)] {
+            let (peeked, body) = peek(own("abcdef"), limit).await.expect("a body");
+            assert_eq!((&peeked.bytes[..], peeked.whole), (seen.as_bytes(), whole), "{limit}");
+            assert_eq!(body.size_hint().exact(), Some(6));
+            let again = peek(body, limit).await.expect("a body").1;
+            assert_eq!(again.collect().await.expect("a body").to_bytes(), "abcdef");
+        }
+    }
+
+    #[tokio::test]
+    async fn an_empty_body_is_whole() {
+        let (peeked, body) = peek(RequestBody::Empty, 10).await.expect("a body");
+        assert!(peeked.whole && peeked.bytes.is_empty() && body.is_end_stream());
+    }
+}
