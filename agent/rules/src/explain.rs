@@ -1,7 +1,8 @@
 //! Why a request would go where it would go: the decision comes from the functions that decide for real requests;
 //! the notes retell it, condition by condition.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::request::Parts;
@@ -13,17 +14,34 @@ use crate::snapshot::{HttpDecision, Protocol, Snapshot};
 use crate::tcp_route::TcpDecision;
 use crate::workload::Workload;
 
+mod entry;
+mod stranger;
 mod target;
 mod trace;
 
 pub use target::{ExplainError, callers};
 
+use entry::{Caller, Destination as Met, Entries};
 use target::Target;
 
-/// Explains a request that is described in words, as `weft explain` sends it.
-pub fn answer(snapshot: &Snapshot, request: &ExplainRequest) -> Result<Explanation, ExplainError> {
+/// Explains a request that is described in words, as `weft explain` sends it. `certificates`: whether this agent has
+/// any to speak mutual TLS with.
+pub fn answer(
+    snapshot: &Snapshot,
+    request: &ExplainRequest,
+    certificates: bool,
+) -> Result<Explanation, ExplainError> {
+    if let Some(address) = &request.from_address {
+        return stranger::answer(snapshot, address, request);
+    }
     let mut found = callers(snapshot, &request.from)?;
     let caller = found.swap_remove(0);
+    let from = Caller {
+        snapshot,
+        workload: Some(caller),
+        address: caller.addresses.first().copied().unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
+        certificates,
+    };
     let target = Target::parse(&request.to)?;
     let in_words = request.method.is_some() || request.path.is_some() || !request.headers.is_empty();
     let path = request.path.as_deref().or(target.path.as_deref());
@@ -31,12 +49,12 @@ pub fn answer(snapshot: &Snapshot, request: &ExplainRequest) -> Result<Explanati
         let headers: Vec<(&str, &str)> =
             request.headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
         let method = request.method.as_deref().unwrap_or("GET");
-        explain(snapshot, caller, (&target.host, target.port), method, path.unwrap_or("/"), &headers)?
+        explain(&from, caller, (&target.host, target.port), method, path.unwrap_or("/"), &headers)?
     } else {
         let dst = target::address(snapshot, caller, &target.host, target.port);
         match snapshot.outbound(caller, dst).protocol {
-            Protocol::Tcp => connection(snapshot, caller, &target.host, dst),
-            _ => explain(snapshot, caller, (&target.host, target.port), "GET", "/", &[])?,
+            Protocol::Tcp => connection(&from, caller, &target.host, dst),
+            _ => explain(&from, caller, (&target.host, target.port), "GET", "/", &[])?,
         }
     };
     if !found.is_empty() {
@@ -49,14 +67,15 @@ pub fn answer(snapshot: &Snapshot, request: &ExplainRequest) -> Result<Explanati
 }
 
 /// Explains a request from `caller` to `to`, a host as the caller would write it and a port.
-pub fn explain(
-    snapshot: &Snapshot,
+fn explain(
+    from: &Caller<'_>,
     caller: &Workload,
     to: (&str, u16),
     method: &str,
     path: &str,
     headers: &[(&str, &str)],
 ) -> Result<Explanation, ExplainError> {
+    let snapshot = from.snapshot;
     let (host, port) = to;
     let dst = target::address(snapshot, caller, host, port);
     let parts = request(host, port, method, path, headers)?;
@@ -65,7 +84,7 @@ pub fn explain(
     trace::name_target(snapshot, caller, host, dst, &outbound, &mut explanation.notes);
     if outbound.protocol == Protocol::Tcp {
         let note = format!("port {port} does not speak HTTP here: only `tcp` rules and addresses count");
-        explanation = connection(snapshot, caller, host, dst);
+        explanation = connection(from, caller, host, dst);
         explanation.notes.insert(0, note);
         return Ok(explanation);
     }
@@ -74,7 +93,7 @@ pub fn explain(
     match decision {
         HttpDecision::Route(matched) => {
             describe_route(&matched, &parts, port, &mut explanation);
-            backends(snapshot, caller, port, &matched.route, &mut explanation);
+            backends(from, caller, port, &matched, &parts, &mut explanation);
         }
         HttpDecision::NoRoute => {
             "notFound".clone_into(&mut explanation.action);
@@ -88,6 +107,7 @@ pub fn explain(
                 "no service or rule of port {port} has this Host: the request goes to {dst} as it is"
             );
             explanation.notes.push(note);
+            straight(from, dst, outbound.protocol, Some(&parts), &mut explanation);
         }
         HttpDecision::BlackHole => {
             "deny".clone_into(&mut explanation.action);
@@ -176,30 +196,63 @@ fn rewritten(matched: &MatchedHttpRoute, parts: &Parts, notes: &mut Vec<String>)
 }
 
 fn backends(
-    snapshot: &Snapshot,
+    from: &Caller<'_>,
     caller: &Workload,
     port: u16,
-    route: &HttpRoute,
+    matched: &MatchedHttpRoute,
+    parts: &Parts,
     explanation: &mut Explanation,
 ) {
-    let HttpAction::Forward(destinations) = &route.action else { return };
+    let snapshot = from.snapshot;
+    let HttpAction::Forward(destinations) = &matched.route.action else { return };
     let mut reachable = false;
+    let mut entries = Entries::default();
     for backend in destinations {
         let cluster = snapshot.cluster(caller, &backend.destination, port);
         let usable = cluster.as_ref().is_ok_and(|cluster| !cluster.endpoints.is_empty());
-        reachable |= usable && (backend.weight > 0 || destinations.len() == 1);
+        let takes = backend.weight > 0 || destinations.len() == 1;
+        reachable |= usable && takes;
         explanation.backends.push(row(&backend.destination, backend.weight, cluster.as_deref().ok()));
         trace::destination(snapshot, caller, &backend.destination, port, &mut explanation.notes);
-        if let Ok(cluster) = cluster {
-            explanation.tls = transport(caller, &cluster);
+        if let (Ok(cluster), true) = (&cluster, takes) {
+            // The destination decides on what the source has made of the request.
+            let mut seen = parts.clone();
+            matched.route.rewrite_request(backend, matched.matched_prefix, &mut seen);
+            entries.add(from, cluster, rules_of(snapshot, caller, &backend.destination), Some(&seen));
         }
     }
     if !reachable {
         "unavailable".clone_into(&mut explanation.action);
     }
+    entries.tell(explanation);
 }
 
-fn connection(snapshot: &Snapshot, caller: &Workload, host: &str, dst: SocketAddr) -> Explanation {
+/// `NAMESPACE/NAME` of the DestinationRules that a caller falls under.
+fn rules_of<'a>(snapshot: &'a Snapshot, caller: &Workload, destination: &Destination) -> &'a [Arc<str>] {
+    snapshot.service(&destination.host).map_or(&[][..], |entry| &entry.clusters(caller).rules)
+}
+
+/// What goes to an address as it is may still reach a pod.
+fn straight(
+    from: &Caller<'_>,
+    dst: SocketAddr,
+    protocol: Protocol,
+    head: Option<&Parts>,
+    explanation: &mut Explanation,
+) {
+    if let Some(workload) = from.snapshot.workload_at(dst.ip()) {
+        let protocol = match from.snapshot.inbound_protocol(workload, dst.port()) {
+            Protocol::Detect => protocol,
+            declared => declared,
+        };
+        let mut entries = Entries::default();
+        entries.meet(from, &Met { workload, address: dst, protocol, tls: None }, head);
+        entries.tell(explanation);
+    }
+}
+
+fn connection(from: &Caller<'_>, caller: &Workload, host: &str, dst: SocketAddr) -> Explanation {
+    let snapshot = from.snapshot;
     let mut explanation = Explanation::default();
     let outbound = snapshot.outbound(caller, dst);
     trace::name_target(snapshot, caller, host, dst, &outbound, &mut explanation.notes);
@@ -213,18 +266,20 @@ fn connection(snapshot: &Snapshot, caller: &Workload, host: &str, dst: SocketAdd
             explanation.matched = virtual_service
                 .map(|key| Matched { virtual_service: key.to_string(), route: format!("tcp[{index}]") });
             let mut reachable = false;
+            let mut entries = Entries::default();
             for (destination, weight) in &destinations {
                 let cluster = snapshot.cluster(caller, destination, dst.port());
                 reachable |= cluster.as_ref().is_ok_and(|cluster| !cluster.endpoints.is_empty());
                 explanation.backends.push(row(destination, *weight, cluster.as_deref().ok()));
                 trace::destination(snapshot, caller, destination, dst.port(), &mut explanation.notes);
-                if let Ok(cluster) = cluster {
-                    explanation.tls = transport(caller, &cluster);
+                if let Ok(cluster) = &cluster {
+                    entries.add(from, cluster, rules_of(snapshot, caller, destination), None);
                 }
             }
             if !reachable {
                 "unavailable".clone_into(&mut explanation.action);
             }
+            entries.tell(&mut explanation);
         }
         TcpDecision::NoRoute => "notFound".clone_into(&mut explanation.action),
         TcpDecision::Passthrough => {
@@ -232,6 +287,7 @@ fn connection(snapshot: &Snapshot, caller: &Workload, host: &str, dst: SocketAdd
             explanation
                 .notes
                 .push(format!("no service has the address {dst}: the connection goes there as it is"));
+            straight(from, dst, Protocol::Tcp, None, &mut explanation);
         }
         TcpDecision::BlackHole => {
             "deny".clone_into(&mut explanation.action);
@@ -253,15 +309,6 @@ pub(crate) fn row(destination: &Destination, weight: u32, cluster: Option<&Clust
         weight,
         endpoints: endpoints.map(|endpoint| endpoint.address.to_string()).collect(),
     }
-}
-
-/// How the bytes travel to the endpoints of a cluster.
-fn transport(caller: &Workload, cluster: &Cluster) -> String {
-    let on_this_node = |endpoint: &std::sync::Arc<crate::cluster::Endpoint>| {
-        endpoint.workload.as_ref().is_some_and(|workload| workload.node == caller.node)
-    };
-    let local = cluster.endpoints.iter().filter(|endpoint| on_this_node(endpoint)).count();
-    if local == cluster.endpoints.len() && local > 0 { "none (same node)".into() } else { "plaintext".into() }
 }
 
 fn route_name(route: &HttpRoute) -> String {

@@ -94,5 +94,5 @@ pub fn certificates(shared: &Shared) -> Certificates {
 
 /// `weft explain`. An error is a sentence about the question.
 pub fn explanation(shared: &Shared, question: &ExplainRequest) -> Result<Explanation, ExplainError> {
-    explain::answer(&shared.snapshot.load_full(), question)
+    explain::answer(&shared.snapshot.load_full(), question, shared.identities.is_some())
 }

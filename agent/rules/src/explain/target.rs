@@ -17,6 +17,9 @@ pub enum ExplainError {
     /// Nothing fits the caller's name.
     #[error("no workload fits {0:?}; `weft get workloads` lists them")]
     NoSuchWorkload(String),
+    /// The caller's address is none.
+    #[error("{0:?} is no address of IPv4 or IPv6")]
+    NotAnAddress(String),
     /// The destination is none.
     #[error("{0:?} is no destination; write HOST[:PORT], a URL or ADDRESS:PORT")]
     NotATarget(String),

@@ -10,7 +10,7 @@ const APP: &str = include_str!("bookinfo.yaml");
 fn explain(world: &World, from: &str, to: &str, headers: &[(&str, &str)]) -> Explanation {
     let headers = headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
     let request = ExplainRequest { from: from.into(), to: to.into(), headers, ..ExplainRequest::default() };
-    answer(&world.snapshot, &request).unwrap()
+    answer(&world.snapshot, &request, true).unwrap()
 }
 
 fn jason() -> World {
@@ -93,8 +93,149 @@ fn callers_are_named_in_many_ways() {
     let several = explain(&world, "app=reviews", "http://ratings:9080/", &[]);
     assert!(several.notes.last().unwrap().contains("2 more workloads"), "{:?}", several.notes);
     let ask = |from: &str, to: &str| {
-        answer(&world.snapshot, &ExplainRequest { from: from.into(), to: to.into(), ..Default::default() })
+        let question = ExplainRequest { from: from.into(), to: to.into(), ..Default::default() };
+        answer(&world.snapshot, &question, true)
     };
     assert!(ask("pod/nobody", "reviews").unwrap_err().to_string().contains("weft get workloads"));
     assert!(ask("productpage", "::::").is_err());
+}
+
+const POLICIES: &str = "
+apiVersion: v1
+kind: Pod
+metadata: {name: far, namespace: bookinfo, labels: {app: ratings, version: v2}}
+spec: {nodeName: n2}
+status: {podIP: 10.2.0.1}
+---
+apiVersion: security.istio.io/v1
+kind: PeerAuthentication
+metadata: {name: default, namespace: istio-system}
+spec: {mtls: {mode: STRICT}}
+---
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: no-writes, namespace: bookinfo}
+spec: {action: DENY, rules: [{from: [{source: {namespaces: [bad]}}]}, {to: [{operation: {methods: [PUT]}}]}]}
+---
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: readers, namespace: bookinfo}
+spec: {selector: {matchLabels: {app: ratings}}, rules: [{from: [{source: {principals: [cluster.local/ns/bookinfo/sa/default]}}]}]}
+---
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: tried, namespace: istio-system, annotations: {istio.io/dry-run: 'true'}}
+spec: {action: DENY, rules: [{}]}
+";
+
+fn ask(world: &World, request: ExplainRequest) -> Explanation {
+    answer(&world.snapshot, &request, true).unwrap()
+}
+
+fn decisions(told: &Explanation) -> Vec<String> {
+    told.policies.iter().map(|one| format!("{} {}: {}", one.name, one.action, one.decided)).collect()
+}
+
+#[test]
+fn the_policies_that_had_a_say_are_named() {
+    let mut world = World::of(APP);
+    world.apply(POLICIES);
+    let question = |method: &str| ExplainRequest {
+        from: "productpage".into(),
+        to: "http://ratings:9080/".into(),
+        method: Some(method.into()),
+        ..ExplainRequest::default()
+    };
+    let told = ask(&world, question("GET"));
+    assert_eq!((told.action.as_str(), told.tls.as_str()), ("route", "none (same node) or mtls (hbone)"));
+    let caller = "spiffe://cluster.local/ns/bookinfo/sa/default";
+    assert_eq!(
+        decisions(&told),
+        [
+            &format!("PeerAuthentication/istio-system/default STRICT: the caller is {caller}"),
+            "AuthorizationPolicy/bookinfo/no-writes DENY: not matched",
+            "AuthorizationPolicy/istio-system/tried DENY: matched by rules[0], and not enforced: DENY is a dry run",
+            "AuthorizationPolicy/bookinfo/readers ALLOW: allowed by rules[0]",
+        ]
+    );
+    let told = ask(&world, question("PUT"));
+    assert_eq!(told.action, "deny");
+    assert_eq!(
+        decisions(&told)[1..],
+        [
+            "AuthorizationPolicy/bookinfo/no-writes DENY: denied by rules[1]",
+            "AuthorizationPolicy/istio-system/tried DENY: matched by rules[0], and not enforced: DENY is a dry run",
+            "AuthorizationPolicy/bookinfo/readers ALLOW: not reached",
+        ]
+    );
+    let last = told.notes.last().unwrap();
+    assert_eq!(last, "403 RBAC: access denied: AuthorizationPolicy bookinfo/no-writes denies it by rules[1]");
+}
+
+#[test]
+fn a_destination_rule_may_take_the_identity_away() {
+    let mut world = World::of(APP);
+    world.apply(POLICIES);
+    world.apply(
+        "
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: plain, namespace: bookinfo}
+spec: {host: ratings, trafficPolicy: {tls: {mode: DISABLE}}}
+",
+    );
+    let request = || ExplainRequest {
+        from: "productpage".into(),
+        to: "ratings:9080".into(),
+        ..ExplainRequest::default()
+    };
+    let told = ask(&world, request());
+    assert_eq!(told.action, "deny");
+    assert_eq!(told.tls, "refused under STRICT (disabled by DestinationRule/bookinfo/plain)");
+    world.delete("PeerAuthentication", "istio-system", "default");
+    let told = ask(&world, request());
+    assert_eq!(
+        (told.action.as_str(), told.tls.as_str()),
+        ("deny", "disabled by DestinationRule/bookinfo/plain")
+    );
+    assert!(told.notes.last().unwrap().contains("none of them matches"), "{:?}", told.notes);
+    world.delete("AuthorizationPolicy", "bookinfo", "readers");
+    assert_eq!(ask(&world, request()).action, "route");
+}
+
+#[test]
+fn what_a_stranger_gets_is_told() {
+    let mut world = World::of(APP);
+    let stranger = |to: &str| ExplainRequest {
+        from_address: Some("203.0.113.7".into()),
+        to: to.into(),
+        ..ExplainRequest::default()
+    };
+    let told = ask(&world, stranger("ratings.bookinfo:9080"));
+    assert_eq!((told.action.as_str(), told.tls.as_str()), ("passthrough", "plaintext"));
+    assert_eq!(told.backends[0].host, "ratings.bookinfo.svc.cluster.local");
+    world.apply(POLICIES);
+    for to in [
+        "ratings.bookinfo:9080",
+        "http://ratings.bookinfo.svc.cluster.local:9080/x",
+        "10.96.0.4:9080",
+        "10.1.0.3:9080",
+    ] {
+        let told = ask(&world, stranger(to));
+        assert_eq!(told.action, "deny", "{to}");
+        assert_eq!(told.tls, "refused under STRICT (plaintext)", "{to}");
+        assert_eq!(
+            decisions(&told),
+            ["PeerAuthentication/istio-system/default STRICT: denied: the caller has no identity"]
+        );
+    }
+    world.delete("PeerAuthentication", "istio-system", "default");
+    let told = ask(&world, stranger("ratings.bookinfo:9080"));
+    assert_eq!(told.action, "deny");
+    let told = ask(&world, stranger("details.bookinfo:9080"));
+    assert_eq!(told.action, "passthrough");
+    assert!(ask(&world, stranger("nowhere.example")).notes[0].contains("no pod and no service"));
+    assert_eq!(ask(&world, stranger("details.bookinfo:81")).action, "unavailable");
+    let wrong = ExplainRequest { from_address: Some("ten".into()), ..stranger("x") };
+    assert!(answer(&world.snapshot, &wrong, true).is_err());
 }

@@ -1,0 +1,293 @@
+//! Whether a destination lets a caller in, and which of its policies said what. The verdict comes from the functions
+//! that give it to real connections; here it is retold.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use http::request::Parts;
+use weft_api::admin::{Decision, Explanation};
+use weft_api::istio::TlsMode;
+
+use crate::cluster::Cluster;
+use crate::guard::condition::{Truth, View};
+use crate::guard::policy::{Action, Policy};
+use crate::guard::{ConnectionVerdict, Denial, Guard, Inbound, InboundRequest, Mtls, RequestVerdict};
+use crate::identity::Identity;
+use crate::snapshot::{Protocol, Snapshot};
+use crate::workload::{Enrolment, Workload};
+
+/// More endpoints than these tell nothing new.
+const MOST_ENDPOINTS: usize = 64;
+
+/// Who calls.
+pub(super) struct Caller<'a> {
+    pub(super) snapshot: &'a Snapshot,
+    /// `None`: somebody outside the mesh.
+    pub(super) workload: Option<&'a Workload>,
+    pub(super) address: IpAddr,
+    /// Whether this agent has certificates.
+    pub(super) certificates: bool,
+}
+
+/// Where to.
+pub(super) struct Destination<'a> {
+    pub(super) workload: &'a Workload,
+    /// One of its addresses, and its own port.
+    pub(super) address: SocketAddr,
+    /// What the port speaks, by the service that leads there.
+    pub(super) protocol: Protocol,
+    /// What a DestinationRule says, and which.
+    pub(super) tls: Option<(TlsMode, String)>,
+}
+
+/// What becomes of a caller at one destination.
+#[derive(Debug, PartialEq, Eq)]
+struct Entry {
+    tls: String,
+    policies: Vec<Decision>,
+    /// Why it is turned away; `None`: it is let in.
+    refused: Option<String>,
+}
+
+/// What became of a caller at all destinations.
+#[derive(Default)]
+pub(super) struct Entries(Vec<(String, Entry)>);
+
+impl Entries {
+    /// Looks at each endpoint of a cluster.
+    pub(super) fn add(
+        &mut self,
+        caller: &Caller<'_>,
+        cluster: &Cluster,
+        rules: &[Arc<str>],
+        head: Option<&Parts>,
+    ) {
+        let names = || rules.iter().map(|rule| format!("DestinationRule/{rule}")).collect::<Vec<_>>();
+        let mode = cluster.tls.as_ref().and_then(|tls| tls.mode);
+        let tls = mode.map(|mode| (mode, names().join(" and ")));
+        for endpoint in cluster.endpoints.iter().take(MOST_ENDPOINTS) {
+            let Some(workload) = &endpoint.workload else {
+                let entry = Entry { tls: outside(tls.as_ref()), policies: Vec::new(), refused: None };
+                self.0.push((endpoint.address.to_string(), entry));
+                continue;
+            };
+            self.meet(
+                caller,
+                &Destination {
+                    workload,
+                    address: endpoint.address,
+                    protocol: cluster.protocol,
+                    tls: tls.clone(),
+                },
+                head,
+            );
+        }
+    }
+
+    /// Looks at one destination.
+    pub(super) fn meet(&mut self, caller: &Caller<'_>, to: &Destination<'_>, head: Option<&Parts>) {
+        self.0.push((format!("pod {}", to.workload.key), caller.enter(to, head)));
+    }
+
+    /// Writes down what became of it all.
+    pub(super) fn tell(self, explanation: &mut Explanation) {
+        let mut ways: Vec<&str> = Vec::new();
+        for (_, entry) in &self.0 {
+            if !ways.contains(&&*entry.tls) {
+                ways.push(&entry.tls);
+            }
+            for decision in &entry.policies {
+                if !explanation.policies.contains(decision) {
+                    explanation.policies.push(decision.clone());
+                }
+            }
+        }
+        if !ways.is_empty() {
+            explanation.tls = ways.join(" or ");
+        }
+        let refusals = || self.0.iter().filter_map(|(name, entry)| Some((name, entry.refused.as_ref()?)));
+        if !self.0.is_empty() && refusals().count() == self.0.len() {
+            "deny".clone_into(&mut explanation.action);
+            let mut reasons: Vec<&String> = refusals().map(|(_, reason)| reason).collect();
+            reasons.dedup();
+            explanation.notes.extend(reasons.into_iter().cloned());
+        } else {
+            explanation.notes.extend(refusals().map(|(name, reason)| format!("{name}: {reason}")));
+        }
+    }
+}
+
+/// To what is no pod.
+fn outside(tls: Option<&(TlsMode, String)>) -> String {
+    match tls {
+        Some((TlsMode::Disable, rule)) => format!("disabled by {rule}"),
+        Some((TlsMode::Simple, rule)) => format!("tls by {rule}"),
+        Some((TlsMode::Mutual, rule)) => format!("mutual tls by {rule}"),
+        Some((TlsMode::IstioMutual, _)) | None => "plaintext".to_owned(),
+    }
+}
+
+impl Caller<'_> {
+    fn enter(&self, to: &Destination<'_>, head: Option<&Parts>) -> Entry {
+        if to.workload.enrolment != Enrolment::Enrolled {
+            return Entry { tls: outside(to.tls.as_ref()), policies: Vec::new(), refused: None };
+        }
+        let (mode, peer) = self.snapshot.peer_policy(to.workload, to.address.port());
+        let (mut tls, identity) = self.travel(to, mode);
+        let refused = mode == Mtls::Strict && identity.is_none();
+        let mut policies = Vec::new();
+        if let Some(peer) = peer {
+            let decided = match (mode, &identity) {
+                (Mtls::Disable, _) => "no caller has an identity".to_owned(),
+                (_, Some(identity)) => format!("the caller is {identity}"),
+                (Mtls::Strict, None) => "denied: the caller has no identity".to_owned(),
+                (Mtls::Permissive, None) => "allowed without an identity".to_owned(),
+            };
+            let name = format!("PeerAuthentication/{}", peer.key);
+            policies.push(Decision { name, action: mode.to_string(), decided });
+        }
+        if refused {
+            tls = format!("refused under STRICT ({tls})");
+            let mut reason =
+                format!("reset: port {} takes mutual TLS only, and the caller has none", to.address.port());
+            if to.workload.probe_ports.contains(&to.address.port()) {
+                reason.push_str("; the node's own probes pass");
+            }
+            return Entry { tls, policies, refused: Some(reason) };
+        }
+        let inbound = Inbound { identity: identity.as_ref(), peer: self.address, to: to.address, sni: None };
+        let request = head.map(|head| InboundRequest { head, remote: self.address, claims: None });
+        let request = request.as_ref().filter(|_| to.protocol != Protocol::Tcp);
+        let refused = self.refusal(to.workload, &inbound, request, &mut policies);
+        Entry { tls, policies, refused }
+    }
+
+    /// How the bytes travel, and who the caller is then.
+    fn travel(&self, to: &Destination<'_>, mode: Mtls) -> (String, Option<Identity>) {
+        let plain = |text: &str| (text.to_owned(), None);
+        let Some(caller) = self.workload.filter(|caller| caller.enrolment == Enrolment::Enrolled) else {
+            return plain("plaintext");
+        };
+        if let Some((TlsMode::Disable | TlsMode::Simple | TlsMode::Mutual, _)) = &to.tls {
+            return (outside(to.tls.as_ref()), None);
+        }
+        let own = self.snapshot.trust_domains().first();
+        let identity = own.filter(|_| mode != Mtls::Disable).map(|own| Identity::of(caller, own));
+        if caller.node == to.workload.node {
+            return ("none (same node)".to_owned(), identity);
+        }
+        match identity {
+            None => plain("plaintext (PeerAuthentication DISABLE)"),
+            Some(_) if !self.certificates => plain("plaintext (this agent has no certificates)"),
+            identity => ("mtls (hbone)".to_owned(), identity),
+        }
+    }
+
+    /// Asks the destination's rules. Tells what each of its policies said.
+    fn refusal(
+        &self,
+        to: &Workload,
+        inbound: &Inbound<'_>,
+        request: Option<&InboundRequest<'_>>,
+        told: &mut Vec<Decision>,
+    ) -> Option<String> {
+        let services = services_of(self.snapshot, to);
+        let security = self.snapshot.security_of(to);
+        let built = Guard::of(&security, to, &services);
+        let local = self.snapshot.entrances.get(&to.key).is_some();
+        let guard = if local { self.snapshot.guard(to).map(|guard| &**guard) } else { built.as_ref() };
+        let tokens = security.iter().flat_map(|security| &security.tokens);
+        if request.is_some() {
+            for policy in tokens.filter(|policy| policy.scope.includes(to, &services)) {
+                let issuers: Vec<&str> = policy.rules.iter().map(|rule| &*rule.issuer).collect();
+                told.push(Decision {
+                    name: format!("RequestAuthentication/{}", policy.key),
+                    action: "JWT".to_owned(),
+                    decided: format!(
+                        "no token is taken as good here; accepts those of {}",
+                        issuers.join(", ")
+                    ),
+                });
+            }
+        }
+        let view = request.map_or(View::Bytes, View::Request);
+        let mut policies: Vec<&Arc<Policy>> = security
+            .iter()
+            .flat_map(|security| &security.authorizations)
+            .filter(|policy| policy.scope.includes(to, &services))
+            .collect();
+        policies.sort_by(|a, b| (order(&a.action), &a.age).cmp(&(order(&b.action), &b.age)));
+        let mut denied = false;
+        for policy in policies {
+            let (truth, rule) = policy.matches(inbound, view);
+            let matched = rule.filter(|_| truth == Truth::Yes);
+            let decided = say(policy, matched, denied);
+            denied |= policy.action == Action::Deny && !policy.dry_run && matched.is_some();
+            let name = format!("AuthorizationPolicy/{}", policy.key);
+            told.push(Decision { name, action: policy.action.to_string(), decided });
+        }
+        let denial = match (guard?, request) {
+            (guard, Some(request)) => match guard.admit_request(inbound, request) {
+                RequestVerdict::Denied(denial) => Some(denial),
+                RequestVerdict::Allowed => None,
+            },
+            (guard, None) => match guard.admit_connection(inbound, Protocol::Tcp) {
+                ConnectionVerdict::Denied(denial) => Some(denial),
+                ConnectionVerdict::Allowed | ConnectionVerdict::ByRequest => None,
+            },
+        };
+        denial.map(|denial| in_words(&denial, request.is_some()))
+    }
+}
+
+/// The order of decision.
+fn order(action: &Action) -> u8 {
+    match action {
+        Action::Custom(_) => 0,
+        Action::Deny => 1,
+        Action::Allow => 2,
+        Action::Audit => 3,
+    }
+}
+
+fn say(policy: &Policy, matched: Option<usize>, denied: bool) -> String {
+    match (matched, &policy.action) {
+        (None, _) if policy.dry_run => "not matched (dry run)".to_owned(),
+        (Some(rule), action) if policy.dry_run => {
+            format!("matched by rules[{rule}], and not enforced: {action} is a dry run")
+        }
+        (None, _) => "not matched".to_owned(),
+        (Some(rule), Action::Audit) => format!("matched by rules[{rule}], without effect"),
+        (Some(rule), Action::Custom(provider)) => format!("{provider} is asked by rules[{rule}]"),
+        (Some(rule), Action::Deny) => format!("denied by rules[{rule}]"),
+        (Some(_), Action::Allow) if denied => "not reached".to_owned(),
+        (Some(rule), Action::Allow) => format!("allowed by rules[{rule}]"),
+    }
+}
+
+fn in_words(denial: &Denial, http: bool) -> String {
+    let how = if http { "403 RBAC: access denied" } else { "closed" };
+    match (&denial.policy, denial.rule) {
+        (Some(policy), Some(rule)) => {
+            format!("{how}: AuthorizationPolicy {policy} denies it by rules[{rule}]")
+        }
+        (Some(policy), None) => format!("{how}: AuthorizationPolicy {policy} denies it"),
+        (None, _) => format!("{how}: there are ALLOW policies, and none of them matches"),
+    }
+}
+
+/// The services that lead to a workload; of another node's by their ready endpoints.
+fn services_of(snapshot: &Snapshot, workload: &Workload) -> Vec<Arc<str>> {
+    if let Some(entrance) = snapshot.entrances.get(&workload.key) {
+        return entrance.services.to_vec();
+    }
+    let leads = |cluster: &Cluster| {
+        let mut workloads = cluster.endpoints.iter().filter_map(|endpoint| endpoint.workload.as_ref());
+        workloads.any(|other| other.key == workload.key)
+    };
+    let services = snapshot
+        .services
+        .iter()
+        .filter(|(_, entry)| entry.policies.others.ports.iter().any(|port| leads(&port.whole)));
+    services.map(|(host, _)| host.clone()).collect()
+}

@@ -1,0 +1,96 @@
+//! What somebody outside the mesh would get, who proves nothing and whom no rule routes.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use weft_api::admin::{ExplainRequest, Explanation};
+
+use super::entry::{Caller, Destination, Entries};
+use super::target::Target;
+use super::{ExplainError, request, row};
+use crate::host::{self, HostBuffer, RequestHost};
+use crate::http_route;
+use crate::service_entry::ServiceEntry;
+use crate::snapshot::{Protocol, Snapshot};
+use crate::workload::Workload;
+
+/// Where a name without a namespace is looked for.
+const NAMESPACE: &str = "default";
+
+pub(super) fn answer(
+    snapshot: &Snapshot,
+    address: &str,
+    question: &ExplainRequest,
+) -> Result<Explanation, ExplainError> {
+    let address: IpAddr = address.parse().map_err(|_| ExplainError::NotAnAddress(address.to_owned()))?;
+    let from = Caller { snapshot, workload: None, address: address.to_canonical(), certificates: false };
+    let target = Target::parse(&question.to)?;
+    let mut explanation = Explanation { action: "passthrough".to_owned(), ..Explanation::default() };
+    let in_words = question.method.is_some() || question.path.is_some() || !question.headers.is_empty();
+    let in_words = in_words || target.path.is_some();
+    let path = question.path.as_deref().or(target.path.as_deref()).unwrap_or("/");
+    let headers: Vec<(&str, &str)> =
+        question.headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+    let method = question.method.as_deref().unwrap_or("GET");
+    let head = request(&target.host, target.port, method, path, &headers)?;
+    let mut entries = Entries::default();
+    match find(snapshot, &target) {
+        Found::Pod(workload, to) => {
+            explanation.notes.push(format!("{} is pod {}", to.ip(), workload.key));
+            let protocol = snapshot.inbound_protocol(workload, to.port());
+            let http = protocol != Protocol::Tcp && (in_words || protocol != Protocol::Detect);
+            let head = Some(&head).filter(|_| http);
+            entries.meet(&from, &Destination { workload, address: to, protocol, tls: None }, head);
+        }
+        Found::Service(entry) => {
+            let Some(clusters) = entry.policies.others.port(target.port) else {
+                "unavailable".clone_into(&mut explanation.action);
+                explanation.notes.push(format!("{} has no port {}", entry.service.host, target.port));
+                return Ok(explanation);
+            };
+            let cluster = &clusters.whole;
+            let destination =
+                http_route::Destination { host: entry.service.host.clone(), subset: None, port: None };
+            explanation.backends.push(row(&destination, 1, Some(cluster)));
+            if cluster.endpoints.is_empty() {
+                "unavailable".clone_into(&mut explanation.action);
+            }
+            let http =
+                cluster.protocol != Protocol::Tcp && (in_words || cluster.protocol != Protocol::Detect);
+            entries.add(&from, cluster, &[], Some(&head).filter(|_| http));
+        }
+        Found::Nothing => {
+            let note = format!("{} is no pod and no service: weft has no say there", target.host);
+            explanation.notes.push(note);
+        }
+    }
+    entries.tell(&mut explanation);
+    Ok(explanation)
+}
+
+enum Found<'a> {
+    Pod(&'a Arc<Workload>, SocketAddr),
+    Service(&'a Arc<ServiceEntry>),
+    Nothing,
+}
+
+fn find<'a>(snapshot: &'a Snapshot, target: &Target) -> Found<'a> {
+    let (mut lower, mut full) = (HostBuffer::new(), HostBuffer::new());
+    let by_name = |name: &str| snapshot.service(name);
+    match host::normalize(&target.host, &mut lower) {
+        RequestHost::Address(address) => {
+            let address = address.to_canonical();
+            if let Some(workload) = snapshot.workload_at(address) {
+                return Found::Pod(workload, (address, target.port).into());
+            }
+            let mut owners = snapshot.vips.get(&address).into_iter().flat_map(|owners| owners.iter());
+            owners.find_map(|host| by_name(host)).map_or(Found::Nothing, Found::Service)
+        }
+        RequestHost::Name(name) => {
+            let domain = &snapshot.mesh.cluster_domain;
+            let expanded = || by_name(host::expand(name, NAMESPACE, domain, &mut full)?);
+            by_name(name).or_else(expanded).map_or(Found::Nothing, Found::Service)
+        }
+        RequestHost::Nothing => Found::Nothing,
+    }
+}
