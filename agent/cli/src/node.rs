@@ -10,7 +10,7 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 use tracing_subscriber::EnvFilter;
 use weft_node::agent::{AgentOptions, run};
-use weft_node::identity::{CaOptions, LONGEST_LIFE, SHORTEST_LIFE};
+use weft_node::identity::{CaOptions, LONGEST_LIFE, SHORTEST_LIFE, ServiceOptions};
 use weft_node::telemetry::AccessLog;
 
 pub use precheck::PrecheckArgs;
@@ -55,13 +55,13 @@ pub struct AgentArgs {
     /// made if it is empty). Agents of one mesh share it
     #[arg(long, value_name = "DIR", env = "WEFT_CA_DIR")]
     ca_dir: Option<PathBuf>,
-    /// Get certificates from the IstioCertificateService at URL (not there yet)
+    /// Get certificates from the IstioCertificateService at URL (https://HOST:PORT; http:// where the network is trusted)
     #[arg(long, value_name = "URL", env = "WEFT_CA_ADDRESS", conflicts_with = "ca_dir")]
     ca_address: Option<String>,
-    /// Root certificates by which --ca-address is recognised (not there yet)
+    /// Root certificates by which an https --ca-address is recognised
     #[arg(long, value_name = "FILE", env = "WEFT_CA_ROOT", requires = "ca_address")]
     ca_root: Option<PathBuf>,
-    /// Token for --ca-address (not there yet)
+    /// Token for --ca-address, read again for each request
     #[arg(long, value_name = "FILE", env = "WEFT_CA_TOKEN", requires = "ca_address")]
     ca_token: Option<PathBuf>,
     /// Life of a workload's certificate; renewed at two thirds of it
@@ -113,11 +113,6 @@ impl AgentArgs {
                 "running in a cluster is not there yet; use --standalone DIR to read objects from a folder of YAML".to_owned(),
             ));
         };
-        if self.ca_address.is_some() || self.ca_root.is_some() || self.ca_token.is_some() {
-            return Err(Usage(
-                "--ca-address, --ca-root and --ca-token are not there yet; use --ca-dir".to_owned(),
-            ));
-        }
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         Ok(AgentOptions {
             standalone,
@@ -127,7 +122,7 @@ impl AgentArgs {
             metrics_addr: self.metrics_addr,
             readiness_addr: self.readiness_addr,
             trust_domain: self.trust_domain.clone(),
-            ca: self.ca_dir.clone().map(CaOptions::Folder),
+            ca: self.ca(),
             certificate_life: self.certificate_life,
             root_namespace: self.root_namespace.clone(),
             access_log: match self.access_log {
@@ -139,6 +134,17 @@ impl AgentArgs {
             workers: self.workers.map_or(cores, usize::from),
             drain_timeout: self.drain_timeout,
         })
+    }
+
+    fn ca(&self) -> Option<CaOptions> {
+        let service = |address: &String| {
+            CaOptions::Service(ServiceOptions {
+                address: address.clone(),
+                root: self.ca_root.clone(),
+                token: self.ca_token.clone(),
+            })
+        };
+        self.ca_dir.clone().map(CaOptions::Folder).or_else(|| self.ca_address.as_ref().map(service))
     }
 }
 

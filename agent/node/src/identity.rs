@@ -19,6 +19,7 @@ mod folder;
 mod renew;
 mod request;
 mod rotation;
+mod service;
 mod status;
 mod tls;
 mod trust;
@@ -38,6 +39,7 @@ use account::Account;
 use ca::{Ca, Health};
 pub use certificate::Refusal;
 use renew::Renewer;
+pub use service::ServiceOptions;
 pub use tls::Tls;
 use trust::Trust;
 pub use trust::{LONGEST_LIFE, Root};
@@ -52,6 +54,8 @@ pub const SHORTEST_LIFE: Duration = Duration::from_secs(3);
 pub enum CaOptions {
     /// The embedded CA, its root in this folder.
     Folder(PathBuf),
+    /// An external one.
+    Service(ServiceOptions),
 }
 
 /// What identities are made by.
@@ -71,6 +75,9 @@ pub enum IdentityError {
     /// The embedded CA.
     #[error(transparent)]
     Folder(#[from] folder::FolderError),
+    /// An external one.
+    #[error(transparent)]
+    Service(#[from] service::ServiceError),
     /// The system gives no thread.
     #[error("cannot start the thread of certificates")]
     Thread(#[source] std::io::Error),
@@ -141,9 +148,9 @@ impl Identities {
         matches!(self.ca, CaOptions::Folder(_))
     }
 
-    /// Replaces the other trust domains whose workloads are believed (MeshConfig's `trustDomainAliases`).
-    pub fn set_trust_domain_aliases(&self, aliases: Vec<Arc<str>>) {
-        self.trust.set_aliases(aliases);
+    /// Replaces the trust domains whose workloads are believed beside this mesh's own.
+    pub fn set_trust_domains(&self, all: &[Arc<str>]) {
+        self.trust.set_domains(all);
     }
 
     /// Replaces the set of accounts, by (namespace, service account), that need a certificate. What is new is fetched;

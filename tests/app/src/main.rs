@@ -3,6 +3,7 @@
 //! Servers answer on IPv4 and IPv6, HTTP/1.1 and h2c alike, and name themselves in `x-app` and `x-app-version`.
 
 mod bookinfo;
+mod ca;
 mod echo;
 mod http_client;
 mod http_server;
@@ -48,6 +49,8 @@ enum Role {
     Greet(tcp::Args),
     /// What kube-proxy does for pods outside of the mesh, in user space
     KubeProxy(kube_proxy::Args),
+    /// A certificate service as Istio's, for agents with --ca-address
+    Ca(ca::Args),
     /// Many requests, counted; the report is JSON
     Load(load::Args),
 }
@@ -70,6 +73,7 @@ fn main() -> anyhow::Result<()> {
         Role::TcpEcho(args) => block_on(tcp::echo(args)),
         Role::Greet(args) => block_on(tcp::greet(args)),
         Role::KubeProxy(args) => block_on(kube_proxy::run(args)),
+        Role::Ca(args) => block_on(ca::run(args)),
         Role::Load(args) => block_on(load::run(args)),
     }
 }

@@ -5,6 +5,7 @@
 mod actions;
 mod bookinfo;
 mod capture;
+mod certificates;
 mod deploy;
 mod discovery;
 mod enrol;

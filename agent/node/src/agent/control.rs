@@ -306,6 +306,9 @@ impl Control {
         let count = changes.len();
         let snapshot = self.compiler.apply(changes);
         let generation = snapshot.generation;
+        if let Some(identities) = &self.shared.identities {
+            identities.set_trust_domains(snapshot.trust_domains());
+        }
         self.shared.snapshot.store(snapshot);
         self.unconfirmed = true;
         let took = began.elapsed();

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 use super::authority::AuthorityError;
 use super::folder::{Folder, FolderError};
 use super::request::Request;
+use super::service::{Service, ServiceError};
 use super::trust::Trust;
 use super::{CaOptions, IdentityError, Issued};
 
@@ -16,6 +17,9 @@ pub enum CaError {
     /// The embedded one.
     #[error(transparent)]
     Authority(#[from] AuthorityError),
+    /// An external one.
+    #[error(transparent)]
+    Service(#[from] ServiceError),
 }
 
 /// Who signs.
@@ -23,6 +27,8 @@ pub enum CaError {
 pub enum Ca {
     /// The embedded one.
     Folder(RefCell<Folder>),
+    /// An external one.
+    Service(Service),
 }
 
 /// How a CA is doing.
@@ -79,22 +85,28 @@ impl Ca {
                 health.good(now);
                 Ok(Self::Folder(RefCell::new(folder)))
             }
+            CaOptions::Service(options) => Ok(Self::Service(Service::new(options.clone())?)),
         }
     }
 
     /// Asks for a certificate.
-    pub async fn issue(&self, request: &Request, life: Duration) -> Result<Issued, CaError> {
+    pub async fn issue(&self, request: &Request, life: Duration, health: &Health) -> Result<Issued, CaError> {
         match self {
-            Self::Folder(folder) => {
-                let issued = folder.borrow().issue(request, life, SystemTime::now());
-                Ok(std::future::ready(issued).await?)
+            Self::Folder(folder) => Ok(folder.borrow().issue(request, life, SystemTime::now())?),
+            Self::Service(service) => {
+                let issued = service.issue(request, life).await;
+                match &issued {
+                    Ok(_) => health.good(SystemTime::now()),
+                    Err(error) => _ = health.bad(error.to_string(), SystemTime::now()),
+                }
+                Ok(issued?)
             }
         }
     }
 
     /// Takes in changes of an embedded CA's files. True: it signs with another key now.
     pub fn look(&self, trust: &Trust, health: &Health) -> bool {
-        let Self::Folder(folder) = self;
+        let Self::Folder(folder) = self else { return false };
         let mut folder = folder.borrow_mut();
         let now = SystemTime::now();
         match folder.look(now) {

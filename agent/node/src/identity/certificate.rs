@@ -34,13 +34,24 @@ pub enum Refusal {
     #[error("the certificate's key may not sign (key usage without digitalSignature)")]
     KeyUsage,
     /// Chain, time, purpose.
-    #[error("the certificate of {identity} does not hold: {problem}")]
+    #[error("the certificate of {identity} does not hold: {}", words(problem))]
     Chain {
         /// Whom it names.
         identity: Identity,
-        /// As webpki says it.
+        /// What webpki found.
         problem: webpki::Error,
     },
+}
+
+fn words(problem: &webpki::Error) -> String {
+    match problem {
+        webpki::Error::CertExpired { .. } => "it has ended, or one that it chains through".to_owned(),
+        webpki::Error::CertNotValidYet { .. } => {
+            "it is not good yet, or one that it chains through".to_owned()
+        }
+        webpki::Error::UnknownIssuer => "no root of this mesh signed it".to_owned(),
+        problem => problem.to_string(),
+    }
 }
 
 /// What a workload's certificate says, its chain unproven.

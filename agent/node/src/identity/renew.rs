@@ -122,7 +122,7 @@ impl Renewer {
 
     async fn attempt(&self, identity: &Identity) -> anyhow::Result<(Tls, Facts)> {
         let request = Request::new(identity.clone())?;
-        let issued = self.ca.issue(&request, self.life).await?;
+        let issued = self.ca.issue(&request, self.life, &self.health).await?;
         let now = SystemTime::now();
         self.trust.name(&issued.roots, now)?;
         Ok(self.handshakes.tls(&request, issued.chain, now)?)

@@ -9,6 +9,7 @@ pub struct Request {
     identity: Identity,
     key: KeyPair,
     csr: CertificateSigningRequestDer<'static>,
+    pem: String,
 }
 
 impl Request {
@@ -18,8 +19,8 @@ impl Request {
         let mut params = CertificateParams::default();
         params.distinguished_name = DistinguishedName::new();
         params.subject_alt_names = vec![SanType::URI(identity.to_string().try_into()?)];
-        let request = params.serialize_request(&key)?;
-        Ok(Self { identity, key, csr: request.der().clone() })
+        let csr = params.serialize_request(&key)?;
+        Ok(Self { identity, key, csr: csr.der().clone(), pem: csr.pem()? })
     }
 
     /// Whose certificate is asked for.
@@ -30,6 +31,11 @@ impl Request {
     /// PKCS #10, DER.
     pub fn csr(&self) -> &CertificateSigningRequestDer<'static> {
         &self.csr
+    }
+
+    /// PKCS #10, PEM.
+    pub fn csr_pem(&self) -> &str {
+        &self.pem
     }
 
     /// For the handshakes of this process.

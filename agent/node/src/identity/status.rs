@@ -29,6 +29,7 @@ pub fn certificates<'a>(
 fn authority(ca: &CaOptions, state: &State, roots: &Roots) -> CertificateAuthority {
     let (kind, location) = match ca {
         CaOptions::Folder(dir) => (AuthorityKind::Embedded, dir.display().to_string()),
+        CaOptions::Service(service) => (AuthorityKind::External, service.address.clone()),
     };
     let roots = roots.iter().map(|(fingerprint, root)| RootRow {
         subject: root.subject.to_string(),

@@ -95,7 +95,11 @@ impl Handshakes {
         Ok((tls, facts))
     }
 
-    fn configs(&self, certified: CertifiedKey) -> Result<(ServerConfig, ClientConfig), rustls::Error> {
+    /// The two sides that a certificate makes.
+    pub(super) fn configs(
+        &self,
+        certified: CertifiedKey,
+    ) -> Result<(ServerConfig, ClientConfig), rustls::Error> {
         let resolver = Arc::new(SingleCertAndKey::from(certified));
         let mut server = ServerConfig::builder_with_provider(self.provider.clone())
             .with_protocol_versions(&[&rustls::version::TLS13])?

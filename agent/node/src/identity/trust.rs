@@ -43,7 +43,7 @@ pub type Roots = BTreeMap<String, Root>;
 #[derive(Debug)]
 pub struct Trust {
     domain: Arc<str>,
-    aliases: ArcSwap<Vec<Arc<str>>>,
+    others: ArcSwap<Vec<Arc<str>>>,
     anchors: ArcSwap<Vec<TrustAnchor<'static>>>,
     roots: Mutex<Roots>,
 }
@@ -51,7 +51,7 @@ pub struct Trust {
 impl Trust {
     /// Believes nobody yet.
     pub fn new(domain: Arc<str>) -> Self {
-        Self { domain, aliases: ArcSwap::default(), anchors: ArcSwap::default(), roots: Mutex::default() }
+        Self { domain, others: ArcSwap::default(), anchors: ArcSwap::default(), roots: Mutex::default() }
     }
 
     /// The mesh's own trust domain.
@@ -59,14 +59,16 @@ impl Trust {
         &self.domain
     }
 
-    /// Replaces the other trust domains whose workloads are believed, by the same roots.
-    pub fn set_aliases(&self, aliases: Vec<Arc<str>>) {
-        self.aliases.store(Arc::new(aliases));
+    /// Replaces the trust domains whose workloads are believed beside the mesh's own, by the same roots.
+    pub fn set_domains(&self, all: &[Arc<str>]) {
+        if **self.others.load() != *all {
+            self.others.store(Arc::new(all.to_vec()));
+        }
     }
 
     /// Whether workloads of a trust domain may be believed.
     pub fn knows(&self, domain: &str) -> bool {
-        *self.domain == *domain || self.aliases.load().iter().any(|alias| **alias == *domain)
+        *self.domain == *domain || self.others.load().iter().any(|other| **other == *domain)
     }
 
     /// What chains have to end in.

@@ -57,6 +57,7 @@ impl Control {
                 Err(error) => _ = waiting.insert(network.key.clone(), full(&error)),
             }
         }
+        self.want_certificates();
         if moved {
             self.unconfirmed = true;
             self.publish_pods();
@@ -105,8 +106,17 @@ impl Control {
         self.publish_pods();
     }
 
-    /// Makes the enrolled pods known to the workers, and says whose certificates are wanted.
     fn publish_pods(&self) {
+        let mut local = LocalPods::default();
+        for enrolled in self.enrolled.values() {
+            let PodNetwork { addresses, .. } = &enrolled.pod.network;
+            local.extend(addresses.iter().map(|address| (*address, enrolled.pod.clone())));
+        }
+        self.local_pods.store(Arc::new(local));
+    }
+
+    /// Says whose certificates are wanted: those of the service accounts that the enrolled pods have now.
+    fn want_certificates(&self) {
         if let Some(identities) = &self.shared.identities {
             let snapshot = self.shared.snapshot.load();
             let workloads = self.enrolled.keys().filter_map(|key| snapshot.workload(key));
@@ -116,12 +126,6 @@ impl Control {
                     .collect(),
             );
         }
-        let mut local = LocalPods::default();
-        for enrolled in self.enrolled.values() {
-            let PodNetwork { addresses, .. } = &enrolled.pod.network;
-            local.extend(addresses.iter().map(|address| (*address, enrolled.pod.clone())));
-        }
-        self.local_pods.store(Arc::new(local));
     }
 
     /// Waits a moment for the certificates of new pods, where this agent signs them: they are there before the pods are
