@@ -158,7 +158,7 @@ impl Compiler {
                 }
                 if changed {
                     self.touch_services_of(&workload);
-                    self.security.dirty.insert(workload.key.clone());
+                    self.touch_entrance(&workload);
                 }
             }
             Object::Service(service) => {
@@ -197,7 +197,7 @@ impl Compiler {
             "Pod" => {
                 if let Some(old) = self.pods.remove(&full, &mut self.snapshot) {
                     self.touch_services_of(&old.workload);
-                    self.security.dirty.insert(old.workload.key.clone());
+                    self.touch_entrance(&old.workload);
                 }
             }
             "Service" => {

@@ -170,9 +170,11 @@ impl Conditions<'_> {
 
 /// An address, or a block of them; of IPv4 where it is IPv4 in the dress of IPv6.
 fn net(value: &str) -> Option<IpNet> {
-    match value.parse::<IpNet>() {
-        Ok(net) => Some(net),
-        Err(_) => value.parse::<IpAddr>().ok().map(|address| address.to_canonical().into()),
+    let net: IpNet = value.parse().ok().or_else(|| Some(value.parse::<IpAddr>().ok()?.into()))?;
+    let mapped = net.addr().to_canonical();
+    match net.prefix_len().checked_sub(96) {
+        Some(prefix) if net.addr().is_ipv6() && mapped.is_ipv4() => IpNet::new(mapped, prefix).ok(),
+        _ => Some(net),
     }
 }
 

@@ -97,6 +97,14 @@ impl Compiler {
         }
     }
 
+    /// Marks a pod that is of this node, or was.
+    pub(super) fn touch_entrance(&mut self, workload: &Workload) {
+        let was_local = || self.snapshot.entrances.get(&workload.key).is_some();
+        if *workload.node == *self.options.node || was_local() {
+            self.security.dirty.insert(workload.key.clone());
+        }
+    }
+
     /// Marks the local pods that a service leads to.
     pub(super) fn touch_entrances_behind(&mut self, host: &str) {
         let Some(record) = self.services.get(host) else { return };

@@ -11,7 +11,9 @@ use weft_api::istio::TlsMode;
 use crate::cluster::Cluster;
 use crate::guard::condition::{Truth, View};
 use crate::guard::policy::{Action, Policy};
-use crate::guard::{ConnectionVerdict, Denial, Guard, Inbound, InboundRequest, Mtls, RequestVerdict};
+use crate::guard::{
+    ConnectionVerdict, Consult, Denial, Guard, Inbound, InboundRequest, Mtls, RequestVerdict,
+};
 use crate::identity::Identity;
 use crate::snapshot::{Protocol, Snapshot};
 use crate::workload::{Enrolment, Workload};
@@ -203,10 +205,7 @@ impl Caller<'_> {
                 told.push(Decision {
                     name: format!("RequestAuthentication/{}", policy.key),
                     action: "JWT".to_owned(),
-                    decided: format!(
-                        "no token is taken as good here; accepts those of {}",
-                        issuers.join(", ")
-                    ),
+                    decided: format!("takes tokens of {}; none is looked at here", issuers.join(", ")),
                 });
             }
         }
@@ -226,17 +225,23 @@ impl Caller<'_> {
             let name = format!("AuthorizationPolicy/{}", policy.key);
             told.push(Decision { name, action: policy.action.to_string(), decided });
         }
-        let denial = match (guard?, request) {
+        let (denial, consult) = match (guard?, request) {
             (guard, Some(request)) => match guard.admit_request(inbound, request) {
-                RequestVerdict::Denied(denial) => Some(denial),
-                RequestVerdict::Allowed => None,
+                RequestVerdict::Denied(denial) => (Some(denial), None),
+                RequestVerdict::Allowed => (None, guard.consult(inbound, request)),
             },
             (guard, None) => match guard.admit_connection(inbound, Protocol::Tcp) {
-                ConnectionVerdict::Denied(denial) => Some(denial),
-                ConnectionVerdict::Allowed | ConnectionVerdict::ByRequest => None,
+                ConnectionVerdict::Denied(denial) => (Some(denial), None),
+                ConnectionVerdict::Allowed | ConnectionVerdict::ByRequest => {
+                    (None, guard.consult_connection(inbound))
+                }
             },
         };
-        denial.map(|denial| in_words(&denial, request.is_some()))
+        let http = request.is_some();
+        let nobody = consult.filter(|consult| self.snapshot.provider(&consult.provider).is_none());
+        denial
+            .map(|denial| in_words(&denial, http))
+            .or_else(|| nobody.map(|consult| nobody_to_ask(&consult, http)))
     }
 }
 
@@ -265,8 +270,20 @@ fn say(policy: &Policy, matched: Option<usize>, denied: bool) -> String {
     }
 }
 
+fn how(http: bool) -> &'static str {
+    if http { "403 RBAC: access denied" } else { "closed" }
+}
+
+fn nobody_to_ask(consult: &Consult, http: bool) -> String {
+    let Consult { provider, policy } = consult;
+    format!(
+        "{}: AuthorizationPolicy {policy} asks {provider:?}, which is none of MeshConfig's extensionProviders",
+        how(http)
+    )
+}
+
 fn in_words(denial: &Denial, http: bool) -> String {
-    let how = if http { "403 RBAC: access denied" } else { "closed" };
+    let how = how(http);
     match (&denial.policy, denial.rule) {
         (Some(policy), Some(rule)) => {
             format!("{how}: AuthorizationPolicy {policy} denies it by rules[{rule}]")

@@ -128,8 +128,8 @@ metadata: {name: tried, namespace: istio-system, annotations: {istio.io/dry-run:
 spec: {action: DENY, rules: [{}]}
 ";
 
-fn ask(world: &World, request: ExplainRequest) -> Explanation {
-    answer(&world.snapshot, &request, true).unwrap()
+fn ask(world: &World, request: &ExplainRequest) -> Explanation {
+    answer(&world.snapshot, request, true).unwrap()
 }
 
 fn decisions(told: &Explanation) -> Vec<String> {
@@ -146,7 +146,7 @@ fn the_policies_that_had_a_say_are_named() {
         method: Some(method.into()),
         ..ExplainRequest::default()
     };
-    let told = ask(&world, question("GET"));
+    let told = ask(&world, &question("GET"));
     assert_eq!((told.action.as_str(), told.tls.as_str()), ("route", "none (same node) or mtls (hbone)"));
     let caller = "spiffe://cluster.local/ns/bookinfo/sa/default";
     assert_eq!(
@@ -158,7 +158,7 @@ fn the_policies_that_had_a_say_are_named() {
             "AuthorizationPolicy/bookinfo/readers ALLOW: allowed by rules[0]",
         ]
     );
-    let told = ask(&world, question("PUT"));
+    let told = ask(&world, &question("PUT"));
     assert_eq!(told.action, "deny");
     assert_eq!(
         decisions(&told)[1..],
@@ -189,18 +189,18 @@ spec: {host: ratings, trafficPolicy: {tls: {mode: DISABLE}}}
         to: "ratings:9080".into(),
         ..ExplainRequest::default()
     };
-    let told = ask(&world, request());
+    let told = ask(&world, &request());
     assert_eq!(told.action, "deny");
     assert_eq!(told.tls, "refused under STRICT (disabled by DestinationRule/bookinfo/plain)");
     world.delete("PeerAuthentication", "istio-system", "default");
-    let told = ask(&world, request());
+    let told = ask(&world, &request());
     assert_eq!(
         (told.action.as_str(), told.tls.as_str()),
         ("deny", "disabled by DestinationRule/bookinfo/plain")
     );
     assert!(told.notes.last().unwrap().contains("none of them matches"), "{:?}", told.notes);
     world.delete("AuthorizationPolicy", "bookinfo", "readers");
-    assert_eq!(ask(&world, request()).action, "route");
+    assert_eq!(ask(&world, &request()).action, "route");
 }
 
 #[test]
@@ -211,7 +211,7 @@ fn what_a_stranger_gets_is_told() {
         to: to.into(),
         ..ExplainRequest::default()
     };
-    let told = ask(&world, stranger("ratings.bookinfo:9080"));
+    let told = ask(&world, &stranger("ratings.bookinfo:9080"));
     assert_eq!((told.action.as_str(), told.tls.as_str()), ("passthrough", "plaintext"));
     assert_eq!(told.backends[0].host, "ratings.bookinfo.svc.cluster.local");
     world.apply(POLICIES);
@@ -221,7 +221,7 @@ fn what_a_stranger_gets_is_told() {
         "10.96.0.4:9080",
         "10.1.0.3:9080",
     ] {
-        let told = ask(&world, stranger(to));
+        let told = ask(&world, &stranger(to));
         assert_eq!(told.action, "deny", "{to}");
         assert_eq!(told.tls, "refused under STRICT (plaintext)", "{to}");
         assert_eq!(
@@ -230,12 +230,63 @@ fn what_a_stranger_gets_is_told() {
         );
     }
     world.delete("PeerAuthentication", "istio-system", "default");
-    let told = ask(&world, stranger("ratings.bookinfo:9080"));
+    let told = ask(&world, &stranger("ratings.bookinfo:9080"));
     assert_eq!(told.action, "deny");
-    let told = ask(&world, stranger("details.bookinfo:9080"));
+    let told = ask(&world, &stranger("details.bookinfo:9080"));
     assert_eq!(told.action, "passthrough");
-    assert!(ask(&world, stranger("nowhere.example")).notes[0].contains("no pod and no service"));
-    assert_eq!(ask(&world, stranger("details.bookinfo:81")).action, "unavailable");
+    assert!(ask(&world, &stranger("nowhere.example")).notes[0].contains("no pod and no service"));
+    assert_eq!(ask(&world, &stranger("details.bookinfo:81")).action, "unavailable");
     let wrong = ExplainRequest { from_address: Some("ten".into()), ..stranger("x") };
     assert!(answer(&world.snapshot, &wrong, true).is_err());
+}
+
+#[test]
+fn a_provider_that_is_missing_refuses() {
+    let mut world = World::of(APP);
+    world.apply(
+        "
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: ask, namespace: bookinfo}
+spec: {action: CUSTOM, provider: {name: opa}, rules: [{}]}
+---
+apiVersion: security.istio.io/v1
+kind: RequestAuthentication
+metadata: {name: tokens, namespace: bookinfo}
+spec: {jwtRules: [{issuer: one}]}
+",
+    );
+    let question = || ExplainRequest {
+        from: "productpage".into(),
+        to: "http://ratings:9080/".into(),
+        ..ExplainRequest::default()
+    };
+    let told = ask(&world, &question());
+    assert_eq!(told.action, "deny");
+    assert!(
+        told.notes.last().unwrap().contains("none of MeshConfig's extensionProviders"),
+        "{:?}",
+        told.notes
+    );
+    world.apply(
+        "
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: istio, namespace: istio-system}
+data:
+  mesh: |
+    extensionProviders:
+    - name: opa
+      envoyExtAuthzGrpc: {service: opa.bookinfo.svc.cluster.local, port: 9191}
+",
+    );
+    let told = ask(&world, &question());
+    assert_eq!(told.action, "route");
+    assert_eq!(
+        decisions(&told),
+        [
+            "RequestAuthentication/bookinfo/tokens JWT: takes tokens of one; none is looked at here",
+            "AuthorizationPolicy/bookinfo/ask CUSTOM (opa): opa is asked by rules[0]",
+        ]
+    );
 }

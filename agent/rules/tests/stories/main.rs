@@ -9,6 +9,7 @@ mod hosts;
 mod incremental;
 mod lists;
 mod peer_authentication;
+mod request_authentication;
 mod state;
 mod support;
 mod tcp;
