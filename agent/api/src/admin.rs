@@ -4,6 +4,7 @@
 //! answer without an end, one [`TapEvent`] per line. Fields may be added; a reader ignores what it does not know.
 
 mod certificates;
+mod edges;
 mod explain;
 mod peer;
 mod tap;
@@ -15,6 +16,7 @@ use serde::{Deserialize, Serialize};
 pub use certificates::{
     AuthorityKind, CertificateAuthority, CertificateRow, CertificateState, Certificates, RootRow,
 };
+pub use edges::{EdgeEnd, EdgeRow, EdgeSecurity};
 pub use explain::{Backend, Decision, ExplainRequest, Explanation, FaultPlan, Matched, RetryPlan};
 pub use peer::{NotASelector, PeerSelector};
 pub use tap::{
@@ -39,6 +41,8 @@ pub mod paths {
     pub const CERTIFICATES: &str = "/v1/certificates";
     /// GET, answers a list of [`super::PolicyRow`].
     pub const POLICIES: &str = "/v1/policies";
+    /// GET, answers a list of [`super::EdgeRow`].
+    pub const EDGES: &str = "/v1/edges";
     /// POST [`super::ExplainRequest`], answers [`super::Explanation`].
     pub const EXPLAIN: &str = "/v1/explain";
     /// POST [`super::TapFilter`], answers [`super::TapEvent`] line by line until the caller leaves.

@@ -1,11 +1,13 @@
 //! `weft get`: what the agent knows.
 
-use clap::{Args, Subcommand, ValueEnum};
-use serde::Serialize;
-use weft_api::admin::{Backend, EndpointRow, RouteRow, WorkloadRow, paths};
+mod security;
+
+use clap::{Args, Subcommand};
+use weft_api::admin::{Backend, CertificateRow, EndpointRow, RouteRow, WorkloadRow, paths};
 
 use crate::client::{AgentAt, block_on};
-use crate::output::{self, Format, Outcome, Paint, Table, Tone, plain};
+use crate::list::{self, ListFormat, Row};
+use crate::output::{Outcome, Table, Tone, plain};
 
 /// Lists what is in force on the agent.
 #[derive(Debug, Args)]
@@ -13,7 +15,8 @@ use crate::output::{self, Format, Outcome, Paint, Table, Tone, plain};
 Examples:
   weft get routes
   weft get endpoints -n bookinfo
-  weft get workloads -A -o name")]
+  weft get workloads -A -o name
+  weft get certificates -n bookinfo")]
 pub struct GetArgs {
     #[command(subcommand)]
     what: What,
@@ -30,6 +33,9 @@ enum What {
     /// Pods as parties on the network
     #[command(aliases = ["workload", "pods", "pod", "po"])]
     Workloads(Selection),
+    /// Certificates of this node's service accounts: until when, and what is wrong
+    #[command(aliases = ["certificate", "certs", "cert"])]
+    Certificates(Selection),
 }
 
 #[derive(Debug, Args)]
@@ -47,25 +53,6 @@ struct Selection {
     agent: AgentAt,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum ListFormat {
-    /// For programs
-    Json,
-    /// For programs and people
-    Yaml,
-    /// One name per line
-    Name,
-}
-
-/// A line of a list.
-trait Row: Serialize + serde::de::DeserializeOwned {
-    const PATH: &'static str;
-    const NOTHING: &'static str;
-    fn namespace(&self) -> &str;
-    fn name(&self) -> String;
-    fn table(rows: &[Self]) -> Table;
-}
-
 impl GetArgs {
     /// Asks and prints.
     pub fn run(&self) -> anyhow::Result<Outcome> {
@@ -73,33 +60,20 @@ impl GetArgs {
             What::Routes(selection) => selection.list::<RouteRow>(),
             What::Endpoints(selection) => selection.list::<EndpointRow>(),
             What::Workloads(selection) => selection.list::<WorkloadRow>(),
+            What::Certificates(selection) => selection.list::<CertificateRow>(),
         }
     }
 }
 
 impl Selection {
     fn list<R: Row>(&self) -> anyhow::Result<Outcome> {
-        let mut rows: Vec<R> = block_on(self.agent.get(R::PATH))?;
+        let mut rows = block_on(R::fetch(&self.agent))?;
+        let mut place = String::new();
         if let Some(namespace) = &self.namespace {
-            rows.retain(|row| row.namespace() == namespace);
+            rows.retain(|row: &R| row.namespace() == namespace);
+            place = format!(" in namespace {namespace}");
         }
-        match self.output {
-            Some(ListFormat::Json) => output::data(Format::Json, &rows)?,
-            Some(ListFormat::Yaml) => output::data(Format::Yaml, &rows)?,
-            Some(ListFormat::Name) => {
-                let mut names: Vec<String> = rows.iter().map(Row::name).collect();
-                names.dedup();
-                names.push(String::new());
-                output::print(&names.join("\n"))?;
-            }
-            None if rows.is_empty() => {
-                let place =
-                    self.namespace.as_ref().map_or_else(String::new, |ns| format!(" in namespace {ns}"));
-                eprintln!("{}{place}.", R::NOTHING);
-            }
-            None => output::print(&R::table(&rows).render(Paint::stdout()))?,
-        }
-        Ok(Outcome::Good)
+        list::show(&rows, self.output, &format!("{}{place}", R::NOTHING))
     }
 }
 
@@ -233,6 +207,7 @@ impl Row for WorkloadRow {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::output::Paint;
 
     #[test]
     fn an_endpoint_is_of_its_services_namespace() {

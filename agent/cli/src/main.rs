@@ -6,8 +6,10 @@
 mod analyze;
 mod client;
 mod completion;
+mod edges;
 mod explain;
 mod get;
+mod list;
 #[cfg(target_os = "linux")]
 mod node;
 mod output;
@@ -46,10 +48,12 @@ enum Command {
     Analyze(analyze::AnalyzeArgs),
     /// Says what would happen to a request, and which rule decides
     Explain(explain::ExplainArgs),
-    /// Lists routes, endpoints or workloads as the agent knows them
+    /// Lists routes, endpoints, workloads, policies or certificates as the agent knows them
     Get(get::GetArgs),
     /// Shows requests and connections as they happen
     Tap(Box<tap::TapArgs>),
+    /// Shows who talks to whom, and how safely
+    Edges(edges::EdgesArgs),
     /// Prints versions
     Version(version::VersionArgs),
     /// Removes what a dead agent left behind
@@ -83,6 +87,7 @@ fn main() -> ExitCode {
         Command::Explain(args) => args.run(),
         Command::Get(args) => args.run(),
         Command::Tap(args) => args.run(),
+        Command::Edges(args) => args.run(),
         Command::Version(args) => args.run(),
         #[cfg(target_os = "linux")]
         Command::Cleanup(args) => args.run(),

@@ -4,12 +4,14 @@ use std::fmt::Write;
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use weft_api::admin::{Applied, Mode, Status, WaitApplied, paths};
+use weft_api::admin::{
+    Applied, AuthorityKind, CertificateState, Certificates, Mode, Status, WaitApplied, paths,
+};
 use weft_api::finding::Finding;
 
 use crate::analyze;
 use crate::client::{AgentAt, Unreachable, block_on};
-use crate::output::{self, Format, Outcome, Paint, Table, Tone, count, plain};
+use crate::output::{self, Format, Outcome, Paint, Table, Tone, count, plain, safe};
 
 /// Exit code 1 if the agent is not ready, not reachable, or still behind what its source holds. Objects that were
 /// refused are shown; their last good versions stay in force, and the agent counts as healthy.
@@ -96,6 +98,7 @@ fn render(status: &Status, paint: Paint) -> Result<String, std::fmt::Error> {
     let connections: u64 = status.workers.iter().map(|worker| worker.connections).sum();
     let connections = count(usize::try_from(connections).unwrap_or(usize::MAX), "connection");
     writeln!(text, "Pods   {enrolled} of {} in the mesh; {connections}", status.pods.len())?;
+    writeln!(text, "mTLS   {}", certificates(&status.certificates, paint))?;
     if !status.waiting_for.is_empty() {
         writeln!(text, "{}  for {}", paint.word(Tone::Warn, "Waits"), status.waiting_for.join("; "))?;
     }
@@ -116,6 +119,42 @@ fn render(status: &Status, paint: Paint) -> Result<String, std::fmt::Error> {
     section(&mut text, paint, "Refused (the last good version stays in force)", &status.refused)?;
     section(&mut text, paint, "Accepted, and not in force", &status.not_in_force)?;
     Ok(text)
+}
+
+/// Who signs, and how the certificates are.
+fn certificates(certificates: &Certificates, paint: Paint) -> String {
+    let Some(ca) = &certificates.ca else {
+        let told =
+            "no certificate authority: between nodes all is plain text (--ca-dir or --ca-address gives one)";
+        return paint.word(Tone::Warn, told);
+    };
+    let of =
+        |wanted: CertificateState| certificates.certificates.iter().filter(|row| row.state == wanted).count();
+    let mut parts = vec![count(of(CertificateState::Valid), "valid certificate")];
+    for (state, what, tone) in [
+        (CertificateState::Requested, "on the way", Tone::Warn),
+        (CertificateState::RenewalFailing, "not renewed", Tone::Warn),
+        (CertificateState::Missing, "missing", Tone::Bad),
+    ] {
+        if of(state) > 0 {
+            parts.push(paint.word(tone, &format!("{} {what}", of(state))));
+        }
+    }
+    let kind = match ca.kind {
+        AuthorityKind::Embedded => "own CA",
+        AuthorityKind::External => "CA",
+    };
+    let mut text = format!("{}; {kind} {}", parts.join(", "), safe(&ca.location));
+    if let Some(since) = &ca.failing_since {
+        let error = ca.error.as_deref().unwrap_or("it does not answer");
+        // The first to end is what matters: until then nothing is lost.
+        let ends = certificates.certificates.iter().filter_map(|row| row.not_after.as_deref()).min();
+        let until =
+            ends.map_or_else(String::new, |end| format!("; certificates serve until {end} or longer"));
+        let told = format!(" fails since {since}: {}{until}", safe(error));
+        text += &paint.word(Tone::Bad, &told);
+    }
+    text
 }
 
 fn objects(status: &Status) -> String {
@@ -185,9 +224,45 @@ mod tests {
             "Agent  weft 0.1.0 on node n1, standalone, ready\n\
              Rules  generation 3 on 1 worker; Pod 1\n\
              Pods   0 of 1 in the mesh; 2 connections\n\
+             mTLS   no certificate authority: between nodes all is plain text (--ca-dir or --ca-address gives one)\n\
              \n\
              NAMESPACE  POD      ADDRESSES  IN MESH  WHY NOT\n\
              shop       catalog  10.0.0.1   no       a label on the pod opts out\n"
+        );
+    }
+
+    #[test]
+    fn certificates_in_a_line() {
+        use weft_api::admin::{CertificateAuthority, CertificateRow};
+        let row = |state, not_after: &str| CertificateRow {
+            state,
+            not_after: Some(not_after.into()),
+            ..CertificateRow::default()
+        };
+        let ca = CertificateAuthority { location: "/ca".into(), ..CertificateAuthority::default() };
+        let good = Certificates {
+            ca: Some(ca.clone()),
+            certificates: vec![row(CertificateState::Valid, "2026-11-22T08:00:00Z")],
+        };
+        assert_eq!(certificates(&good, Paint::plain()), "1 valid certificate; own CA /ca");
+        let ca = CertificateAuthority {
+            kind: AuthorityKind::External,
+            location: "https://ca".into(),
+            failing_since: Some("2026-11-21T08:00:00Z".into()),
+            error: Some("connection refused".into()),
+            ..ca
+        };
+        let bad = Certificates {
+            ca: Some(ca),
+            certificates: vec![
+                row(CertificateState::Valid, "2026-11-22T09:00:00Z"),
+                row(CertificateState::RenewalFailing, "2026-11-22T08:00:00Z"),
+            ],
+        };
+        assert_eq!(
+            certificates(&bad, Paint::plain()),
+            "1 valid certificate, 1 not renewed; CA https://ca fails since 2026-11-21T08:00:00Z: connection refused; \
+             certificates serve until 2026-11-22T08:00:00Z or longer"
         );
     }
 }

@@ -57,7 +57,14 @@ fn version_says_that_there_is_no_mesh_and_that_is_no_failure() {
 
 #[test]
 fn without_an_agent_it_is_said_how_to_start_one() {
-    for args in [&["status"][..], &["get", "routes"], &["tap"], &["explain", "a.b", "c"]] {
+    for args in [
+        &["status"][..],
+        &["get", "routes"],
+        &["get", "certificates"],
+        &["edges"],
+        &["tap"],
+        &["explain", "a.b", "c"],
+    ] {
         let (code, out, err) = run(args);
         assert_eq!(code, 1, "{args:?}");
         assert!(out.is_empty());
@@ -74,6 +81,9 @@ fn wrong_usage_is_2() {
         &["status", "--nonsense"],
         &["analyze"],
         &["tap", "--status", "x"],
+        &["edges", "--from", "pod/x"],
+        &["edges", "--interval", "-1"],
+        &["get", "secrets"],
         &["nonsense"],
         &[],
     ] {

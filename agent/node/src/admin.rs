@@ -148,6 +148,7 @@ async fn admin(request: Request<Incoming>, shared: Arc<Shared>) -> Answer {
         paths::ROUTES if get => aside(move || json(&answers::routes(&shared))).await,
         paths::ENDPOINTS if get => aside(move || json(&answers::endpoints(&shared))).await,
         paths::WORKLOADS if get => aside(move || json(&answers::workloads(&shared))).await,
+        paths::EDGES if get => aside(move || json(&shared.telemetry.edges())).await,
         paths::CERTIFICATES if get => json(&answers::certificates(&shared)),
         paths::WAIT_APPLIED if post => match read::<WaitApplied>(request).await {
             Ok(wait) => json(&wait_applied(&shared, &wait).await),
@@ -164,9 +165,12 @@ async fn admin(request: Request<Incoming>, shared: Arc<Shared>) -> Answer {
             Ok(filter) => tap(&shared, filter),
             Err(answer) => answer,
         },
-        paths::STATUS | paths::ROUTES | paths::ENDPOINTS | paths::WORKLOADS | paths::CERTIFICATES => {
-            only("GET")
-        }
+        paths::STATUS
+        | paths::ROUTES
+        | paths::ENDPOINTS
+        | paths::WORKLOADS
+        | paths::CERTIFICATES
+        | paths::EDGES => only("GET"),
         paths::WAIT_APPLIED | paths::EXPLAIN | paths::TAP => only("POST"),
         _ => text(
             StatusCode::NOT_FOUND,

@@ -5,6 +5,7 @@
 //! nobody takes in time.
 
 mod access_log;
+mod edges;
 mod exposition;
 mod flags;
 mod labels;
@@ -151,6 +152,11 @@ impl Telemetry {
     /// Connections that a worker carries now.
     pub fn connections(&self, worker: usize) -> u64 {
         self.connections.get(worker).map_or(0, |cell| cell.get())
+    }
+
+    /// Who has talked to whom since the agent started, and how safely.
+    pub fn edges(&self) -> Vec<weft_api::admin::EdgeRow> {
+        edges::rows(&self.registry.all())
     }
 
     /// All metrics, as a scrape of Prometheus reads them.

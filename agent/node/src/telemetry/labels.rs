@@ -78,6 +78,11 @@ pub struct Ingredients<'a> {
 }
 
 impl Labels {
+    /// A value by its name.
+    pub fn get(&self, name: &str) -> &str {
+        self.iter().find(|(known, _)| *known == name).map_or("", |(_, value)| value)
+    }
+
     /// Names and values.
     pub fn iter(&self) -> impl Iterator<Item = (&'static str, &str)> {
         TCP.iter().chain(&HTTP).copied().zip(self.values.iter().map(|value| &**value))

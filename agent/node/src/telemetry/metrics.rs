@@ -14,6 +14,7 @@ use weft_rules::workload::{Enrolment, Workload};
 use super::flags::{FlagSet, ResponseFlag};
 use super::labels::{Ingredients, Labels, Reporter};
 use super::record::{HttpRecord, TcpEvent, TcpRecord, Upstream};
+use super::security::Outcome;
 use super::series::{HttpCells, Series, TcpCells};
 
 /// Combinations of labels that one worker keeps; more are counted as dropped.
@@ -80,6 +81,7 @@ struct Key {
     protocol: &'static str,
     reporters: (bool, bool),
     security: u64,
+    refused: bool,
 }
 
 #[derive(Debug)]
@@ -90,10 +92,13 @@ struct Identity<Cells> {
     _service: Option<Arc<Service>>,
 }
 
+/// Series by what tells them apart.
+type Known<Cells> = HashMap<(Arc<Labels>, Option<Outcome>), Arc<Series<Cells>>, RandomState>;
+
 #[derive(Debug)]
 struct Table<Cells> {
     identities: HashMap<Key, Identity<Cells>, RandomState>,
-    series: HashMap<Arc<Labels>, Arc<Series<Cells>>, RandomState>,
+    series: Known<Cells>,
 }
 
 impl<Cells> Default for Table<Cells> {
@@ -214,10 +219,16 @@ impl Sink {
         }
         let identity = identities.entry(key).or_insert_with(|| {
             let ingredients = facts.ingredients(host.as_deref());
-            let mut find = |reporter| self.find(series, reporter, &ingredients, &register);
+            let outcome = facts.upstream.outcome();
+            let mut find = |reporter, edge| self.find(series, reporter, edge, &ingredients, &register);
+            let echo = facts.reporters.0;
             Identity {
-                source: facts.reporters.0.then(|| find(Reporter::Source)).flatten(),
-                destination: facts.reporters.1.then(|| find(Reporter::Destination)).flatten(),
+                source: facts.reporters.0.then(|| find(Reporter::Source, Some(outcome))).flatten(),
+                destination: facts
+                    .reporters
+                    .1
+                    .then(|| find(Reporter::Destination, (!echo).then_some(outcome)))
+                    .flatten(),
                 _workloads: [facts.source.cloned(), facts.upstream.workload.clone()],
                 _service: facts.upstream.service.clone(),
             }
@@ -252,26 +263,28 @@ impl Sink {
             protocol: facts.protocol,
             reporters: facts.reporters,
             security: upstream.security.key(),
+            refused: upstream.refused.is_some(),
         }
     }
 
     fn find<Cells: Default>(
         &self,
-        known: &mut HashMap<Arc<Labels>, Arc<Series<Cells>>, RandomState>,
+        known: &mut Known<Cells>,
         reporter: Reporter,
+        edge: Option<Outcome>,
         ingredients: &Ingredients<'_>,
         register: &impl Fn(&mut AllSeries, Arc<Series<Cells>>),
     ) -> Option<Arc<Series<Cells>>> {
-        let labels = Arc::new(Labels::new(reporter, ingredients));
-        if let Some(series) = known.get(&labels) {
+        let key = (Arc::new(Labels::new(reporter, ingredients)), edge);
+        if let Some(series) = known.get(&key) {
             return Some(series.clone());
         }
         if known.len() >= MAX_SERIES {
             return None;
         }
-        let series = Arc::new(Series { labels: labels.clone(), cells: Cells::default() });
+        let series = Arc::new(Series { labels: key.0.clone(), edge, cells: Cells::default() });
         self.registry.add(|all| register(all, series.clone()));
-        known.insert(labels, series.clone());
+        known.insert(key, series.clone());
         Some(series)
     }
 

@@ -40,7 +40,7 @@ pub struct Ends {
 }
 
 /// Why a connection is without mutual TLS.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Plaintext {
     /// The caller is no pod of the mesh.
     CallerOutside,
@@ -71,6 +71,28 @@ impl Plaintext {
             Self::NoCertificate => "plaintext: no certificate",
         }
     }
+}
+
+/// [`Security`] without who: what `weft edges` tells apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Secured {
+    /// No endpoint was reached.
+    Unknown,
+    /// Within the node.
+    SameNode,
+    /// By certificates.
+    MutualTls,
+    /// Not, and why.
+    Plaintext(Plaintext),
+}
+
+/// What became of it, as far as labels do not tell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Outcome {
+    /// How safe it was.
+    pub secured: Secured,
+    /// Whether a policy refused it.
+    pub refused: bool,
 }
 
 /// Who refused a connection or request at its destination.
@@ -124,6 +146,15 @@ impl Security {
         Self::MutualTls(Arc::new(Ends { source, destination, hash }))
     }
 
+    fn secured(&self) -> Secured {
+        match self {
+            Self::Unknown => Secured::Unknown,
+            Self::SameNode { .. } => Secured::SameNode,
+            Self::MutualTls(_) => Secured::MutualTls,
+            Self::Plaintext(why) => Secured::Plaintext(*why),
+        }
+    }
+
     /// A number that differs where labels would, given that the workloads are the same.
     pub(super) fn key(&self) -> u64 {
         match self {
@@ -151,6 +182,11 @@ impl Security {
 }
 
 impl Upstream {
+    /// How safe, and whether refused.
+    pub(super) fn outcome(&self) -> Outcome {
+        Outcome { secured: self.security.secured(), refused: self.refused.is_some() }
+    }
+
     /// SPIFFE IDs of source and destination; empty where they are not proved.
     pub(super) fn principals(&self, source: Option<&Arc<Workload>>) -> [String; 2] {
         self.security

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::labels::Labels;
+use super::security::Outcome;
 
 /// A number that only one thread changes: a plain load and store, no locked instruction.
 #[derive(Debug, Default)]
@@ -123,6 +124,8 @@ pub struct TcpCells {
 pub struct Series<Cells> {
     /// Labels.
     pub labels: Arc<Labels>,
+    /// What `weft edges` tells of it; `None`: the destination's side of what the source's tells already.
+    pub edge: Option<Outcome>,
     /// Cells.
     pub cells: Cells,
 }

@@ -1,6 +1,6 @@
 //! What log, metrics and tap tell about identities and refusals.
 
-use weft_api::admin::Verdict;
+use weft_api::admin::{EdgeSecurity, Verdict};
 use weft_rules::guard::Denial;
 use weft_rules::identity::Identity;
 
@@ -125,4 +125,80 @@ async fn a_tap_shows_identities_and_the_policy_that_denied() {
     assert_eq!((event.verdict, &*event.policy), (Verdict::Denied, "shop/only-get"));
     assert_eq!((&*event.source.identity, &*event.destination.identity), (PRODUCTPAGE, REVIEWS));
     assert_eq!(event.connection_security_policy, "mutual_tls");
+}
+
+#[test]
+fn edges_tell_who_talks_to_whom_and_how_safely() {
+    let telemetry = Telemetry::start(AccessLog::Off, "n1", 2).unwrap();
+    let mut sample = Sample::new();
+    // On one node both sides are counted, and make one edge.
+    sample.upstream.security = Security::SameNode { trust_domain: "cluster.local".into() };
+    for worker in 0..2 {
+        telemetry.recorder(worker).http(&sample.record());
+    }
+    sample.upstream = Upstream { security: tls(), ..upstream("n2") };
+    telemetry.recorder(0).http(&sample.record());
+    sample.status = 503;
+    telemetry.recorder(0).http(&sample.record());
+    sample.status = 403;
+    sample.upstream.refused = Some(Box::new(Refusal::Elsewhere));
+    telemetry.recorder(0).http(&sample.record());
+    let plain = Upstream { security: Security::Plaintext(Plaintext::CallerOutside), ..upstream("n1") };
+    sample.upstream = plain;
+    sample.status = 200;
+    telemetry.recorder(1).http(&HttpRecord { inbound: true, source: None, ..sample.record() });
+    let rows: Vec<_> = telemetry
+        .edges()
+        .into_iter()
+        .map(|row| {
+            assert_eq!(row.destination.service, "reviews.shop.svc.cluster.local");
+            assert_eq!((&*row.destination.workload, &*row.protocol), ("reviews-v2", "http"));
+            let told = (row.source.workload, row.source.identity, row.requests, row.failed, row.denied);
+            (told, row.security, row.reason)
+        })
+        .collect();
+    let workload = || "productpage-v1".to_owned();
+    let on_node = "spiffe://cluster.local/ns/shop/sa/default".to_owned();
+    let reason = "plaintext: caller not in the mesh".to_owned();
+    assert_eq!(
+        rows,
+        [
+            ((workload(), on_node, 2, 0, 0), EdgeSecurity::SameNode, String::new()),
+            ((workload(), PRODUCTPAGE.to_owned(), 3, 1, 1), EdgeSecurity::MutualTls, String::new()),
+            ((String::new(), String::new(), 1, 0, 0), EdgeSecurity::Plaintext, reason),
+        ]
+    );
+}
+
+#[test]
+fn edges_count_connections_that_stood_and_those_that_did_not() {
+    let telemetry = Telemetry::start(AccessLog::Off, "n1", 1).unwrap();
+    let recorder = telemetry.recorder(0);
+    let source = workload("productpage-v1", "n1", &[]);
+    let report = |event, flags: &[ResponseFlag], refused: Option<Refusal>| {
+        let upstream = Upstream { refused: refused.map(Box::new), security: tls(), ..upstream("n2") };
+        recorder.tcp(&TcpRecord {
+            event,
+            inbound: false,
+            started: UNIX_EPOCH,
+            source: Some(&source),
+            downstream: "10.0.0.2:55010".parse().unwrap(),
+            dialled: "10.0.0.3:3306".parse().unwrap(),
+            upstream: &upstream,
+            flags,
+            upstream_failure: None,
+            virtual_service: None,
+            received_bytes: 10,
+            sent_bytes: 20,
+            duration: Duration::ZERO,
+        });
+    };
+    report(TcpEvent::Opened, &[], None);
+    report(TcpEvent::Closed, &[ResponseFlag::UpstreamConnectionTermination], None);
+    report(TcpEvent::Closed, &[ResponseFlag::UpstreamConnectionFailure], None);
+    report(TcpEvent::Closed, &[], Some(Refusal::Elsewhere));
+    let rows = telemetry.edges();
+    let [row] = &rows[..] else { panic!("{rows:?}") };
+    assert_eq!((row.connections, row.failed, row.denied, &*row.protocol), (1, 1, 1, "tcp"));
+    assert_eq!((row.bytes_from_source, row.bytes_to_source), (30, 60));
 }

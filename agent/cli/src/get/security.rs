@@ -1,0 +1,94 @@
+//! Lists about who is who.
+
+use weft_api::admin::{CertificateRow, CertificateState, Certificates, paths};
+
+use crate::client::AgentAt;
+use crate::list::Row;
+use crate::output::{Table, Tone, plain};
+
+impl Row for CertificateRow {
+    const PATH: &'static str = paths::CERTIFICATES;
+    const NOTHING: &'static str = "No certificates: no certificate authority, or no pods in the mesh";
+
+    async fn fetch(agent: &AgentAt) -> anyhow::Result<Vec<Self>> {
+        Ok(agent.get::<Certificates>(Self::PATH).await?.certificates)
+    }
+
+    fn namespace(&self) -> &str {
+        &self.namespace
+    }
+
+    fn name(&self) -> String {
+        format!("serviceaccount/{}.{}", self.service_account, self.namespace)
+    }
+
+    fn table(rows: &[Self]) -> Table {
+        let mut table = Table::new(&[
+            "NAMESPACE",
+            "SERVICE ACCOUNT",
+            "IDENTITY",
+            "STATE",
+            "SERIAL",
+            "NOT BEFORE",
+            "NOT AFTER",
+            "NEXT",
+            "PROBLEM",
+        ]);
+        for row in rows {
+            let (state, tone) = match row.state {
+                CertificateState::Requested => ("requested", Tone::Warn),
+                CertificateState::Valid => ("valid", Tone::Good),
+                CertificateState::RenewalFailing => ("renewal failing", Tone::Warn),
+                CertificateState::Missing => ("missing", Tone::Bad),
+            };
+            let or_dash = |text: &Option<String>| plain(text.clone().unwrap_or_default());
+            let problem = match (&row.error, &row.failing_since) {
+                (Some(error), Some(since)) => format!("{error} (since {since})"),
+                (Some(error), None) => error.clone(),
+                (None, _) => String::new(),
+            };
+            table.row([
+                plain(&row.namespace),
+                plain(&row.service_account),
+                plain(&row.identity),
+                (state.to_owned(), Some(tone)),
+                or_dash(&row.serial),
+                or_dash(&row.not_before),
+                or_dash(&row.not_after),
+                or_dash(&row.next_attempt),
+                (problem, Some(Tone::Bad)),
+            ]);
+        }
+        table
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::output::Paint;
+
+    #[test]
+    fn certificates_as_a_table() {
+        let row = CertificateRow {
+            namespace: "shop".into(),
+            service_account: "web".into(),
+            identity: "spiffe://cluster.local/ns/shop/sa/web".into(),
+            state: CertificateState::RenewalFailing,
+            serial: Some("0a".into()),
+            not_before: Some("2026-11-21T08:00:00Z".into()),
+            not_after: Some("2026-11-22T08:00:00Z".into()),
+            next_attempt: Some("2026-11-21T09:00:00Z".into()),
+            failing_since: Some("2026-11-21T08:30:00Z".into()),
+            error: Some("connection refused".into()),
+        };
+        assert_eq!(row.name(), "serviceaccount/web.shop");
+        let table = CertificateRow::table(&[row]).render(Paint::plain());
+        assert_eq!(
+            table.lines().nth(1).unwrap(),
+            "shop       web              spiffe://cluster.local/ns/shop/sa/web  renewal failing  0a      \
+             2026-11-21T08:00:00Z  2026-11-22T08:00:00Z  2026-11-21T09:00:00Z  connection refused (since \
+             2026-11-21T08:30:00Z)"
+        );
+    }
+}
