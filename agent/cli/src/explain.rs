@@ -7,7 +7,7 @@ use clap::Args;
 use weft_api::admin::{Backend, ExplainRequest, Explanation, paths};
 
 use crate::client::{AgentAt, block_on};
-use crate::output::{self, Format, Outcome, Paint, Tone, count};
+use crate::output::{self, Format, Outcome, Paint, Tone, Usage, count, safe};
 
 /// Decides by the rules in force, as the proxy would, and sends nothing.
 #[derive(Debug, Args)]
@@ -15,14 +15,18 @@ use crate::output::{self, Format, Outcome, Paint, Tone, count};
 Examples:
   weft explain productpage.bookinfo reviews:9080
   weft explain deploy/productpage-v1.bookinfo http://reviews:9080/reviews/0 -H 'end-user: jason'
-  weft explain pod/sleep.default ratings.bookinfo:9080 --method POST --path /ratings/1 -o json")]
+  weft explain pod/sleep.default ratings.bookinfo:9080 --method POST --path /ratings/1 -o json
+  weft explain --from-address 192.0.2.7 10.0.0.5:9080     what a caller without identity would get")]
 pub struct ExplainArgs {
     /// Caller: pod NAME[.NS], deploy/NAME[.NS] or another KIND/NAME, or a pod's address
-    #[arg(value_name = "FROM")]
-    from: String,
+    #[arg(value_name = "FROM", required_unless_present = "from_address")]
+    from: Option<String>,
     /// Destination as the caller would dial it: HOST[:PORT], ADDRESS:PORT, or a URL
-    #[arg(value_name = "TO")]
-    to: String,
+    #[arg(value_name = "TO", required_unless_present = "from_address")]
+    to: Option<String>,
+    /// Instead of FROM: a caller at this address that is not in the mesh and proves nothing
+    #[arg(long, value_name = "ADDRESS", value_parser = clap::value_parser!(std::net::IpAddr))]
+    from_address: Option<std::net::IpAddr>,
     /// HTTP method [default: GET]
     #[arg(long, value_name = "METHOD")]
     method: Option<String>,
@@ -50,10 +54,19 @@ fn header(text: &str) -> Result<(String, String), String> {
 impl ExplainArgs {
     /// Asks and prints.
     pub fn run(self) -> anyhow::Result<Outcome> {
+        // With --from-address the destination stands alone.
+        let (from, to) = match (self.from, self.to, self.from_address) {
+            (Some(from), Some(to), None) => (from, to),
+            (Some(to), None, Some(_)) => (String::new(), to),
+            (None, _, Some(_)) => {
+                return Err(Usage("say where to: weft explain --from-address ADDRESS TO".into()).into());
+            }
+            _ => return Err(Usage("the caller is either FROM or --from-address".into()).into()),
+        };
         let question = ExplainRequest {
-            from: self.from,
-            from_address: None,
-            to: self.to,
+            from,
+            from_address: self.from_address.map(|address| address.to_string()),
+            to,
             method: self.method,
             path: self.path,
             headers: self.headers,
@@ -87,7 +100,13 @@ fn render(answer: &Explanation, paint: Paint) -> Result<String, std::fmt::Error>
         line("Backend", &backend_line(backend, total, paint))?;
     }
     for policy in &answer.policies {
-        line("Policy", &format!("{} {} {}", policy.name, policy.action, policy.decided))?;
+        let tone = match &*policy.decided {
+            decided if decided.contains("denied") || decided.contains("refused") => Tone::Bad,
+            decided if decided.contains("allowed") => Tone::Good,
+            _ => Tone::Faint,
+        };
+        let decided = paint.word(tone, &safe(&policy.decided));
+        line("Policy", &format!("{} {}: {decided}", safe(&policy.name), safe(&policy.action)))?;
     }
     if !answer.tls.is_empty() {
         line("TLS", &answer.tls)?;

@@ -3,7 +3,7 @@
 mod security;
 
 use clap::{Args, Subcommand};
-use weft_api::admin::{Backend, CertificateRow, EndpointRow, RouteRow, WorkloadRow, paths};
+use weft_api::admin::{Backend, CertificateRow, EndpointRow, PolicyRow, RouteRow, WorkloadRow, paths};
 
 use crate::client::{AgentAt, block_on};
 use crate::list::{self, ListFormat, Row};
@@ -16,7 +16,8 @@ Examples:
   weft get routes
   weft get endpoints -n bookinfo
   weft get workloads -A -o name
-  weft get certificates -n bookinfo")]
+  weft get policies -n bookinfo
+  weft get certificates -o json")]
 pub struct GetArgs {
     #[command(subcommand)]
     what: What,
@@ -33,6 +34,9 @@ enum What {
     /// Pods as parties on the network
     #[command(aliases = ["workload", "pods", "pod", "po"])]
     Workloads(Selection),
+    /// PeerAuthentications, AuthorizationPolicies and RequestAuthentications, and whom they are for
+    #[command(aliases = ["policy", "pol"])]
+    Policies(Selection),
     /// Certificates of this node's service accounts: until when, and what is wrong
     #[command(aliases = ["certificate", "certs", "cert"])]
     Certificates(Selection),
@@ -60,6 +64,7 @@ impl GetArgs {
             What::Routes(selection) => selection.list::<RouteRow>(),
             What::Endpoints(selection) => selection.list::<EndpointRow>(),
             What::Workloads(selection) => selection.list::<WorkloadRow>(),
+            What::Policies(selection) => selection.list::<PolicyRow>(),
             What::Certificates(selection) => selection.list::<CertificateRow>(),
         }
     }

@@ -149,6 +149,7 @@ async fn admin(request: Request<Incoming>, shared: Arc<Shared>) -> Answer {
         paths::ENDPOINTS if get => aside(move || json(&answers::endpoints(&shared))).await,
         paths::WORKLOADS if get => aside(move || json(&answers::workloads(&shared))).await,
         paths::EDGES if get => aside(move || json(&shared.telemetry.edges())).await,
+        paths::POLICIES if get => aside(move || json(&answers::policies(&shared))).await,
         paths::CERTIFICATES if get => json(&answers::certificates(&shared)),
         paths::WAIT_APPLIED if post => match read::<WaitApplied>(request).await {
             Ok(wait) => json(&wait_applied(&shared, &wait).await),
@@ -170,6 +171,7 @@ async fn admin(request: Request<Incoming>, shared: Arc<Shared>) -> Answer {
         | paths::ENDPOINTS
         | paths::WORKLOADS
         | paths::CERTIFICATES
+        | paths::POLICIES
         | paths::EDGES => only("GET"),
         paths::WAIT_APPLIED | paths::EXPLAIN | paths::TAP => only("POST"),
         _ => text(

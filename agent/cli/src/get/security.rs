@@ -1,6 +1,6 @@
 //! Lists about who is who.
 
-use weft_api::admin::{CertificateRow, CertificateState, Certificates, paths};
+use weft_api::admin::{CertificateRow, CertificateState, Certificates, PolicyRow, paths};
 
 use crate::client::AgentAt;
 use crate::list::Row;
@@ -63,10 +63,72 @@ impl Row for CertificateRow {
     }
 }
 
+impl Row for PolicyRow {
+    const PATH: &'static str = paths::POLICIES;
+    const NOTHING: &'static str = "No policies: everybody may call everybody";
+
+    fn namespace(&self) -> &str {
+        &self.namespace
+    }
+
+    fn name(&self) -> String {
+        format!("{}/{}.{}", self.kind.to_ascii_lowercase(), self.name, self.namespace)
+    }
+
+    fn table(rows: &[Self]) -> Table {
+        let mut table =
+            Table::new(&["NAMESPACE", "KIND", "NAME", "ACTION", "SCOPE", "RULES", "WORKLOADS HERE", "NOTES"]);
+        for row in rows {
+            let rules = if row.kind == "PeerAuthentication" { String::new() } else { row.rules.to_string() };
+            // Those of its own namespace by name alone.
+            let own = |workload: &String| {
+                let name = workload.strip_prefix(&row.namespace).and_then(|name| name.strip_prefix('/'));
+                name.unwrap_or(workload).to_owned()
+            };
+            let workloads = match &row.workloads[..] {
+                few if few.len() <= 3 => few.iter().map(own).collect::<Vec<_>>().join(","),
+                many => format!("{}, … ({})", own(&many[0]), many.len()),
+            };
+            table.row([
+                plain(&row.namespace),
+                plain(&row.kind),
+                plain(&row.name),
+                plain(&row.action),
+                plain(&row.scope),
+                plain(rules),
+                plain(workloads),
+                (row.notes.join("; "), Some(Tone::Warn)),
+            ]);
+        }
+        table
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::output::Paint;
+
+    #[test]
+    fn policies_as_a_table() {
+        let row = PolicyRow {
+            kind: "AuthorizationPolicy".into(),
+            namespace: "shop".into(),
+            name: "viewers".into(),
+            action: "ALLOW".into(),
+            scope: "app=reviews".into(),
+            rules: 2,
+            workloads: vec!["shop/reviews-1".into(), "other/reviews-2".into()],
+            notes: vec!["a dry run: it decides nothing".into()],
+        };
+        assert_eq!(row.name(), "authorizationpolicy/viewers.shop");
+        let table = PolicyRow::table(&[row]).render(Paint::plain());
+        assert_eq!(
+            table.lines().nth(1).unwrap(),
+            "shop       AuthorizationPolicy  viewers  ALLOW   app=reviews  2      reviews-1,other/reviews-2  a dry run: it \
+             decides nothing"
+        );
+    }
 
     #[test]
     fn certificates_as_a_table() {

@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 
 use weft_api::admin::{
-    Certificates, EndpointRow, ExplainRequest, Explanation, Mode, PodEnrolment, RouteRow, Status, Worker,
-    WorkloadRow,
+    Certificates, EndpointRow, ExplainRequest, Explanation, Mode, PodEnrolment, PolicyRow, RouteRow, Status,
+    Worker, WorkloadRow,
 };
 use weft_rules::explain::ExplainError;
 use weft_rules::{explain, rows};
@@ -85,6 +85,11 @@ pub fn workloads(shared: &Shared) -> Vec<WorkloadRow> {
         }
     }
     all
+}
+
+/// `weft get policies`.
+pub fn policies(shared: &Shared) -> Vec<PolicyRow> {
+    rows::policies(&shared.snapshot.load_full())
 }
 
 /// `weft get certificates`.
