@@ -8,6 +8,7 @@ mod bpf;
 mod error;
 mod mounts;
 mod netns;
+mod node_socket;
 mod object;
 mod pod;
 mod probe;
@@ -30,6 +31,7 @@ use std::thread;
 use weft_common::{Listener, LookupConfig, Pod, PodStats};
 
 pub use error::DatapathError;
+pub use node_socket::is_open as is_open_on_node;
 pub use pod::LocalPod;
 pub use probe::check;
 pub use status::{DatapathStatus, PodStatus};

@@ -9,6 +9,9 @@
 //!                    └─ inbound ── admitted? ── as bytes, or detect as above; the rules of its policies decide
 //! ```
 //!
+//! `upstream` is the one connector: to a program on this node, through [`hbone`] to a pod of another one, by [`originate`]d
+//! TLS, or as it is.
+//!
 //! Each phase is one file, and all of them work on a [`stream`]. What a connection is for is in `connection`, what an exchange came to in
 //! `http::exchange`, how anything can fail in `error`, every bound in `limits`.
 
@@ -16,10 +19,13 @@ mod accept;
 mod connection;
 mod detect;
 mod error;
+mod hbone;
 mod http;
 mod inbound;
 mod io;
 mod limits;
+mod mtls;
+mod originate;
 mod pool;
 mod relay;
 mod stream;

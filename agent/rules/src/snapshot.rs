@@ -158,6 +158,11 @@ impl Snapshot {
         self.addresses.get(&address)
     }
 
+    /// This node's name.
+    pub fn node(&self) -> &Arc<str> {
+        &self.node
+    }
+
     /// The workload of this `namespace/name`.
     pub fn workload(&self, key: &str) -> Option<&Arc<Workload>> {
         self.workloads.get(key)

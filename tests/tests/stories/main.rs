@@ -20,5 +20,6 @@ mod matching;
 mod seeing;
 mod shop;
 mod tcp;
+mod tunnel;
 mod two_nodes;
 mod world;

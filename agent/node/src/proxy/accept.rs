@@ -11,9 +11,16 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use super::connection::Downstream;
 use super::stream::Stream;
 use super::worker::Core;
-use super::{detect, http, inbound, limits, tcp};
+use super::{detect, hbone, http, inbound, limits, tcp};
 use crate::datapath::{Direction, LocalPod, PodListener};
 use weft_rules::snapshot::Protocol;
+
+/// What the tunnels of one listener share.
+struct Gate {
+    handshakes: Semaphore,
+    /// Ends with the pod's time in the mesh.
+    stop: watch::Receiver<()>,
+}
 
 /// Accepts until told to stop; then takes what the kernel had queued, so that nobody is reset by a pod leaving the mesh.
 pub(super) async fn run(
@@ -31,13 +38,14 @@ pub(super) async fn run(
         }
     };
     let room = Arc::new(Semaphore::new(limits::CONNECTIONS_PER_LISTENER));
+    let gate = Rc::new(Gate { handshakes: Semaphore::new(limits::HANDSHAKES), stop: stop.clone() });
     loop {
         let (permit, accepted) = tokio::select! {
             accepted = accept_if_room(&socket, &room) => accepted,
             _ = stop.changed() => break,
         };
         match accepted {
-            Ok((stream, peer)) => start(&core, &pod, direction, (stream, permit), peer),
+            Ok((stream, peer)) => start(&core, &pod, (direction, &gate), (stream, permit), peer),
             Err(error) => {
                 // Out of file descriptors or memory: the queue holds them meanwhile.
                 tracing::warn!(pod = %pod.network.key, ?direction, %error, "accept failed");
@@ -46,7 +54,7 @@ pub(super) async fn run(
         }
     }
     while let Some(Ok((stream, peer))) = poll_once(socket.accept()).await {
-        start(&core, &pod, direction, (stream, None), peer);
+        start(&core, &pod, (direction, &gate), (stream, None), peer);
     }
 }
 
@@ -75,7 +83,7 @@ async fn poll_once<F: Future>(future: F) -> Option<F::Output> {
 fn start(
     core: &Rc<Core>,
     pod: &Arc<LocalPod>,
-    direction: Direction,
+    (direction, gate): (Direction, &Rc<Gate>),
     (stream, permit): (TcpStream, Option<OwnedSemaphorePermit>),
     peer: SocketAddr,
 ) {
@@ -86,10 +94,13 @@ fn start(
             outbound(core, pod, stream.into(), peer).await;
             drop(held);
         }),
-        Direction::Inbound => tokio::task::spawn_local(async move {
-            arrived(&core, &pod, stream, peer).await;
-            drop(held);
-        }),
+        Direction::Inbound => {
+            let gate = Rc::clone(gate);
+            tokio::task::spawn_local(async move {
+                arrived(&core, &pod, &gate, stream, peer).await;
+                drop(held);
+            })
+        }
     };
 }
 
@@ -112,7 +123,7 @@ async fn outbound(core: Rc<Core>, pod: Arc<LocalPod>, mut stream: Stream, peer: 
                 http::serve(down, stream, first).await;
             }
         }
-        Protocol::Detect => match detect::race(&down, &mut stream).await {
+        Protocol::Detect => match detect::race(&down, &mut stream, detect::Server::Silent).await {
             detect::Spoke::Http(first) => http::serve(down, stream, first).await,
             detect::Spoke::Bytes { first, upstream } => {
                 tcp::serve_detected(&down, stream, first, upstream).await;
@@ -123,12 +134,19 @@ async fn outbound(core: Rc<Core>, pod: Arc<LocalPod>, mut stream: Stream, peer: 
 }
 
 /// A connection from outside to a program in the pod.
-async fn arrived(core: &Rc<Core>, pod: &Arc<LocalPod>, stream: TcpStream, peer: SocketAddr) {
+async fn arrived(core: &Rc<Core>, pod: &Arc<LocalPod>, gate: &Gate, stream: TcpStream, peer: SocketAddr) {
     match stream.local_addr() {
         // The kernel delivers what was sent to an address of the pod; on loopback somebody dialled the listener itself.
-        Ok(dialled) if !dialled.ip().to_canonical().is_loopback() => {
+        Ok(dialled) if dialled.port() == hbone::PORT && !is_loopback(dialled) => {
+            hbone::serve(core, pod, stream, peer, &gate.handshakes, gate.stop.clone()).await;
+        }
+        Ok(dialled) if !is_loopback(dialled) => {
             inbound::arrive(core, pod, stream.into(), peer, dialled).await;
         }
         Ok(_) | Err(_) => Stream::from(stream).reset(),
     }
+}
+
+fn is_loopback(address: SocketAddr) -> bool {
+    address.ip().to_canonical().is_loopback()
 }

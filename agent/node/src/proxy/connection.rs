@@ -9,6 +9,7 @@ use weft_rules::identity::Identity;
 use weft_rules::snapshot::{Protocol, Snapshot};
 use weft_rules::workload::{Enrolment, Workload};
 
+use super::inbound::Caller;
 use super::worker::Core;
 use crate::datapath::LocalPod;
 
@@ -30,7 +31,7 @@ pub(super) struct Downstream {
 #[derive(Debug)]
 enum Direction {
     Outbound,
-    Inbound { identity: Option<Arc<Identity>> },
+    Inbound(Caller),
 }
 
 impl Downstream {
@@ -40,29 +41,33 @@ impl Downstream {
         Rc::new(Self { core, pod, peer, dialled, direction, caller: RefCell::new(None) })
     }
 
-    /// A connection that arrived for a program in `pod`, and was admitted with this identity of its caller.
+    /// A connection that arrived for a program in `pod`, and came from `caller`.
     pub(super) fn inbound(
         core: Rc<Core>,
         pod: Arc<LocalPod>,
-        peer: SocketAddr,
         dialled: SocketAddr,
-        identity: Option<Arc<Identity>>,
+        caller: Caller,
     ) -> Rc<Self> {
-        let direction = Direction::Inbound { identity };
+        let (peer, direction) = (caller.peer, Direction::Inbound(caller));
         Rc::new(Self { core, pod, peer, dialled, direction, caller: RefCell::new(None) })
     }
 
     /// Whether it arrived for the pod: then it goes to the address dialled, by the rules of the pod's policies alone.
     pub(super) fn is_inbound(&self) -> bool {
-        matches!(self.direction, Direction::Inbound { .. })
+        matches!(self.direction, Direction::Inbound(_))
     }
 
-    /// Who calls, of a connection that arrived, where that is proved.
-    pub(super) fn identity(&self) -> Option<&Arc<Identity>> {
+    /// Who calls, of a connection that arrived.
+    pub(super) fn visitor(&self) -> Option<&Caller> {
         match &self.direction {
-            Direction::Inbound { identity } => identity.as_ref(),
+            Direction::Inbound(caller) => Some(caller),
             Direction::Outbound => None,
         }
+    }
+
+    /// The caller's identity, of a connection that arrived, where that is proved.
+    pub(super) fn identity(&self) -> Option<&Arc<Identity>> {
+        self.visitor()?.identity.as_ref()
     }
 
     /// Decides by the rules in force, as this connection's caller. Never held over a wait.
@@ -73,8 +78,9 @@ impl Downstream {
             Some((generation, caller)) if *generation == snapshot.generation => decide(&snapshot, caller),
             _ => {
                 let workload = match &self.direction {
-                    Direction::Outbound => self.own_workload(&snapshot),
-                    Direction::Inbound { identity } => self.visitor(&snapshot, identity.as_deref()),
+                    // By its name, never by an address: a program may take any in its own namespace.
+                    Direction::Outbound => workload_of(&snapshot, &self.pod),
+                    Direction::Inbound(caller) => named(&snapshot, caller),
                 };
                 decide(&snapshot, &caller.insert((snapshot.generation, workload)).1)
             }
@@ -101,30 +107,23 @@ impl Downstream {
             .find(|address| address.is_ipv4() == to.is_ipv4())
             .copied()
     }
+}
 
-    fn own_workload(&self, snapshot: &Snapshot) -> Arc<Workload> {
-        std::iter::once(&self.peer.ip().to_canonical())
-            .chain(&self.pod.network.addresses)
-            .find_map(|address| snapshot.workload_at(*address))
-            .map_or_else(|| Arc::new(named_only(&self.pod)), Arc::clone)
-    }
-
-    /// The caller of a connection that arrived: whose address it is, unless it proves to be somebody else.
-    fn visitor(&self, snapshot: &Snapshot, identity: Option<&Identity>) -> Arc<Workload> {
-        let by_address = snapshot.workload_at(self.peer.ip().to_canonical());
-        match (by_address, identity) {
-            (Some(workload), None) => Arc::clone(workload),
-            (Some(workload), Some(identity))
-                if workload.namespace == identity.namespace
-                    && workload.service_account == identity.service_account =>
-            {
-                Arc::clone(workload)
-            }
-            (_, Some(identity)) => {
-                Arc::new(made_up(identity.namespace.clone(), identity.service_account.clone()))
-            }
-            (None, None) => Arc::new(made_up("".into(), "".into())),
+/// The caller of a connection that arrived: whose address it is, unless it proves to be somebody else.
+fn named(snapshot: &Snapshot, caller: &Caller) -> Arc<Workload> {
+    let by_address = snapshot.workload_at(caller.peer.ip().to_canonical());
+    match (by_address, caller.identity.as_deref()) {
+        (Some(workload), None) => Arc::clone(workload),
+        (Some(workload), Some(identity))
+            if workload.namespace == identity.namespace
+                && workload.service_account == identity.service_account =>
+        {
+            Arc::clone(workload)
         }
+        (_, Some(identity)) => {
+            Arc::new(made_up(identity.namespace.clone(), identity.service_account.clone()))
+        }
+        (None, None) => Arc::new(made_up("".into(), "".into())),
     }
 }
 

@@ -19,6 +19,24 @@ pub(super) struct HttpStart {
     pub(super) bytes: Bytes,
 }
 
+/// The server's side of a connection to an undeclared port.
+#[derive(Debug)]
+pub(super) enum Server {
+    /// It may be dialled once the client has been silent for a while.
+    Silent,
+    /// The connection stands already.
+    Stands(Box<tcp::Upstream>),
+    /// Nothing may reach it.
+    Forbidden,
+}
+
+impl Server {
+    /// One that may stand already.
+    pub(super) fn of(upstream: Option<Box<tcp::Upstream>>) -> Self {
+        upstream.map_or(Self::Silent, Self::Stands)
+    }
+}
+
 /// What became clear of a connection to an undeclared port.
 #[derive(Debug)]
 pub(super) enum Spoke {
@@ -29,7 +47,7 @@ pub(super) enum Spoke {
         /// What the client sent so far.
         first: Bytes,
         /// The connection that was opened meanwhile.
-        upstream: Option<tcp::Upstream>,
+        upstream: Option<Box<tcp::Upstream>>,
     },
     /// Nobody: the client has left.
     Gone,
@@ -65,11 +83,14 @@ pub(super) async fn http_version(stream: &mut Stream) -> Option<HttpStart> {
 /// Finds out what a connection to an undeclared port speaks. A client that is silent for [`limits::SILENT_CLIENT`] gets its
 /// TCP destination dialled: if that one speaks first, the connection is bytes. There is no time limit: a client that
 /// takes a minute over its first line is still read as what it turns out to be.
-pub(super) async fn race(down: &Rc<Downstream>, stream: &mut Stream) -> Spoke {
+pub(super) async fn race(down: &Rc<Downstream>, stream: &mut Stream, server: Server) -> Spoke {
     let mut first = FirstBytes::default();
     let mut silence = std::pin::pin!(speculate(down));
-    let mut upstream: Option<tcp::Upstream> = None;
-    let mut dialled = false;
+    let (mut upstream, mut dialled) = match server {
+        Server::Silent => (None, false),
+        Server::Stands(upstream) => (Some(upstream), true),
+        Server::Forbidden => (None, true),
+    };
     loop {
         tokio::select! {
             biased;
@@ -98,7 +119,7 @@ pub(super) async fn race(down: &Rc<Downstream>, stream: &mut Stream) -> Spoke {
 }
 
 /// Dials a silent client's TCP destination. `None`: it cannot be reached, and the client had its time to say more.
-async fn speculate(down: &Rc<Downstream>) -> Option<tcp::Upstream> {
+async fn speculate(down: &Rc<Downstream>) -> Option<Box<tcp::Upstream>> {
     tokio::time::sleep(limits::SILENT_CLIENT).await;
     if down.is_inbound() && !matches!(inbound::decide_as_bytes(down), inbound::Verdict::Bytes) {
         // Bytes may not pass: the client must say that it speaks HTTP.
@@ -112,7 +133,7 @@ async fn speculate(down: &Rc<Downstream>) -> Option<tcp::Upstream> {
 }
 
 /// Waits until the server has said something, or closed.
-async fn speaks(upstream: Option<&mut tcp::Upstream>) {
+async fn speaks(upstream: Option<&mut Box<tcp::Upstream>>) {
     match upstream {
         Some(upstream) => upstream.connection.stream.speaks().await,
         None => std::future::pending().await,

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use http::StatusCode;
 
-use crate::telemetry::ResponseFlag;
+use crate::telemetry::{Refusal, ResponseFlag};
 
 /// Whose fault it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,11 +69,22 @@ pub(super) struct Error {
     /// What failed.
     pub(super) kind: Kind,
     source: Option<Box<dyn std::error::Error + Send + Sync>>,
+    refusal: Option<Box<Refusal>>,
 }
 
 impl Error {
     pub(super) fn new(kind: Kind, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
-        Self { kind, source: Some(source.into()) }
+        Self { kind, source: Some(source.into()), refusal: None }
+    }
+
+    /// The destination refused.
+    pub(super) fn refused(kind: Kind, refusal: Refusal) -> Self {
+        Self { kind, source: None, refusal: Some(Box::new(refusal)) }
+    }
+
+    /// Who refused, where the destination did.
+    pub(super) fn refusal(&self) -> Option<&Refusal> {
+        self.refusal.as_deref()
     }
 
     /// The cause in words, for the access log's `%UPSTREAM_TRANSPORT_FAILURE_REASON%`.
@@ -112,7 +123,7 @@ impl Error {
 
 impl From<Kind> for Error {
     fn from(kind: Kind) -> Self {
-        Self { kind, source: None }
+        Self { kind, source: None, refusal: None }
     }
 }
 

@@ -15,10 +15,19 @@ use super::error::{Error, Kind};
 use super::stream::Stream;
 use super::worker::Core;
 use super::{detect, http, tcp};
-use crate::datapath::LocalPod;
+use crate::datapath::{self, LocalPod};
+use crate::telemetry::{Plaintext, Refusal, Security};
 
-/// Why a caller without an identity is refused.
-pub(super) const UNPROVED: &str = "the destination takes mutual TLS only (PeerAuthentication STRICT)";
+/// Who comes, as far as it is known.
+#[derive(Debug, Clone)]
+pub(super) struct Caller {
+    /// The address.
+    pub(super) peer: SocketAddr,
+    /// The identity, where it is proved.
+    pub(super) identity: Option<Arc<Identity>>,
+    /// How it is.
+    pub(super) security: Security,
+}
 
 /// What may happen with a connection to a program in a pod.
 #[derive(Debug)]
@@ -29,7 +38,7 @@ pub(super) enum Verdict {
     Requests(Protocol),
     /// A policy refuses it. What speaks HTTP may be told so.
     Denied {
-        /// By whom.
+        /// Which one.
         denial: Denial,
         /// What it speaks.
         protocol: Protocol,
@@ -42,37 +51,40 @@ pub(super) enum Verdict {
 pub(super) fn decide(
     core: &Rc<Core>,
     pod: &Arc<LocalPod>,
-    peer: SocketAddr,
     to: SocketAddr,
-    identity: Option<Arc<Identity>>,
-    is_probe: impl FnOnce() -> bool,
+    mut caller: Caller,
+    is_probe: impl FnOnce(&Workload) -> bool,
 ) -> (Rc<Downstream>, Verdict) {
     let snapshot = core.shared.snapshot.load();
     let workload = connection::workload_of(&snapshot, pod);
-    let identity = match snapshot.mtls(&workload, to.port()) {
-        Mtls::Disable => None,
-        Mtls::Strict | Mtls::Permissive => identity,
-    };
-    let verdict = if identity.is_none() && snapshot.mtls(&workload, to.port()) == Mtls::Strict && !is_probe()
-    {
+    let mtls = snapshot.mtls(&workload, to.port());
+    if mtls == Mtls::Disable && caller.identity.take().is_some() {
+        caller.security = Security::Plaintext(Plaintext::PeerAuthentication);
+    }
+    let verdict = if mtls == Mtls::Strict && caller.identity.is_none() && !is_probe(&workload) {
         Verdict::Unproved
     } else {
         let protocol = snapshot.inbound_protocol(&workload, to.port());
-        admit(&snapshot, &workload, peer, to, identity.as_deref(), protocol)
+        admit(&snapshot, &workload, to, &caller, protocol)
     };
-    (Downstream::inbound(Rc::clone(core), Arc::clone(pod), peer, to, identity), verdict)
+    (Downstream::inbound(Rc::clone(core), Arc::clone(pod), to, caller), verdict)
 }
 
 fn admit(
     snapshot: &Snapshot,
     workload: &Workload,
-    peer: SocketAddr,
     to: SocketAddr,
-    identity: Option<&Identity>,
+    caller: &Caller,
     protocol: Protocol,
 ) -> Verdict {
-    let Some(guard) = snapshot.guard(workload) else { return Verdict::Bytes };
-    let connection = Inbound { identity, peer: peer.ip().to_canonical(), to, sni: None };
+    let Some(guard) = snapshot.guard(workload) else {
+        // Nobody has yet taken out what an outsider may not claim in headers.
+        let outside = matches!(caller.security, Security::Plaintext(Plaintext::CallerOutside));
+        let http = matches!(protocol, Protocol::Http | Protocol::Http2);
+        return if outside && http { Verdict::Requests(protocol) } else { Verdict::Bytes };
+    };
+    let peer = caller.peer.ip().to_canonical();
+    let connection = Inbound { identity: caller.identity.as_deref(), peer, to, sni: None };
     match guard.admit_connection(&connection, protocol) {
         ConnectionVerdict::Allowed => Verdict::Bytes,
         ConnectionVerdict::ByRequest => Verdict::Requests(protocol),
@@ -80,12 +92,26 @@ fn admit(
     }
 }
 
-/// What may happen with a connection that turned out to be bytes.
+/// What may happen with a connection that arrived and turned out to be bytes.
 pub(super) fn decide_as_bytes(down: &Downstream) -> Verdict {
+    let Some(caller) = down.visitor() else { return Verdict::Bytes };
     let snapshot = down.core.shared.snapshot.load();
     let workload = connection::workload_of(&snapshot, &down.pod);
-    let identity = down.identity().map(|identity| &**identity);
-    admit(&snapshot, &workload, down.peer, down.dialled, identity, Protocol::Tcp)
+    admit(&snapshot, &workload, down.dialled, caller, Protocol::Tcp)
+}
+
+/// The failure that a verdict is to a caller who can be told; `None`: it is none.
+pub(super) fn refusal(verdict: &Verdict) -> Option<Error> {
+    match verdict {
+        Verdict::Bytes | Verdict::Requests(_) => None,
+        Verdict::Denied { denial, .. } => Some(denied(denial)),
+        // As a sidecar's client sees it: there is no listener for plaintext.
+        Verdict::Unproved => Some(Error::refused(Kind::ConnectionTermination, Refusal::Strict)),
+    }
+}
+
+fn denied(denial: &Denial) -> Error {
+    Error::refused(Kind::Denied, Refusal::Policy(denial.clone()))
 }
 
 /// Serves a plaintext connection from outside.
@@ -96,57 +122,74 @@ pub(super) async fn arrive(
     peer: SocketAddr,
     to: SocketAddr,
 ) {
-    let (down, verdict) = decide(core, pod, peer, to, None, || false);
-    serve(down, stream, verdict).await;
+    let caller = Caller { peer, identity: None, security: Security::Plaintext(Plaintext::CallerOutside) };
+    let is_probe = |workload: &Workload| {
+        // What cannot be asked is not known.
+        workload.probe_ports.contains(&to.port()) && datapath::is_open_on_node(peer, to).unwrap_or(false)
+    };
+    let (down, verdict) = decide(core, pod, to, caller, is_probe);
+    serve(down, stream, verdict, None).await;
 }
 
-/// Serves a connection that was decided upon.
-pub(super) async fn serve(down: Rc<Downstream>, stream: Stream, verdict: Verdict) {
+/// Serves a connection that was decided upon; `upstream` may stand already.
+pub(super) async fn serve(
+    down: Rc<Downstream>,
+    stream: Stream,
+    verdict: Verdict,
+    upstream: Option<Box<tcp::Upstream>>,
+) {
     match verdict {
-        Verdict::Bytes => tcp::serve(&down, stream).await,
-        Verdict::Requests(protocol)
-        | Verdict::Denied {
-            protocol: protocol @ (Protocol::Http | Protocol::Http2 | Protocol::Detect),
-            ..
-        } => {
-            read(down, stream, protocol).await;
-        }
-        Verdict::Denied { denial, protocol: Protocol::Tcp } => refuse(&down, stream, &denial),
+        Verdict::Bytes => tcp::serve_detected(&down, stream, bytes::Bytes::new(), upstream).await,
+        Verdict::Requests(protocol) => read(down, stream, protocol, upstream, None).await,
+        Verdict::Denied { denial, protocol: Protocol::Tcp } => refuse(&down, stream, &denied(&denial)),
+        Verdict::Denied { denial, protocol } => read(down, stream, protocol, None, Some(denial)).await,
         Verdict::Unproved => {
-            tcp::refuse(&down, stream, &Error::new(Kind::ConnectionTermination, UNPROVED));
+            refuse(&down, stream, &Error::refused(Kind::ConnectionTermination, Refusal::Strict));
         }
     }
 }
 
-/// Reads what a connection speaks: requests are admitted, or refused, one by one.
-async fn read(down: Rc<Downstream>, mut stream: Stream, protocol: Protocol) {
+/// Reads what a connection speaks: requests are admitted or refused one by one, bytes as a whole. `denial`: all of it is
+/// refused, and requests shall hear so.
+async fn read(
+    down: Rc<Downstream>,
+    mut stream: Stream,
+    protocol: Protocol,
+    upstream: Option<Box<tcp::Upstream>>,
+    denial: Option<Denial>,
+) {
     match protocol {
         Protocol::Http | Protocol::Http2 => {
+            tcp::keep_for_http(&down, upstream.filter(|_| protocol == Protocol::Http));
             if let Some(first) = detect::http_version(&mut stream).await {
                 http::serve(down, stream, first).await;
             }
         }
-        Protocol::Detect | Protocol::Tcp => match detect::race(&down, &mut stream).await {
-            detect::Spoke::Http(first) => http::serve(down, stream, first).await,
-            detect::Spoke::Bytes { first, upstream } => match decide_as_bytes(&down) {
-                Verdict::Bytes => tcp::serve_detected(&down, stream, first, upstream).await,
-                Verdict::Denied { denial, .. } => refuse(&down, stream, &denial),
-                Verdict::Requests(_) | Verdict::Unproved => stream.reset(),
-            },
-            detect::Spoke::Gone => {}
-        },
+        Protocol::Detect | Protocol::Tcp => {
+            let server = match denial {
+                None => detect::Server::of(upstream),
+                Some(_) => detect::Server::Forbidden,
+            };
+            match detect::race(&down, &mut stream, server).await {
+                detect::Spoke::Http(first) => http::serve(down, stream, first).await,
+                detect::Spoke::Bytes { first, upstream } => {
+                    let verdict = match denial {
+                        Some(denial) => Verdict::Denied { denial, protocol: Protocol::Tcp },
+                        None => decide_as_bytes(&down),
+                    };
+                    match refusal(&verdict) {
+                        None => tcp::serve_detected(&down, stream, first, upstream).await,
+                        Some(error) => refuse(&down, stream, &error),
+                    }
+                }
+                detect::Spoke::Gone => {}
+            }
+        }
     }
 }
 
-fn refuse(down: &Rc<Downstream>, stream: Stream, denial: &Denial) {
-    tcp::refuse(down, stream, &Error::new(Kind::Denied, words(denial)));
-}
-
-/// Who refused, in words.
-pub(super) fn words(denial: &Denial) -> String {
-    match (&denial.policy, denial.rule) {
-        (Some(policy), Some(rule)) => format!("denied by AuthorizationPolicy {policy}, rule {rule}"),
-        (Some(policy), None) => format!("denied by AuthorizationPolicy {policy}"),
-        (None, _) => "no AuthorizationPolicy allows it".to_owned(),
-    }
+/// Ends a connection by a reset, before anything of it has reached a program.
+fn refuse(down: &Rc<Downstream>, stream: Stream, error: &Error) {
+    stream.reset();
+    tcp::report_refused(down, error);
 }

@@ -61,3 +61,28 @@ pub(super) const INTERIM_BYTES: usize = 16 * 1024;
 pub(super) const LINGER: Duration = Duration::from_secs(1);
 /// How many of them.
 pub(super) const LINGER_BYTES: usize = 256 * 1024;
+
+/// How long a peer may take over its TLS handshake, and the beginning of HTTP/2 after it.
+pub(super) const HANDSHAKE: Duration = Duration::from_secs(10);
+/// Handshakes under way at one listener; those beyond wait.
+pub(super) const HANDSHAKES: usize = 128;
+/// Tunnels that one connection between nodes may carry, as ztunnel has it.
+pub(super) const HBONE_STREAMS: u32 = 200;
+/// Tunnels that a caller puts on one connection before it opens another, as ztunnel does.
+pub(super) const HBONE_STREAMS_USED: usize = 100;
+/// Window of one tunnel: ztunnel's 4 MiB.
+pub(super) const HBONE_STREAM_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
+/// Window of one connection between nodes.
+pub(super) const HBONE_CONNECTION_WINDOW_BYTES: u32 = 16 * 1024 * 1024;
+/// Largest frame that is taken: ztunnel's 1 MiB.
+pub(super) const HBONE_FRAME_BYTES: u32 = 1024 * 1024;
+/// Head of a CONNECT: an authority, and what it tells of its caller.
+pub(super) const HBONE_HEADER_BYTES: u32 = 16 * 1024;
+/// What waits to be sent for one tunnel.
+pub(super) const HBONE_SEND_BUFFER_BYTES: usize = 256 * 1024;
+/// How often a peer is asked whether it is there.
+pub(super) const PING_INTERVAL: Duration = Duration::from_secs(20);
+/// How long it may take to say so.
+pub(super) const PING_TIMEOUT: Duration = Duration::from_secs(20);
+/// Age at which a connection between nodes that carries nothing is closed.
+pub(super) const HBONE_IDLE: Duration = Duration::from_mins(5);

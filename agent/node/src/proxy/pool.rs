@@ -11,15 +11,16 @@ use std::time::{Duration, Instant};
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::TokioIo;
 use tokio::sync::watch;
-use weft_api::istio::ClientTlsSettings;
 
 use super::connection::Downstream;
 use super::error::{Error, Kind};
 use super::http::{LocalExecutor, RequestBody};
+use super::originate::Origination;
 use super::stream::Stream;
 use super::upstream::{self, Connection, Purpose, Towards, Way};
 use super::{LocalPods, limits};
 use crate::datapath::LocalPod;
+use crate::telemetry::Security;
 
 /// Whose connection, to where, and how. Two callers never share one: what the endpoint sees as its client is the caller.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -29,7 +30,9 @@ struct Key {
     visitor: Option<IpAddr>,
     address: SocketAddr,
     way: Way,
-    tls: Option<Arc<ClientTlsSettings>>,
+    tls: Option<Origination>,
+    /// Whether the caller shows its identity on this node.
+    plaintext: bool,
 }
 
 impl Key {
@@ -39,7 +42,8 @@ impl Key {
             visitor: down.is_inbound().then(|| down.peer.ip()),
             address: to.address,
             way: Way::of(down, to),
-            tls: to.tls.clone(),
+            tls: to.originated(),
+            plaintext: to.is_plaintext(),
         }
     }
 }
@@ -51,6 +55,8 @@ pub(super) struct Http1 {
     pub(super) sender: http1::SendRequest<RequestBody>,
     /// Its own address.
     pub(super) local_address: Option<SocketAddr>,
+    /// How both ends know each other.
+    pub(super) security: Security,
     /// It has carried a request before: the endpoint may be closing it at this moment.
     pub(super) reused: bool,
     key: Key,
@@ -65,6 +71,8 @@ pub(super) struct Http2 {
     pub(super) sender: http2::SendRequest<RequestBody>,
     /// Its own address.
     pub(super) local_address: Option<SocketAddr>,
+    /// How both ends know each other.
+    pub(super) security: Security,
     streams: Cell<usize>,
     /// Cookie of the pod that the connection holds.
     holds: u64,
@@ -106,7 +114,7 @@ impl Pool {
         if let Some(idle) = self.take(&key) {
             return Ok(idle);
         }
-        open_http1(key, upstream::connect(down, to, Purpose::Requests).await?).await
+        open_http1(key, upstream::connect(down, to, Purpose::Requests { http2: false }).await?).await
     }
 
     /// A new HTTP/1.1 connection that nobody drives: for an upgrade, whose socket is wanted back.
@@ -114,11 +122,12 @@ impl Pool {
         down: &Rc<Downstream>,
         to: &Towards,
     ) -> Result<(Http1, Driver, Arc<LocalPod>), Error> {
-        let Connection { stream, pod } = upstream::connect(down, to, Purpose::Requests).await?;
+        let Connection { stream, pod, security } =
+            upstream::connect(down, to, Purpose::Requests { http2: false }).await?;
         let local_address = stream.local_addr();
         let (sender, driver) = handshake_http1(stream).await?;
         let (key, holds) = (Key::new(down, to), pod.cookie);
-        Ok((Http1 { sender, local_address, reused: false, key, holds }, driver, pod))
+        Ok((Http1 { sender, local_address, security, reused: false, key, holds }, driver, pod))
     }
 
     /// Takes back a connection whose exchange is over. One that is still at work closes when it is done.
@@ -269,7 +278,7 @@ async fn handshake_http1(stream: Stream) -> Result<(http1::SendRequest<RequestBo
 }
 
 async fn open_http1(key: Key, connection: Connection) -> Result<Http1, Error> {
-    let Connection { stream, pod } = connection;
+    let Connection { stream, pod, security } = connection;
     let local_address = stream.local_addr();
     let (sender, driver) = handshake_http1(stream).await?;
     let holds = pod.cookie;
@@ -277,7 +286,7 @@ async fn open_http1(key: Key, connection: Connection) -> Result<Http1, Error> {
         drop(driver.await);
         drop(pod);
     });
-    Ok(Http1 { sender, local_address, reused: false, key, holds })
+    Ok(Http1 { sender, local_address, security, reused: false, key, holds })
 }
 
 fn start_http2(down: &Rc<Downstream>, to: &Towards) -> Opening {
@@ -291,7 +300,8 @@ fn start_http2(down: &Rc<Downstream>, to: &Towards) -> Opening {
 }
 
 async fn open_http2(down: &Rc<Downstream>, to: &Towards) -> Result<Rc<Http2>, Error> {
-    let Connection { stream, pod } = upstream::connect(down, to, Purpose::Requests).await?;
+    let Connection { stream, pod, security } =
+        upstream::connect(down, to, Purpose::Requests { http2: true }).await?;
     let local_address = stream.local_addr();
     let (sender, mut driver) = http2::Builder::new(LocalExecutor)
         .initial_stream_window_size(limits::HTTP2_STREAM_WINDOW_BYTES)
@@ -315,6 +325,7 @@ async fn open_http2(down: &Rc<Downstream>, to: &Towards) -> Result<Rc<Http2>, Er
     Ok(Rc::new(Http2 {
         sender,
         local_address,
+        security,
         holds,
         streams: Cell::new(0),
         allowed,

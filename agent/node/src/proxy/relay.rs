@@ -57,6 +57,8 @@ pub(super) async fn run(mut down: Stream, mut up: Stream, ahead: Ahead) -> Total
 struct Flow {
     /// Read, not yet written.
     rest: Bytes,
+    /// Something was written that the target may still hold.
+    unflushed: bool,
     moved: u64,
     ended: bool,
     closed: bool,
@@ -64,7 +66,7 @@ struct Flow {
 
 impl Flow {
     fn new(ahead: Bytes) -> Self {
-        Self { rest: ahead, moved: 0, ended: false, closed: false }
+        Self { rest: ahead, unflushed: false, moved: 0, ended: false, closed: false }
     }
 
     /// Moves what can be moved. Ready: the source has closed, and so has this direction of the target.
@@ -76,6 +78,7 @@ impl Flow {
     ) -> Poll<io::Result<()>> {
         loop {
             while !self.rest.is_empty() {
+                self.unflushed = true;
                 let written = ready!(Pin::new(&mut *to).poll_write(context, &self.rest))?;
                 self.rest.advance(written);
                 self.moved += written as u64;
@@ -88,7 +91,18 @@ impl Flow {
                 self.closed = true;
                 return Poll::Ready(Ok(()));
             }
-            ready!(worker::with_scratch(BUFFER_BYTES, |buffer| self.pass(context, from, to, buffer)))?;
+            let moved = match from.poll_take(context) {
+                Some(taken) => taken.map_ok(|bytes| {
+                    self.ended = bytes.is_empty();
+                    self.rest = bytes;
+                }),
+                None => worker::with_scratch(BUFFER_BYTES, |buffer| self.pass(context, from, to, buffer)),
+            };
+            if moved.is_pending() && self.unflushed {
+                // Nothing follows for now: what was written must not wait for more.
+                self.unflushed = Pin::new(&mut *to).poll_flush(context)?.is_pending();
+            }
+            ready!(moved)?;
         }
     }
 
@@ -104,6 +118,7 @@ impl Flow {
         ready!(Pin::new(from).poll_read(context, &mut read))?;
         let mut bytes = read.filled();
         self.ended = bytes.is_empty();
+        self.unflushed |= !bytes.is_empty();
         while !bytes.is_empty() {
             match Pin::new(&mut *to).poll_write(context, bytes)? {
                 Poll::Ready(written) => {

@@ -7,10 +7,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWrite, BufReader, DuplexStream, ReadBuf};
 use tokio::net::TcpStream;
+use tokio_rustls::client::TlsStream;
 
+use super::hbone::Tunnel;
 use super::worker;
 
 /// A stream of bytes with two directions that close separately.
@@ -18,6 +20,10 @@ use super::worker;
 pub(super) enum Stream {
     /// A socket.
     Tcp(TcpStream),
+    /// One end of a tunnel between nodes.
+    Tunnel(Box<Tunnel>),
+    /// TLS to an endpoint, as a DestinationRule has it.
+    Tls(Box<TlsStream<TcpStream>>),
     /// One end of a pipe within the worker.
     Pipe(Pipe),
 }
@@ -51,6 +57,8 @@ impl Stream {
     pub(super) fn local_addr(&self) -> Option<SocketAddr> {
         match self {
             Self::Tcp(stream) => stream.local_addr().ok(),
+            Self::Tunnel(tunnel) => tunnel.local_addr(),
+            Self::Tls(stream) => stream.get_ref().0.local_addr().ok(),
             Self::Pipe(_) => None,
         }
     }
@@ -60,6 +68,8 @@ impl Stream {
         match self {
             // Fails only for a socket that is gone already.
             Self::Tcp(stream) => drop(stream.set_zero_linger()),
+            Self::Tls(stream) => drop(stream.get_ref().0.set_zero_linger()),
+            Self::Tunnel(tunnel) => tunnel.reset(),
             Self::Pipe(pipe) => pipe.reset.store(true, Ordering::Relaxed),
         }
     }
@@ -68,7 +78,17 @@ impl Stream {
     pub(super) async fn speaks(&mut self) {
         match self {
             Self::Tcp(stream) => drop(stream.readable().await),
+            Self::Tunnel(tunnel) => std::future::poll_fn(|context| tunnel.poll_speaks(context)).await,
+            Self::Tls(stream) => drop(stream.fill_buf().await),
             Self::Pipe(pipe) => drop(pipe.io.fill_buf().await),
+        }
+    }
+
+    /// Takes what has come, where that costs no copy; empty: the other side has closed. `None`: it must be read.
+    pub(super) fn poll_take(&mut self, context: &mut Context<'_>) -> Option<Poll<io::Result<Bytes>>> {
+        match self {
+            Self::Tunnel(tunnel) => Some(tunnel.poll_take(context)),
+            Self::Tcp(_) | Self::Tls(_) | Self::Pipe(_) => None,
         }
     }
 
@@ -105,6 +125,12 @@ impl From<TcpStream> for Stream {
     }
 }
 
+impl From<Tunnel> for Stream {
+    fn from(tunnel: Tunnel) -> Self {
+        Self::Tunnel(Box::new(tunnel))
+    }
+}
+
 impl AsyncRead for Stream {
     fn poll_read(
         self: Pin<&mut Self>,
@@ -113,6 +139,8 @@ impl AsyncRead for Stream {
     ) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_read(context, buffer),
+            Self::Tunnel(tunnel) => tunnel.poll_read(context, buffer),
+            Self::Tls(stream) => Pin::new(stream).poll_read(context, buffer),
             Self::Pipe(pipe) => pipe.poll_read(context, buffer),
         }
     }
@@ -122,6 +150,8 @@ impl AsyncWrite for Stream {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_write(context, bytes),
+            Self::Tunnel(tunnel) => tunnel.poll_write(context, bytes),
+            Self::Tls(stream) => Pin::new(stream).poll_write(context, bytes),
             Self::Pipe(pipe) => Pin::new(&mut pipe.io).poll_write(context, bytes),
         }
     }
@@ -133,19 +163,20 @@ impl AsyncWrite for Stream {
     ) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_write_vectored(context, slices),
+            Self::Tunnel(tunnel) => tunnel.poll_write_vectored(context, slices),
+            Self::Tls(stream) => Pin::new(stream).poll_write_vectored(context, slices),
             Self::Pipe(pipe) => Pin::new(&mut pipe.io).poll_write_vectored(context, slices),
         }
     }
 
     fn is_write_vectored(&self) -> bool {
-        match self {
-            Self::Tcp(_) | Self::Pipe(_) => true,
-        }
+        true
     }
 
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
-            Self::Tcp(stream) => Pin::new(stream).poll_flush(context),
+            Self::Tcp(_) | Self::Tunnel(_) => Poll::Ready(Ok(())),
+            Self::Tls(stream) => Pin::new(stream).poll_flush(context),
             Self::Pipe(pipe) => Pin::new(&mut pipe.io).poll_flush(context),
         }
     }
@@ -153,6 +184,8 @@ impl AsyncWrite for Stream {
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_shutdown(context),
+            Self::Tunnel(tunnel) => tunnel.poll_shutdown(),
+            Self::Tls(stream) => Pin::new(stream).poll_shutdown(context),
             Self::Pipe(pipe) => Pin::new(&mut pipe.io).poll_shutdown(context),
         }
     }

@@ -52,7 +52,7 @@ pub(super) async fn serve_detected(
     down: &Rc<Downstream>,
     stream: Stream,
     first: Bytes,
-    upstream: Option<Upstream>,
+    upstream: Option<Box<Upstream>>,
 ) {
     let mut life = Life::new(down);
     let opened = match upstream {
@@ -63,7 +63,7 @@ pub(super) async fn serve_detected(
         Ok(upstream) => {
             life.route = upstream.route;
             life.report(TcpEvent::Opened, Totals::default(), None);
-            let Connection { stream: server, pod } = upstream.connection;
+            let Connection { stream: server, pod, .. } = upstream.connection;
             let totals = relay::run(stream, server, Ahead { received: first, ..Ahead::default() }).await;
             drop((pod, upstream.in_use));
             life.report(TcpEvent::Closed, totals, None);
@@ -75,23 +75,23 @@ pub(super) async fn serve_detected(
     }
 }
 
-/// Ends a connection that was refused: by a reset, before anything of it reached a program.
-pub(super) fn refuse(down: &Rc<Downstream>, stream: Stream, error: &Error) {
-    stream.reset();
+/// Reports a connection that arrived and got no further.
+pub(super) fn report_refused(down: &Downstream, error: &Error) {
     let mut life = Life::new(down);
     life.route.upstream.address = Some(down.dialled);
     life.route.upstream.workload =
         down.decide(|snapshot, _| snapshot.workload_at(down.dialled.ip().to_canonical()).map(Arc::clone));
+    life.route.upstream.security = down.visitor().map(|caller| caller.security.clone()).unwrap_or_default();
     life.report(TcpEvent::Closed, Totals::default(), Some(error));
 }
 
 /// Routes and dials, trying other endpoints where one cannot be reached.
-pub(super) async fn dial(down: &Rc<Downstream>) -> Result<Upstream, Error> {
+pub(super) async fn dial(down: &Rc<Downstream>) -> Result<Box<Upstream>, Error> {
     dial_reporting(down, &mut Route::default()).await
 }
 
 /// As [`dial`]; leaves in `route` how far a failure got.
-async fn dial_reporting(down: &Rc<Downstream>, route: &mut Route) -> Result<Upstream, Error> {
+async fn dial_reporting(down: &Rc<Downstream>, route: &mut Route) -> Result<Box<Upstream>, Error> {
     let mut tried = Vec::new();
     loop {
         let (to, in_use) = choose(down, &tried, route)?;
@@ -106,7 +106,8 @@ async fn dial_reporting(down: &Rc<Downstream>, route: &mut Route) -> Result<Upst
         match upstream::connect(down, &to, Purpose::Bytes).await {
             Ok(connection) => {
                 route.upstream.local_address = connection.stream.local_addr();
-                return Ok(Upstream { connection, to, route: std::mem::take(route), in_use });
+                route.upstream.security = connection.security.clone();
+                return Ok(Box::new(Upstream { connection, to, route: std::mem::take(route), in_use }));
             }
             Err(error) => {
                 tried.push(address);
@@ -127,7 +128,7 @@ fn choose(
     tried: &[SocketAddr],
     route: &mut Route,
 ) -> Result<(Towards, Option<InUse>), Error> {
-    let as_dialled = Towards { address: down.dialled, tls: None, timeout: limits::CONNECT_TIMEOUT };
+    let as_dialled = Towards::address(down.dialled);
     if down.is_inbound() {
         route.upstream.cluster = Some(INBOUND_PASSTHROUGH_CLUSTER.into());
         return Ok((as_dialled, None));
@@ -143,12 +144,7 @@ fn choose(
             let in_use = cluster
                 .pick(down.dialled, tried, fastrand::u64(..))
                 .ok_or(Error::from(Kind::NoHealthyUpstream))?;
-            let to = Towards {
-                address: in_use.endpoint.address,
-                tls: cluster.tls.clone(),
-                timeout: cluster.connect_timeout,
-            };
-            Ok((to, Some(in_use)))
+            Ok((Towards::endpoint(&cluster, in_use.endpoint.address), Some(in_use)))
         }
         TcpDecision::Passthrough => {
             route.upstream.cluster = Some(PASSTHROUGH_CLUSTER.into());
@@ -160,12 +156,12 @@ fn choose(
 }
 
 /// Keeps a connection that was opened for a silent client, which then spoke HTTP: a request may use it.
-pub(super) fn keep_for_http(down: &Rc<Downstream>, upstream: Option<Upstream>) {
+pub(super) fn keep_for_http(down: &Rc<Downstream>, upstream: Option<Box<Upstream>>) {
     // What goes through a pipe is admitted at its other end; requests are admitted before.
-    if let Some(Upstream { connection, to, .. }) = upstream
-        && !connection.stream.is_pipe()
+    if let Some(upstream) = upstream
+        && !upstream.connection.stream.is_pipe()
     {
-        Pool::adopt(down, &to, connection);
+        Pool::adopt(down, &upstream.to, upstream.connection);
     }
 }
 
@@ -190,12 +186,13 @@ impl<'a> Life<'a> {
         }
     }
 
-    fn report(&self, event: TcpEvent, totals: Totals, failed: Option<&Error>) {
+    fn report(&mut self, event: TcpEvent, totals: Totals, failed: Option<&Error>) {
         let down = self.down;
         if let Some(error) = failed {
             let (peer, dialled, side) = (down.peer, down.dialled, error.kind.side());
             tracing::debug!(%peer, %dialled, %error, ?side, "connection failed");
         }
+        self.route.upstream.refused = failed.and_then(Error::refusal).cloned().map(Box::new);
         let flag: Option<ResponseFlag> = failed.and_then(|error| error.kind.flag());
         down.core.recorder.tcp(&TcpRecord {
             event,

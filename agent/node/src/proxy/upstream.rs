@@ -1,6 +1,5 @@
 //! The one connector: everything upstream of routing. A caller asks for a destination and gets a byte stream; whether it
-//! is a program on this node or an address elsewhere is decided here and nowhere else. A tunnel between nodes is a
-//! third branch of [`connect`].
+//! is a program on this node, a pod of another one or an address outside of the mesh is decided here and nowhere else.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -10,13 +9,19 @@ use std::time::Duration;
 
 use tokio::net::TcpStream;
 use weft_api::istio::{ClientTlsSettings, TlsMode};
+use weft_rules::cluster::Cluster;
+use weft_rules::guard::Mtls;
 use weft_rules::identity::Identity;
+use weft_rules::workload::{Enrolment, Workload};
 
 use super::connection::Downstream;
 use super::error::{Error, Kind};
-use super::inbound::{self, Verdict};
+use super::inbound::{self, Caller, Verdict};
+use super::limits;
+use super::originate::{self, Origination};
 use super::stream::Stream;
 use crate::datapath::LocalPod;
+use crate::telemetry::{Plaintext, Security};
 
 /// A connection, and the pod in whose network namespace it is open. The pod's routing rules stay for as long as anybody
 /// holds it, also after it has left the mesh: whoever keeps the connection keeps both.
@@ -26,6 +31,8 @@ pub(super) struct Connection {
     pub(super) stream: Stream,
     /// Whose namespace it is in.
     pub(super) pod: Arc<LocalPod>,
+    /// How its ends know each other.
+    pub(super) security: Security,
 }
 
 /// What is connected to.
@@ -33,17 +40,55 @@ pub(super) struct Connection {
 pub(super) struct Towards {
     /// The endpoint.
     pub(super) address: SocketAddr,
+    /// The service's name, where it is one's.
+    pub(super) host: Option<Arc<str>>,
     /// What a DestinationRule says of TLS.
     pub(super) tls: Option<Arc<ClientTlsSettings>>,
     /// Longest wait for a connection.
     pub(super) timeout: Duration,
 }
 
+impl Towards {
+    /// An endpoint of a cluster.
+    pub(super) fn endpoint(cluster: &Cluster, address: SocketAddr) -> Self {
+        Self {
+            address,
+            host: Some(Arc::clone(&cluster.service.host)),
+            tls: cluster.tls.clone(),
+            timeout: cluster.connect_timeout,
+        }
+    }
+
+    /// An address that is no service's endpoint.
+    pub(super) fn address(address: SocketAddr) -> Self {
+        Self { address, host: None, tls: None, timeout: limits::CONNECT_TIMEOUT }
+    }
+
+    fn mode(&self) -> Option<TlsMode> {
+        self.tls.as_ref().and_then(|tls| tls.mode)
+    }
+
+    /// Whether a DestinationRule forbids mesh identities.
+    pub(super) fn is_plaintext(&self) -> bool {
+        self.mode().is_some_and(|mode| mode != TlsMode::IstioMutual)
+    }
+
+    /// TLS that is not the mesh's, where a DestinationRule wants that.
+    pub(super) fn originated(&self) -> Option<Origination> {
+        let settings = self.tls.as_ref()?;
+        matches!(settings.mode, Some(TlsMode::Simple | TlsMode::Mutual))
+            .then(|| Origination { settings: Arc::clone(settings), host: self.host.clone() })
+    }
+}
+
 /// What a connection is wanted for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Purpose {
     /// Requests, each of which was or will be admitted by itself.
-    Requests,
+    Requests {
+        /// In this version.
+        http2: bool,
+    },
     /// Bytes, or what nobody has looked at.
     Bytes,
 }
@@ -55,21 +100,62 @@ pub(super) enum Way {
     Arrived,
     /// To a program in another pod of this node, or in the same one.
     Local,
-    /// As it is, to an address that weft knows nothing better for.
+    /// Through a tunnel to a pod of another node.
+    Tunnel,
+    /// As it is, to an address that weft knows nothing better for, or may not do better for.
     Plain,
+}
+
+/// A way, and what it takes.
+enum Path {
+    Arrived { peer: SocketAddr, security: Security },
+    Local { pod: Arc<LocalPod>, from: IpAddr },
+    Tunnel(Arc<Workload>),
+    Plain(Plaintext),
 }
 
 impl Way {
     /// The way that leads there by the rules in force.
     pub(super) fn of(down: &Downstream, to: &Towards) -> Self {
-        if down.is_inbound() {
-            return Self::Arrived;
+        match path(down, to) {
+            Path::Arrived { .. } => Self::Arrived,
+            Path::Local { .. } => Self::Local,
+            Path::Tunnel(_) => Self::Tunnel,
+            Path::Plain(_) => Self::Plain,
         }
-        let to = to.address.ip().to_canonical();
-        if down.core.shared.pods.load().contains_key(&to) && down.source_towards(to).is_some() {
-            return Self::Local;
+    }
+}
+
+fn path(down: &Downstream, to: &Towards) -> Path {
+    if let Some(Caller { peer, security, .. }) = down.visitor() {
+        return Path::Arrived { peer: *peer, security: security.clone() };
+    }
+    let address = to.address.ip().to_canonical();
+    let shared = &down.core.shared;
+    if let Some(pod) = shared.pods.load().get(&address)
+        && let Some(from) = down.source_towards(address)
+    {
+        return Path::Local { pod: Arc::clone(pod), from };
+    }
+    match to.mode() {
+        Some(TlsMode::Disable) => return Path::Plain(Plaintext::DestinationRule),
+        Some(TlsMode::Simple | TlsMode::Mutual) => return Path::Plain(Plaintext::OtherTls),
+        Some(TlsMode::IstioMutual) | None => {}
+    }
+    let snapshot = shared.snapshot.load();
+    match snapshot.workload_at(address) {
+        // One of this node that is not (yet, or any more) in the mesh has nobody to take a tunnel.
+        Some(workload) if workload.enrolment == Enrolment::Enrolled && workload.node != *snapshot.node() => {
+            let mandatory = to.mode() == Some(TlsMode::IstioMutual);
+            if shared.identities.is_none() && !mandatory {
+                Path::Plain(Plaintext::NoAuthority)
+            } else if snapshot.mtls(workload, to.address.port()) == Mtls::Disable && !mandatory {
+                Path::Plain(Plaintext::PeerAuthentication)
+            } else {
+                Path::Tunnel(Arc::clone(workload))
+            }
         }
-        Self::Plain
+        _ => Path::Plain(Plaintext::DestinationOutside),
     }
 }
 
@@ -80,68 +166,86 @@ pub(super) async fn connect(
     purpose: Purpose,
 ) -> Result<Connection, Error> {
     let address = canonical(to.address);
-    if down.is_inbound() {
-        return inside(&down.pod, down.peer.ip().to_canonical(), address, to.timeout).await;
+    match path(down, to) {
+        Path::Arrived { peer, security } => {
+            let stream = dial_inside(&down.pod, peer.ip(), to).await?.into();
+            Ok(Connection { stream, pod: Arc::clone(&down.pod), security })
+        }
+        Path::Local { pod, from } => local(down, pod, from, to, purpose).await,
+        Path::Tunnel(destination) => {
+            let (tunnel, security) = down.core.tunnels.connect(down, to, &destination).await?;
+            Ok(Connection { stream: tunnel.into(), pod: Arc::clone(&down.pod), security })
+        }
+        Path::Plain(_) if to.mode() == Some(TlsMode::IstioMutual) => Err(Error::new(
+            Kind::ConnectFailure,
+            format!("a DestinationRule wants ISTIO_MUTUAL, and {address} is no pod in the mesh"),
+        )),
+        Path::Plain(why) => {
+            let socket = finish(down.pod.dial_outside(address), to.timeout).await?;
+            let stream = originate::wrap(&down.core, socket, to, purpose).await?;
+            Ok(Connection { stream, pod: Arc::clone(&down.pod), security: Security::Plaintext(why) })
+        }
     }
-    let destination = down.core.shared.pods.load().get(&address.ip()).map(Arc::clone);
-    if let (Some(pod), Some(from)) = (destination, down.source_towards(address.ip())) {
-        return local(down, &pod, from, to, purpose).await;
-    }
-    let stream = finish(down.pod.dial_outside(address), to.timeout).await?.into();
-    Ok(Connection { stream, pod: Arc::clone(&down.pod) })
 }
 
 /// To a program on this node: what the destination's node would decide of a tunnel is decided here, of the same
 /// identity, which the kernel proves.
 async fn local(
     down: &Rc<Downstream>,
-    pod: &Arc<LocalPod>,
+    pod: Arc<LocalPod>,
     from: IpAddr,
     to: &Towards,
     purpose: Purpose,
 ) -> Result<Connection, Error> {
-    let address = canonical(to.address);
+    let trust_domain = &down.core.shared.trust_domain;
     let peer = SocketAddr::new(from, down.peer.port());
-    let identity = match to.tls.as_ref().and_then(|tls| tls.mode) {
-        None | Some(TlsMode::IstioMutual) => {
-            let trust_domain = &down.core.shared.trust_domain;
-            Some(Arc::new(down.decide(|_, caller| Identity::of(caller, trust_domain))))
-        }
-        Some(TlsMode::Disable | TlsMode::Simple | TlsMode::Mutual) => None,
+    let caller = match to.mode() {
+        None | Some(TlsMode::IstioMutual) => Caller {
+            peer,
+            identity: Some(Arc::new(down.decide(|_, caller| Identity::of(caller, trust_domain)))),
+            security: Security::SameNode { trust_domain: Arc::clone(trust_domain) },
+        },
+        Some(TlsMode::Disable) => plaintext(peer, Plaintext::DestinationRule),
+        Some(TlsMode::Simple | TlsMode::Mutual) => plaintext(peer, Plaintext::OtherTls),
     };
-    let (arrived, verdict) = inbound::decide(&down.core, pod, peer, address, identity, || false);
-    match (verdict, purpose) {
-        (Verdict::Bytes, _) | (Verdict::Requests(_), Purpose::Requests) => {
-            inside(pod, from, address, to.timeout).await
-        }
+    let (arrived, verdict) = inbound::decide(&down.core, &pod, canonical(to.address), caller, |_| false);
+    if let Some(refusal) = inbound::refusal(&verdict) {
+        return Err(refusal);
+    }
+    let security = arrived.visitor().map(|caller| caller.security.clone()).unwrap_or_default();
+    let stream = match (verdict, purpose) {
         // Nobody has read what is in it: that is done as for a connection from another node.
-        (Verdict::Requests(protocol), Purpose::Bytes) => {
-            let (stream, far) = Stream::pipe();
+        (verdict @ Verdict::Requests(_), Purpose::Bytes) => {
+            let (near, far) = Stream::pipe();
             let entered = down.core.enter();
             tokio::task::spawn_local(async move {
-                inbound::serve(arrived, far, Verdict::Requests(protocol)).await;
+                inbound::serve(arrived, far, verdict, None).await;
                 drop(entered);
             });
-            Ok(Connection { stream, pod: Arc::clone(pod) })
+            near
         }
-        (Verdict::Denied { denial, .. }, _) => Err(Error::new(Kind::Denied, inbound::words(&denial))),
-        (Verdict::Unproved, _) => Err(Error::new(Kind::ConnectionTermination, inbound::UNPROVED)),
-    }
+        _ => {
+            let socket = dial_inside(&pod, from, to).await?;
+            originate::wrap(&down.core, socket, to, purpose).await?
+        }
+    };
+    Ok(Connection { stream, pod, security })
 }
 
-/// Opens a connection to a program in `pod`, shown to it as coming from `from`.
-async fn inside(
-    pod: &Arc<LocalPod>,
-    from: IpAddr,
-    to: SocketAddr,
-    timeout: Duration,
-) -> Result<Connection, Error> {
-    let stream = finish(pod.dial_inside(from, to), timeout).await?.into();
-    Ok(Connection { stream, pod: Arc::clone(pod) })
+fn plaintext(peer: SocketAddr, why: Plaintext) -> Caller {
+    Caller { peer, identity: None, security: Security::Plaintext(why) }
+}
+
+/// To a program in `pod`, shown to it as coming from `from`.
+async fn dial_inside(pod: &LocalPod, from: IpAddr, to: &Towards) -> Result<TcpStream, Error> {
+    finish(pod.dial_inside(from.to_canonical(), canonical(to.address)), to.timeout).await
 }
 
 /// Sees a connecting socket through.
-async fn finish(dialling: io::Result<std::net::TcpStream>, timeout: Duration) -> Result<TcpStream, Error> {
+pub(super) async fn finish(
+    dialling: io::Result<std::net::TcpStream>,
+    timeout: Duration,
+) -> Result<TcpStream, Error> {
     let stream = dialling
         .and_then(TcpStream::from_std)
         .map_err(|error| Error::new(Kind::ConnectFailure, Reason(error)))?;

@@ -9,6 +9,8 @@ use std::time::Duration;
 use tokio::runtime::LocalRuntime;
 use tokio::sync::{Notify, mpsc, watch};
 
+use super::hbone::Tunnels;
+use super::originate::Origins;
 use super::pool::Pool;
 use super::{Command, Shared, accept, limits};
 use crate::datapath::LocalPod;
@@ -23,6 +25,10 @@ pub(super) struct Core {
     pub(super) recorder: Recorder,
     /// Idle upstream connections.
     pub(super) pool: Pool,
+    /// Connections to pods of other nodes.
+    pub(super) tunnels: Tunnels,
+    /// How endpoints outside of the mesh are spoken to in TLS.
+    pub(super) origins: Origins,
     /// Copies of requests under way.
     pub(super) mirrors: Cell<usize>,
     connections: Cell<usize>,
@@ -36,6 +42,8 @@ impl Core {
             shared,
             recorder,
             pool: Pool::default(),
+            tunnels: Tunnels::default(),
+            origins: Origins::default(),
             mirrors: Cell::new(0),
             connections: Cell::new(0),
             draining: Cell::new(false),
@@ -57,7 +65,9 @@ impl Core {
     }
 
     fn sweep(&self, idle: Duration) {
-        self.pool.sweep(idle, &self.shared.pods.load());
+        let pods = self.shared.pods.load();
+        self.pool.sweep(idle, &pods);
+        self.tunnels.sweep(idle.min(limits::HBONE_IDLE), &pods);
     }
 
     async fn empty(&self) {
@@ -113,6 +123,7 @@ async fn serve(core: Rc<Core>, mut commands: mpsc::UnboundedReceiver<Command>) {
             Command::Release { key } => {
                 if let Some((_, pod)) = served.remove(&key) {
                     core.pool.release(&pod);
+                    core.tunnels.release(&pod);
                 }
             }
             Command::Drain { deadline } => {

@@ -13,7 +13,7 @@ use super::upgrade::Switched;
 use crate::proxy::connection::Downstream;
 use crate::proxy::error::{Error, Kind};
 use crate::proxy::upstream::Towards;
-use crate::telemetry::ResponseFlag;
+use crate::telemetry::{ResponseFlag, Security};
 
 /// Where a try goes.
 #[derive(Debug)]
@@ -37,6 +37,8 @@ pub(super) struct Answer {
     pub(super) lease: Lease,
     /// The agent's own address on the connection.
     pub(super) local_address: Option<SocketAddr>,
+    /// How both ends know each other.
+    pub(super) security: Security,
     /// The socket, if this is a 101.
     pub(super) switched: Option<Switched>,
 }
@@ -79,8 +81,9 @@ async fn send_http1(
             Ok(response) => {
                 let (head, body) = response.into_parts();
                 let local_address = connection.local_address;
+                let security = connection.security.clone();
                 let lease = Lease { connection: Leased::Http1(connection), in_use: endpoint.in_use };
-                return Ok(Answer { head, body, lease, local_address, switched: None });
+                return Ok(Answer { head, body, lease, local_address, security, switched: None });
             }
             Err(mut failure) => match failure.take_message() {
                 Some(unsent) if connection.reused => request = unsent,
@@ -112,8 +115,9 @@ async fn send_http2(
             Ok(response) => {
                 let (head, body) = response.into_parts();
                 let local_address = stream.0.local_address;
+                let security = stream.0.security.clone();
                 let lease = Lease { connection: Leased::Http2(stream), in_use: endpoint.in_use };
-                return Ok(Answer { head, body, lease, local_address, switched: None });
+                return Ok(Answer { head, body, lease, local_address, security, switched: None });
             }
             Err(mut failure) => match failure.take_message() {
                 // The connection was closing: once more on a new one.

@@ -97,6 +97,10 @@ impl Exchange {
     pub(super) fn begin(client: &Rc<Client>, request: &Parts) -> Rc<Self> {
         let headers = &request.headers;
         let down = &client.down;
+        let mut outcome = Outcome::default();
+        if let Some(caller) = down.visitor() {
+            outcome.upstream.security = caller.security.clone();
+        }
         Rc::new(Self {
             client: Rc::clone(client),
             caller: down.decide(|_, caller| Arc::clone(caller)),
@@ -118,7 +122,7 @@ impl Exchange {
             request_id: RefCell::new(None),
             user_agent: headers.get(USER_AGENT).cloned(),
             forwarded_for: headers.get(X_FORWARDED_FOR).cloned(),
-            outcome: RefCell::default(),
+            outcome: RefCell::new(outcome),
             recorded: Cell::new(false),
         })
     }

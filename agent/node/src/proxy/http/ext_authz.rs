@@ -179,7 +179,7 @@ async fn exchange(
         .pick(anywhere, &[], fastrand::u64(..))
         .ok_or_else(|| Undecided::NoEndpoint(provider.service.clone()))?;
     let address = in_use.endpoint.address;
-    let to = Towards { address, tls: cluster.tls.clone(), timeout: cluster.connect_timeout };
+    let to = Towards::endpoint(&cluster, address);
     let own = SocketAddr::new(parties.to.ip(), 0);
     let down = Downstream::new(Rc::clone(core), Arc::clone(&parties.pod), own, address);
     let failed = |error: &dyn std::fmt::Display| Undecided::Failed(error.to_string());

@@ -22,7 +22,6 @@ use super::interim::Gate;
 use super::upgrade::Switch;
 use super::{headers, interim, local_reply, mirror, upgrade};
 use crate::proxy::error::{Error, Kind};
-use crate::proxy::limits;
 use crate::proxy::upstream::Towards;
 use crate::telemetry::ResponseFlag;
 
@@ -350,19 +349,12 @@ impl Forwarding<'_> {
     fn endpoint(&self, tried: &[SocketAddr]) -> Result<Endpoint, Error> {
         let down = &self.exchange.down;
         let (to, in_use) = match &self.target {
-            Target::Address(address) => {
-                (Towards { address: *address, tls: None, timeout: limits::CONNECT_TIMEOUT }, None)
-            }
+            Target::Address(address) => (Towards::address(*address), None),
             Target::Cluster(cluster) => {
                 let in_use = cluster
                     .pick(down.dialled, tried, fastrand::u64(..))
                     .ok_or(Error::from(Kind::NoHealthyUpstream))?;
-                let to = Towards {
-                    address: in_use.endpoint.address,
-                    tls: cluster.tls.clone(),
-                    timeout: cluster.connect_timeout,
-                };
-                (to, Some(in_use))
+                (Towards::endpoint(cluster, in_use.endpoint.address), Some(in_use))
             }
         };
         let address = to.address;
@@ -378,7 +370,7 @@ impl Forwarding<'_> {
     }
 
     fn respond(&self, answer: Answer, started: Instant, gate: Option<Arc<Gate>>) -> Response<ResponseBody> {
-        let Answer { head, body, lease, local_address, switched } = answer;
+        let Answer { head, body, lease, local_address, security, switched } = answer;
         let (took, deadline) = (self.since_sent(started).elapsed(), self.deadline(started));
         let mut answered = head.headers;
         let switched = switched.filter(|_| head.status == StatusCode::SWITCHING_PROTOCOLS);
@@ -395,6 +387,10 @@ impl Forwarding<'_> {
             outcome.details = "via_upstream";
             outcome.upstream_time = Some(took);
             outcome.upstream.local_address = local_address;
+            // Of what arrived, the caller's way here counts.
+            if !self.exchange.down.is_inbound() {
+                outcome.upstream.security = security;
+            }
         });
         self.exchange.note_grpc_status(&answered);
         let exchange = Rc::clone(self.exchange);

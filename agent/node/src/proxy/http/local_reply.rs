@@ -22,7 +22,9 @@ pub(super) fn failure(exchange: &Rc<Exchange>, error: &Error) -> Response<Respon
         if let Some(flag) = error.kind.flag() {
             outcome.flag(flag);
         }
-        outcome.details = error.kind.details();
+        // A refusal says by itself who refused.
+        outcome.details = if error.refusal().is_some() { "" } else { error.kind.details() };
+        outcome.upstream.refused = error.refusal().cloned().map(Box::new);
         outcome.failure = error.cause();
     });
     let body = match error.body() {

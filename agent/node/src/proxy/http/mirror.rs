@@ -146,15 +146,8 @@ fn send(down: &Rc<Downstream>, mirror: &Mirror, request: &Parts, body: &mut Clie
     }
     headers::count_attempt(&mut copy.headers, 1);
     let copy = Request::from_parts(copy, body.feed());
-    let endpoint = Endpoint {
-        to: Towards {
-            address: in_use.endpoint.address,
-            tls: cluster.tls.clone(),
-            timeout: cluster.connect_timeout,
-        },
-        in_use: Some(in_use),
-        http2,
-    };
+    let endpoint =
+        Endpoint { to: Towards::endpoint(&cluster, in_use.endpoint.address), in_use: Some(in_use), http2 };
     core.mirrors.set(core.mirrors.get() + 1);
     let down = Rc::clone(down);
     tokio::task::spawn_local(async move {

@@ -1,6 +1,7 @@
 //! `Connection: upgrade`: after a 101 both connections leave HTTP, and their bytes are relayed.
 
 use std::rc::Rc;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use http::Request;
@@ -9,14 +10,14 @@ use tokio::sync::oneshot;
 use super::attempt::{Answer, Endpoint, Failed, classify};
 use super::body::{Lease, Leased, RequestBody};
 use super::exchange::Exchange;
+use crate::datapath::LocalPod;
 use crate::proxy::connection::Downstream;
 use crate::proxy::pool::Pool;
 use crate::proxy::relay::{self, Ahead};
 use crate::proxy::stream::Stream;
-use crate::proxy::upstream::Connection;
 
 /// An endpoint's socket, once its connection has left HTTP, and what was read from it beyond the 101.
-pub(super) type Switched = oneshot::Receiver<(Connection, Bytes)>;
+pub(super) type Switched = oneshot::Receiver<(Stream, Arc<LocalPod>, Bytes)>;
 
 /// A client's connection that is leaving HTTP.
 #[derive(Debug)]
@@ -46,15 +47,16 @@ pub(super) async fn send(
         if ended.is_ok() {
             let parts = driver.into_parts();
             // Nobody takes it unless the answer was 101.
-            drop(give.send((Connection { stream: parts.io.into_inner(), pod }, parts.read_buf)));
+            drop(give.send((parts.io.into_inner(), pod, parts.read_buf)));
         }
     });
     match connection.sender.try_send_request(request).await {
         Ok(response) => {
             let (head, body) = response.into_parts();
             let local_address = connection.local_address;
+            let security = connection.security.clone();
             let lease = Lease { connection: Leased::Alone(connection), in_use: endpoint.in_use };
-            Ok(Answer { head, body, lease, local_address, switched: Some(switched) })
+            Ok(Answer { head, body, lease, local_address, security, switched: Some(switched) })
         }
         Err(mut failure) => {
             let unsent = failure.take_message().map(Box::new);
@@ -68,7 +70,7 @@ impl Switch {
     pub(super) async fn run(self, client: Stream, client_first: Bytes) {
         let Self { exchange, upstream, lease } = self;
         match upstream.await {
-            Ok((Connection { stream, pod }, server_first)) => {
+            Ok((stream, pod, server_first)) => {
                 let ahead = Ahead { received: client_first, sent: server_first };
                 let totals = relay::run(client, stream, ahead).await;
                 drop(pod);

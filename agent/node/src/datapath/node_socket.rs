@@ -1,0 +1,104 @@
+//! Asks the kernel whether a program on the node itself has a connection: what comes from the node's address may also be
+//! somebody's whose address was replaced on the way.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+
+use rustix::net::{self, RecvFlags, SendFlags, SocketFlags, SocketType, netlink};
+
+/// `SOCK_DIAG_BY_FAMILY`, of `linux/sock_diag.h`.
+const SOCK_DIAG_BY_FAMILY: u16 = 20;
+/// `NLM_F_REQUEST`.
+const REQUEST: u16 = 1;
+/// Length of `struct nlmsghdr`.
+const HEADER: usize = 16;
+/// Where `struct inet_diag_sockid` begins in a request: behind the header and eight bytes of its own.
+const ID: usize = HEADER + 8;
+/// Length of `struct inet_diag_sockid`.
+const ID_LENGTH: usize = 48;
+/// Where `struct inet_diag_sockid` begins in an answer: behind the header and four bytes.
+const ANSWER_ID: usize = HEADER + 4;
+/// The part of it that names both ends: ports and addresses.
+const ENDS: usize = 36;
+/// `TCP_LISTEN`: a listener of that port is no connection.
+const LISTEN: u8 = 10;
+
+/// Whether a TCP socket with these ends is open in the calling thread's network namespace.
+pub fn is_open(local: SocketAddr, remote: SocketAddr) -> io::Result<bool> {
+    let socket = net::socket_with(
+        net::AddressFamily::NETLINK,
+        SocketType::DGRAM,
+        SocketFlags::CLOEXEC,
+        Some(netlink::SOCK_DIAG),
+    )?;
+    let request = request(local, remote);
+    net::send(&socket, &request, SendFlags::empty())?;
+    let mut answer = [0_u8; 1024];
+    let (length, _) = net::recv(&socket, &mut answer, RecvFlags::empty())?;
+    Ok(is_connection(&answer[..length], &request[ID..ID + ENDS]))
+}
+
+/// `struct nlmsghdr`, then `struct inet_diag_req_v2` of `linux/inet_diag.h`.
+fn request(local: SocketAddr, remote: SocketAddr) -> Vec<u8> {
+    let (local_ip, remote_ip) = (local.ip().to_canonical(), remote.ip().to_canonical());
+    let family = if local_ip.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
+    let length = (ID + ID_LENGTH) as u32;
+    let mut bytes = Vec::with_capacity(length as usize);
+    bytes.extend(length.to_ne_bytes());
+    bytes.extend(SOCK_DIAG_BY_FAMILY.to_ne_bytes());
+    bytes.extend(REQUEST.to_ne_bytes());
+    // Sequence number and port id.
+    bytes.extend([0; 8]);
+    // Family, protocol, no extensions, padding, every state.
+    bytes.extend([family as u8, libc::IPPROTO_TCP as u8, 0, 0]);
+    bytes.extend(u32::MAX.to_ne_bytes());
+    bytes.extend(local.port().to_be_bytes());
+    bytes.extend(remote.port().to_be_bytes());
+    bytes.extend(words(local_ip));
+    bytes.extend(words(remote_ip));
+    // Any interface; `INET_DIAG_NOCOOKIE`.
+    bytes.extend(0_u32.to_ne_bytes());
+    bytes.extend([0xff; 8]);
+    bytes
+}
+
+fn words(ip: IpAddr) -> [u8; 16] {
+    match ip {
+        IpAddr::V4(ip) => {
+            let mut words = [0; 16];
+            words[..4].copy_from_slice(&ip.octets());
+            words
+        }
+        IpAddr::V6(ip) => ip.octets(),
+    }
+}
+
+/// Reads `struct inet_diag_msg`: the kernel falls back to listeners, which are not what was asked for.
+fn is_connection(answer: &[u8], ends: &[u8]) -> bool {
+    let kind = answer.get(4..6).and_then(|bytes| Some(u16::from_ne_bytes(bytes.try_into().ok()?)));
+    kind == Some(SOCK_DIAG_BY_FAMILY)
+        && answer.get(HEADER + 1).is_some_and(|&state| state != LISTEN)
+        && answer.get(ANSWER_ID..ANSWER_ID + ENDS) == Some(ends)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{TcpListener, TcpStream};
+
+    use super::*;
+
+    #[test]
+    fn a_connection_is_found_by_both_its_ends() {
+        for address in ["127.0.0.1:0", "[::1]:0"] {
+            let Ok(listener) = TcpListener::bind(address) else { continue };
+            let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+            let (local, remote) = (client.local_addr().unwrap(), client.peer_addr().unwrap());
+            assert!(is_open(local, remote).unwrap());
+            let mut other = local;
+            other.set_port(local.port() ^ 1);
+            assert!(!is_open(other, remote).unwrap());
+            // A listener of that address and port is none.
+            assert!(!is_open(remote, other).unwrap());
+        }
+    }
+}

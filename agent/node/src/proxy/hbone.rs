@@ -1,0 +1,33 @@
+//! HBONE: connections between nodes as Istio's ambient mesh has them. Each is an HTTP/2 CONNECT stream within mutual TLS,
+//! from the calling pod's namespace to port 15008 of the destination pod.
+
+mod authority;
+mod client;
+mod metadata;
+mod server;
+mod tunnel;
+
+use h2::{Ping, PingPong};
+
+pub(super) use client::Tunnels;
+pub(super) use server::serve;
+pub(super) use tunnel::Tunnel;
+
+use super::limits;
+
+/// The port that every pod in the mesh takes tunnels at.
+pub(super) const PORT: u16 = 15008;
+
+/// Asks the peer now and then whether it is there; returns when it does not answer.
+async fn until_silent(ping: Option<PingPong>) {
+    let Some(mut ping) = ping else { return std::future::pending().await };
+    loop {
+        tokio::time::sleep(limits::PING_INTERVAL).await;
+        match tokio::time::timeout(limits::PING_TIMEOUT, ping.ping(Ping::opaque())).await {
+            Ok(Ok(_)) => {}
+            // The connection ends by itself, and tells why.
+            Ok(Err(_)) => return std::future::pending().await,
+            Err(_) => return,
+        }
+    }
+}

@@ -1,0 +1,296 @@
+//! The caller's side: connections to pods of other nodes, kept by calling pod and destination, and tunnels on them.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use h2::client::{Connection, SendRequest};
+use http::header::{FORWARDED, HeaderName};
+use http::{HeaderValue, Method, Request, StatusCode, Uri};
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout_at};
+use tokio_rustls::client::TlsStream;
+use weft_rules::identity::Identity;
+use weft_rules::workload::Workload;
+
+use super::{PORT, Tunnel, metadata, until_silent};
+use crate::datapath::LocalPod;
+use crate::proxy::connection::{self, Downstream};
+use crate::proxy::error::{Error, Kind};
+use crate::proxy::mtls::{self, Account};
+use crate::proxy::upstream::{Towards, finish};
+use crate::proxy::{LocalPods, limits};
+use crate::telemetry::{Refusal, Security};
+
+const BAGGAGE: HeaderName = HeaderName::from_static("baggage");
+
+/// How often a tunnel is asked for again when its connection was closing.
+const TRIES: usize = 3;
+
+/// Whose connection, and to whom. Pods share none: each is made in the pod's own namespace, with its own account.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Key {
+    pod: u64,
+    destination: IpAddr,
+    expected: Account,
+}
+
+/// One worker's connections to pods of other nodes.
+#[derive(Debug, Default)]
+pub(in crate::proxy) struct Tunnels {
+    by_key: RefCell<HashMap<Key, Shared, foldhash::fast::RandomState>>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    open: Vec<Rc<Open>>,
+    opening: Option<Opening>,
+}
+
+type Opening = watch::Receiver<Option<Result<Rc<Open>, (Kind, Option<String>)>>>;
+
+/// A connection that stands.
+#[derive(Debug)]
+struct Open {
+    sender: SendRequest<Bytes>,
+    streams: Arc<AtomicUsize>,
+    used: Cell<Instant>,
+    local_address: Option<SocketAddr>,
+    baggage: Option<HeaderValue>,
+    security: Security,
+}
+
+/// A stream on a connection: counted until it drops.
+#[derive(Debug)]
+pub(super) struct Counted(Arc<AtomicUsize>);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Open {
+    fn has_room(&self) -> bool {
+        self.streams.load(Ordering::Relaxed)
+            < limits::HBONE_STREAMS_USED.min(self.sender.current_max_send_streams())
+    }
+
+    fn count(&self) -> Counted {
+        self.used.set(Instant::now());
+        self.streams.fetch_add(1, Ordering::Relaxed);
+        Counted(Arc::clone(&self.streams))
+    }
+}
+
+impl Tunnels {
+    /// A tunnel to a pod of another node, on behalf of a program in the pod that `down` comes from.
+    pub(in crate::proxy) async fn connect(
+        &self,
+        down: &Rc<Downstream>,
+        to: &Towards,
+        destination: &Workload,
+    ) -> Result<(Tunnel, Security), Error> {
+        let until = Instant::now() + to.timeout;
+        let late = |_| Error::from(Kind::ConnectTimeout);
+        let address = SocketAddr::new(to.address.ip().to_canonical(), to.address.port());
+        let expected = Account::of(destination);
+        let key = Key { pod: down.pod.cookie, destination: address.ip(), expected };
+        let mut tries = 1;
+        loop {
+            let opening = self.open(down, &key, to.timeout);
+            let (open, counted) = timeout_at(until, opening).await.map_err(late)??;
+            let answer = timeout_at(until, ask(&open, down, address)).await;
+            match answer {
+                Ok(Ok((StatusCode::OK, send, receive))) => {
+                    let tunnel = Tunnel::new(send, receive, open.local_address, Some(counted));
+                    return Ok((tunnel, open.security.clone()));
+                }
+                Ok(Ok((status, ..))) => return Err(refused(status, address)),
+                // Its connection was closing, or refused the stream. Nothing was said in it: another one may do.
+                Ok(Err(error)) => {
+                    self.forget(&key, &open);
+                    if tries == TRIES {
+                        return Err(Error::new(Kind::ConnectFailure, error));
+                    }
+                    tries += 1;
+                }
+                // Who does not answer one may not answer others.
+                Err(elapsed) => {
+                    self.forget(&key, &open);
+                    return Err(late(elapsed));
+                }
+            }
+        }
+    }
+
+    /// A connection with room for one more stream: one that stands, else a new one. Many asking at once wait for the same
+    /// new one.
+    async fn open(
+        &self,
+        down: &Rc<Downstream>,
+        key: &Key,
+        timeout: Duration,
+    ) -> Result<(Rc<Open>, Counted), Error> {
+        loop {
+            let mut opening = {
+                let mut by_key = self.by_key.borrow_mut();
+                let shared = by_key.entry(key.clone()).or_default();
+                if let Some(open) = shared.open.iter().find(|open| open.has_room()) {
+                    return Ok((Rc::clone(open), open.count()));
+                }
+                shared.opening.get_or_insert_with(|| start(down, key.clone(), timeout)).clone()
+            };
+            let result = match opening.wait_for(Option::is_some).await {
+                Ok(result) => (*result).clone(),
+                Err(_) => None,
+            };
+            let mut by_key = self.by_key.borrow_mut();
+            let shared = by_key.entry(key.clone()).or_default();
+            // The first to see the result takes it off the list; those after it find what it left.
+            if shared.opening.as_ref().is_some_and(|current| current.same_channel(&opening)) {
+                shared.opening = None;
+                if let Some(Ok(open)) = &result {
+                    shared.open.push(Rc::clone(open));
+                }
+            }
+            match result {
+                Some(Ok(open)) if open.has_room() => {
+                    let counted = open.count();
+                    return Ok((open, counted));
+                }
+                Some(Ok(_)) => {}
+                Some(Err((kind, Some(cause)))) => return Err(Error::new(kind, cause)),
+                Some(Err((kind, None))) => return Err(kind.into()),
+                None => return Err(Kind::ConnectFailure.into()),
+            }
+        }
+    }
+
+    /// No new tunnel goes by this connection; those that stand live on.
+    fn forget(&self, key: &Key, open: &Rc<Open>) {
+        let mut by_key = self.by_key.borrow_mut();
+        if let Some(shared) = by_key.get_mut(key) {
+            shared.open.retain(|other| !Rc::ptr_eq(other, open));
+            if shared.open.is_empty() && shared.opening.is_none() {
+                by_key.remove(key);
+            }
+        }
+    }
+
+    /// Closes what has carried nothing for longer than `limit`, and what belongs to a pod that has left.
+    pub(in crate::proxy) fn sweep(&self, limit: Duration, pods: &LocalPods) {
+        let now = Instant::now();
+        let enrolled: std::collections::HashSet<u64> = pods.values().map(|pod| pod.cookie).collect();
+        self.by_key.borrow_mut().retain(|key, shared| {
+            shared.open.retain(|open| {
+                if open.streams.load(Ordering::Relaxed) > 0 {
+                    open.used.set(now);
+                }
+                enrolled.contains(&key.pod) && now - open.used.get() < limit
+            });
+            // One that nobody waited for to the end.
+            shared.opening.take_if(|opening| opening.borrow().is_some());
+            !shared.open.is_empty() || shared.opening.is_some()
+        });
+    }
+
+    /// Closes the connections of a pod that leaves the mesh, each when its last tunnel has ended.
+    pub(in crate::proxy) fn release(&self, pod: &LocalPod) {
+        self.by_key.borrow_mut().retain(|key, _| key.pod != pod.cookie);
+    }
+}
+
+type Answered = (StatusCode, h2::SendStream<Bytes>, h2::RecvStream);
+
+/// Asks for a tunnel. Dropping the future takes it back.
+async fn ask(open: &Open, down: &Downstream, to: SocketAddr) -> Result<Answered, h2::Error> {
+    let mut request = Request::new(());
+    *request.method_mut() = Method::CONNECT;
+    // An address is an authority.
+    *request.uri_mut() = Uri::builder().authority(to.to_string()).build().unwrap_or_default();
+    if let Some(baggage) = &open.baggage {
+        request.headers_mut().insert(BAGGAGE, baggage.clone());
+    }
+    if let Some(forwarded) = metadata::forwarded(down.peer) {
+        request.headers_mut().insert(FORWARDED, forwarded);
+    }
+    let (answer, send) = open.sender.clone().send_request(request, false)?;
+    let (head, receive) = answer.await?.into_parts();
+    Ok((head.status, send, receive))
+}
+
+/// What a status other than 200 means.
+fn refused(status: StatusCode, to: SocketAddr) -> Error {
+    match status {
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Error::refused(Kind::Denied, Refusal::Elsewhere),
+        StatusCode::SERVICE_UNAVAILABLE => {
+            Error::new(Kind::ConnectFailure, format!("the node of {to} cannot connect to it"))
+        }
+        status => Error::new(Kind::ConnectFailure, format!("the node of {to} answered {status}")),
+    }
+}
+
+fn start(down: &Rc<Downstream>, key: Key, timeout: Duration) -> Opening {
+    let (tell, opening) = watch::channel(None);
+    let down = Rc::clone(down);
+    tokio::task::spawn_local(async move {
+        let opened = tokio::time::timeout(timeout, open(&down, &key, timeout))
+            .await
+            .unwrap_or_else(|_| Err(Kind::ConnectTimeout.into()));
+        tell.send(Some(opened.map_err(|error| (error.kind, error.cause()))))
+    });
+    opening
+}
+
+/// Dials, proves and learns who both ends are, and begins HTTP/2.
+async fn open(down: &Rc<Downstream>, key: &Key, timeout: Duration) -> Result<Rc<Open>, Error> {
+    let failed = |error: mtls::MtlsError| Error::new(Kind::ConnectFailure, error.to_string());
+    let shared = &down.core.shared;
+    // The pod's own account, whatever address the caller has used.
+    let caller = connection::workload_of(&shared.snapshot.load(), &down.pod);
+    let account = Account::of(&caller);
+    let tls = mtls::of_account(shared.identities.as_ref(), &account, timeout).await.map_err(failed)?;
+    let socket = finish(down.pod.dial_outside(SocketAddr::new(key.destination, PORT)), timeout).await?;
+    let local_address = socket.local_addr().ok();
+    let stream = mtls::connect(&tls, socket, &key.expected).await.map_err(failed)?;
+    let found = crate::identity::peer(stream.get_ref().1);
+    let (sender, driver) = h2::client::Builder::new()
+        .initial_window_size(limits::HBONE_STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(limits::HBONE_CONNECTION_WINDOW_BYTES)
+        .max_frame_size(limits::HBONE_FRAME_BYTES)
+        .max_header_list_size(limits::HBONE_HEADER_BYTES)
+        .max_send_buffer_size(limits::HBONE_SEND_BUFFER_BYTES)
+        .enable_push(false)
+        .handshake(stream)
+        .await
+        .map_err(|error| Error::new(Kind::ConnectFailure, error))?;
+    tokio::task::spawn_local(drive(driver, Arc::clone(&down.pod)));
+    let own = Identity::of(&caller, &shared.trust_domain);
+    Ok(Rc::new(Open {
+        sender,
+        streams: Arc::default(),
+        used: Cell::new(Instant::now()),
+        local_address,
+        baggage: metadata::baggage(&caller),
+        security: found.map_or(Security::Unknown, |found| Security::mutual_tls(own, found)),
+    }))
+}
+
+/// Moves a connection's bytes until it ends or falls silent. Holds the pod, in whose namespace it is.
+async fn drive(mut driver: Connection<TlsStream<TcpStream>, Bytes>, pod: Arc<LocalPod>) {
+    let silent = until_silent(driver.ping_pong());
+    tokio::select! {
+        ended = driver => if let Err(error) = ended {
+            tracing::debug!(pod = %pod.network.key, %error, "tunnel connection ended");
+        },
+        () = silent => tracing::debug!(pod = %pod.network.key, "tunnel connection fell silent"),
+    }
+    drop(pod);
+}
