@@ -21,7 +21,7 @@ mod trace;
 
 pub use target::{ExplainError, callers};
 
-use entry::{Caller, Destination as Met, Entries};
+use entry::{Caller, Entries, Place};
 use target::Target;
 
 /// Explains a request that is described in words, as `weft explain` sends it. `certificates`: whether this agent has
@@ -241,12 +241,8 @@ fn straight(
     explanation: &mut Explanation,
 ) {
     if let Some(workload) = from.snapshot.workload_at(dst.ip()) {
-        let protocol = match from.snapshot.inbound_protocol(workload, dst.port()) {
-            Protocol::Detect => protocol,
-            declared => declared,
-        };
         let mut entries = Entries::default();
-        entries.meet(from, &Met { workload, address: dst, protocol, tls: None }, head);
+        entries.meet(from, &Place { workload, address: dst, protocol, tls: None }, head);
         entries.tell(explanation);
     }
 }

@@ -120,6 +120,17 @@ impl Pods {
         }
     }
 
+    /// All pods that claim an address as their own.
+    pub(super) fn claiming<'a>(
+        &'a self,
+        address: IpAddr,
+        snapshot: &'a Snapshot,
+    ) -> impl Iterator<Item = &'a Arc<str>> + use<'a> {
+        let holder = snapshot.addresses.get(&address).map(|workload| &workload.key);
+        let claims = self.contested.get(&address);
+        claims.into_iter().flatten().chain(holder.filter(|_| claims.is_none()))
+    }
+
     /// The youngest of several pods has an address: the others have not been seen to go yet.
     fn elect(&self, address: IpAddr, snapshot: &mut Snapshot) {
         let claims = self.contested.get(&address).into_iter().flatten();

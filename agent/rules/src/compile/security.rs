@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use weft_api::istio::{AuthorizationPolicy, PeerAuthentication, RequestAuthentication};
 
-use super::services::{SliceRecord, Target};
+use super::pod::PodRecord;
+use super::services::{SliceEndpoint, SliceRecord, Target};
 use super::{Compiler, authorization, peer_authentication, request_authentication};
 use crate::guard::{Entrance, Guard};
 use crate::security::NamespaceSecurity;
@@ -120,8 +121,12 @@ impl Compiler {
             return;
         }
         for endpoint in self.services.slices_of(host).flat_map(|slice| &slice.endpoints) {
-            let at_address = || self.snapshot.addresses.get(&endpoint.address).map(|pod| &pod.key);
-            self.security.dirty.extend(endpoint.pod.as_ref().or_else(at_address).cloned());
+            if let Some(pod) = &endpoint.pod {
+                self.security.dirty.insert(pod.clone());
+            } else {
+                let claiming = self.pods.claiming(endpoint.address, &self.snapshot);
+                self.security.dirty.extend(claiming.cloned());
+            }
         }
     }
 
@@ -171,8 +176,22 @@ impl Compiler {
             Some(selector) => {
                 record.service.namespace == workload.namespace && selector.selects(&workload.labels)
             }
-            None => self.services.slices_of(host).any(|slice| slice.names(workload)),
+            None => self.slices_naming(host, workload).next().is_some(),
         })
+    }
+
+    /// The slices of a service that have the workload among their endpoints, by name or by an address of its own.
+    fn slices_naming<'a>(
+        &'a self,
+        host: &str,
+        workload: &'a Workload,
+    ) -> impl Iterator<Item = &'a SliceRecord> + use<'a> {
+        let owner = self.pods.get(&workload.key).is_some_and(PodRecord::owns_addresses);
+        let named = move |endpoint: &SliceEndpoint| match &endpoint.pod {
+            Some(pod) => *pod == workload.key,
+            None => owner && workload.addresses.contains(&endpoint.address),
+        };
+        self.services.slices_of(host).filter(move |slice| slice.endpoints.iter().any(named))
     }
 
     /// What a workload's ports speak, by the services that lead to them.
@@ -186,8 +205,7 @@ impl Compiler {
         };
         let of_pod = self.pods.get(&workload.key).map(|pod| &pod.ports);
         for record in services.iter().filter_map(|host| self.services.get(host)) {
-            let slices =
-                || self.services.slices_of(&record.service.host).filter(|slice| slice.names(workload));
+            let slices = || self.slices_naming(&record.service.host, workload);
             for port in &record.ports {
                 let protocol = port.entry.protocol;
                 let named = |name: &Arc<str>| {
@@ -218,16 +236,6 @@ impl Compiler {
         }
         ports.sort_unstable_by_key(|(port, _)| *port);
         ports.into()
-    }
-}
-
-impl SliceRecord {
-    /// Whether the workload is among its endpoints.
-    fn names(&self, workload: &Workload) -> bool {
-        self.endpoints.iter().any(|endpoint| match &endpoint.pod {
-            Some(pod) => *pod == workload.key,
-            None => workload.addresses.contains(&endpoint.address),
-        })
     }
 }
 

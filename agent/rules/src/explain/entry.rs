@@ -31,12 +31,12 @@ pub(super) struct Caller<'a> {
     pub(super) certificates: bool,
 }
 
-/// Where to.
-pub(super) struct Destination<'a> {
+/// A port of a pod.
+pub(super) struct Place<'a> {
     pub(super) workload: &'a Workload,
     /// One of its addresses, and its own port.
     pub(super) address: SocketAddr,
-    /// What the port speaks, by the service that leads there.
+    /// What the port speaks by the service that leads there; the pod's own node may know better.
     pub(super) protocol: Protocol,
     /// What a DestinationRule says, and which.
     pub(super) tls: Option<(TlsMode, String)>,
@@ -75,19 +75,14 @@ impl Entries {
             };
             self.meet(
                 caller,
-                &Destination {
-                    workload,
-                    address: endpoint.address,
-                    protocol: cluster.protocol,
-                    tls: tls.clone(),
-                },
+                &Place { workload, address: endpoint.address, protocol: cluster.protocol, tls: tls.clone() },
                 head,
             );
         }
     }
 
     /// Looks at one destination.
-    pub(super) fn meet(&mut self, caller: &Caller<'_>, to: &Destination<'_>, head: Option<&Parts>) {
+    pub(super) fn meet(&mut self, caller: &Caller<'_>, to: &Place<'_>, head: Option<&Parts>) {
         self.0.push((format!("pod {}", to.workload.key), caller.enter(to, head)));
     }
 
@@ -130,7 +125,7 @@ fn outside(tls: Option<&(TlsMode, String)>) -> String {
 }
 
 impl Caller<'_> {
-    fn enter(&self, to: &Destination<'_>, head: Option<&Parts>) -> Entry {
+    fn enter(&self, to: &Place<'_>, head: Option<&Parts>) -> Entry {
         if to.workload.enrolment != Enrolment::Enrolled {
             return Entry { tls: outside(to.tls.as_ref()), policies: Vec::new(), refused: None };
         }
@@ -159,13 +154,17 @@ impl Caller<'_> {
         }
         let inbound = Inbound { identity: identity.as_ref(), peer: self.address, to: to.address, sni: None };
         let request = head.map(|head| InboundRequest { head, remote: self.address, claims: None });
-        let request = request.as_ref().filter(|_| to.protocol != Protocol::Tcp);
+        let protocol = match self.snapshot.inbound_protocol(to.workload, to.address.port()) {
+            Protocol::Detect => to.protocol,
+            declared => declared,
+        };
+        let request = request.as_ref().filter(|_| protocol != Protocol::Tcp);
         let refused = self.refusal(to.workload, &inbound, request, &mut policies);
         Entry { tls, policies, refused }
     }
 
     /// How the bytes travel, and who the caller is then.
-    fn travel(&self, to: &Destination<'_>, mode: Mtls) -> (String, Option<Identity>) {
+    fn travel(&self, to: &Place<'_>, mode: Mtls) -> (String, Option<Identity>) {
         let plain = |text: &str| (text.to_owned(), None);
         let Some(caller) = self.workload.filter(|caller| caller.enrolment == Enrolment::Enrolled) else {
             return plain("plaintext");

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use weft_api::admin::{ExplainRequest, Explanation};
 
-use super::entry::{Caller, Destination, Entries};
+use super::entry::{Caller, Entries, Place};
 use super::target::Target;
 use super::{ExplainError, request, row};
 use crate::host::{self, HostBuffer, RequestHost};
@@ -40,7 +40,7 @@ pub(super) fn answer(
             let protocol = snapshot.inbound_protocol(workload, to.port());
             let http = protocol != Protocol::Tcp && (in_words || protocol != Protocol::Detect);
             let head = Some(&head).filter(|_| http);
-            entries.meet(&from, &Destination { workload, address: to, protocol, tls: None }, head);
+            entries.meet(&from, &Place { workload, address: to, protocol, tls: None }, head);
         }
         Found::Service(entry) => {
             let Some(clusters) = entry.policies.others.port(target.port) else {

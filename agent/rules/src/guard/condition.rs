@@ -32,7 +32,7 @@ impl From<bool> for Truth {
 }
 
 impl Truth {
-    /// All of these. Nothing is left out where one is `No`, so the order of conditions is that of their cost.
+    /// All of these; the first `No` ends the looking.
     pub(crate) fn all(truths: impl Iterator<Item = Self>) -> Self {
         let mut all = Self::Yes;
         for truth in truths {
@@ -44,7 +44,7 @@ impl Truth {
         all
     }
 
-    /// One of these; of none, `No`.
+    /// One of these; of none, `No`. The first `Yes` ends the looking.
     pub(crate) fn any(truths: impl Iterator<Item = Self>) -> Self {
         let mut any = Self::No;
         for truth in truths {

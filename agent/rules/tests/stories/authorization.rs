@@ -206,3 +206,43 @@ fn a_workload_that_is_not_known_here_lets_nothing_in() {
         assert!(matches!(verdict, ConnectionVerdict::Denied(_)), "{protocol:?}: {verdict:?}");
     }
 }
+
+/// One of them is about to go, and nobody knows which: both are behind the Service that lists their address.
+#[test]
+fn pods_that_claim_one_address_are_guarded_alike() {
+    let mut world = World::of(&format!(
+        "{WORLD}{}",
+        policy(
+            "shop",
+            "p",
+            "{action: DENY, rules: [{}], targetRefs: [{kind: Service, name: listed, group: ''}]}"
+        )
+    ));
+    world.apply(
+        "
+apiVersion: v1
+kind: Service
+metadata: {name: listed, namespace: shop}
+spec: {ports: [{name: http, port: 80}]}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: younger, namespace: shop, creationTimestamp: '2026-01-01T00:00:00Z'}
+status: {podIP: 10.1.0.1}
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: listed-1, namespace: shop, labels: {kubernetes.io/service-name: listed}}
+addressType: IPv4
+endpoints: [{addresses: [10.1.0.1]}]
+ports: [{name: http, port: 80}]
+",
+    );
+    for pod in ["shop/web", "shop/younger"] {
+        with_guard(&world, pod, |guard| assert!(!call().may_request(guard), "{pod}"));
+    }
+    world.delete("EndpointSlice", "shop", "listed-1");
+    for pod in ["shop/web", "shop/younger"] {
+        assert!(world.snapshot.guard(&world.pod(pod)).is_none(), "{pod}");
+    }
+}
