@@ -10,6 +10,9 @@ use rustix::net::{self, RecvFlags, SendFlags, SocketFlags, SocketType, netlink};
 const SOCK_DIAG_BY_FAMILY: u16 = 20;
 /// `NLM_F_REQUEST`.
 const REQUEST: u16 = 1;
+const AF_INET: u8 = 2;
+const AF_INET6: u8 = 10;
+const IPPROTO_TCP: u8 = 6;
 /// Length of `struct nlmsghdr`.
 const HEADER: usize = 16;
 /// Where `struct inet_diag_sockid` begins in a request: behind the header and eight bytes of its own.
@@ -41,7 +44,7 @@ pub fn is_open(local: SocketAddr, remote: SocketAddr) -> io::Result<bool> {
 /// `struct nlmsghdr`, then `struct inet_diag_req_v2` of `linux/inet_diag.h`.
 fn request(local: SocketAddr, remote: SocketAddr) -> Vec<u8> {
     let (local_ip, remote_ip) = (local.ip().to_canonical(), remote.ip().to_canonical());
-    let family = if local_ip.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
+    let family = if local_ip.is_ipv4() { AF_INET } else { AF_INET6 };
     let length = (ID + ID_LENGTH) as u32;
     let mut bytes = Vec::with_capacity(length as usize);
     bytes.extend(length.to_ne_bytes());
@@ -50,7 +53,7 @@ fn request(local: SocketAddr, remote: SocketAddr) -> Vec<u8> {
     // Sequence number and port id.
     bytes.extend([0; 8]);
     // Family, protocol, no extensions, padding, every state.
-    bytes.extend([family as u8, libc::IPPROTO_TCP as u8, 0, 0]);
+    bytes.extend([family, IPPROTO_TCP, 0, 0]);
     bytes.extend(u32::MAX.to_ne_bytes());
     bytes.extend(local.port().to_be_bytes());
     bytes.extend(remote.port().to_be_bytes());

@@ -59,7 +59,7 @@ pub(super) struct Http1 {
     pub(super) security: Security,
     /// It has carried a request before: the endpoint may be closing it at this moment.
     pub(super) reused: bool,
-    key: Key,
+    key: Rc<Key>,
     /// Cookie of the pod that the connection holds.
     holds: u64,
 }
@@ -102,7 +102,7 @@ struct Shared2 {
 /// One worker's idle and shared connections.
 #[derive(Debug, Default)]
 pub(super) struct Pool {
-    http1: RefCell<HashMap<Key, Vec<Idle>, foldhash::fast::RandomState>>,
+    http1: RefCell<HashMap<Rc<Key>, Vec<Idle>, foldhash::fast::RandomState>>,
     http2: RefCell<HashMap<Key, Shared2, foldhash::fast::RandomState>>,
     idle: Cell<usize>,
 }
@@ -114,7 +114,7 @@ impl Pool {
         if let Some(idle) = self.take(&key) {
             return Ok(idle);
         }
-        open_http1(key, upstream::connect(down, to, Purpose::Requests { http2: false }).await?).await
+        open_http1(Rc::new(key), upstream::connect(down, to, Purpose::Requests { http2: false }).await?).await
     }
 
     /// A new HTTP/1.1 connection that nobody drives: for an upgrade, whose socket is wanted back.
@@ -126,7 +126,7 @@ impl Pool {
             upstream::connect(down, to, Purpose::Requests { http2: false }).await?;
         let local_address = stream.local_addr();
         let (sender, driver) = handshake_http1(stream).await?;
-        let (key, holds) = (Key::new(down, to), pod.cookie);
+        let (key, holds) = (Rc::new(Key::new(down, to)), pod.cookie);
         Ok((Http1 { sender, local_address, security, reused: false, key, holds }, driver, pod))
     }
 
@@ -137,7 +137,7 @@ impl Pool {
         }
         connection.reused = true;
         let mut http1 = self.http1.borrow_mut();
-        let idle = http1.entry(connection.key.clone()).or_default();
+        let idle = http1.entry(Rc::clone(&connection.key)).or_default();
         if idle.len() < limits::POOL_IDLE_PER_KEY {
             idle.push(Idle { connection, since: Instant::now() });
             self.idle.set(self.idle.get() + 1);
@@ -146,7 +146,7 @@ impl Pool {
 
     /// Keeps a connection that was opened but not used.
     pub(super) fn adopt(down: &Rc<Downstream>, to: &Towards, connection: Connection) {
-        let (down, key) = (Rc::clone(down), Key::new(down, to));
+        let (down, key) = (Rc::clone(down), Rc::new(Key::new(down, to)));
         tokio::task::spawn_local(async move {
             if let Ok(connection) = open_http1(key, connection).await {
                 down.core.pool.give_back(connection);
@@ -277,7 +277,7 @@ async fn handshake_http1(stream: Stream) -> Result<(http1::SendRequest<RequestBo
         .map_err(|error| Error::new(Kind::ConnectFailure, error))
 }
 
-async fn open_http1(key: Key, connection: Connection) -> Result<Http1, Error> {
+async fn open_http1(key: Rc<Key>, connection: Connection) -> Result<Http1, Error> {
     let Connection { stream, pod, security } = connection;
     let local_address = stream.local_addr();
     let (sender, driver) = handshake_http1(stream).await?;

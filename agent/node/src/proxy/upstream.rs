@@ -213,21 +213,18 @@ async fn local(
         return Err(refusal);
     }
     let security = arrived.visitor().map(|caller| caller.security.clone()).unwrap_or_default();
-    let stream = match (verdict, purpose) {
+    let stream = if purpose == Purpose::Bytes && matches!(verdict, Verdict::Requests(_)) {
         // Nobody has read what is in it: that is done as for a connection from another node.
-        (verdict @ Verdict::Requests(_), Purpose::Bytes) => {
-            let (near, far) = Stream::pipe();
-            let entered = down.core.enter();
-            tokio::task::spawn_local(async move {
-                inbound::serve(arrived, far, verdict, None).await;
-                drop(entered);
-            });
-            near
-        }
-        _ => {
-            let socket = dial_inside(&pod, from, to).await?;
-            originate::wrap(&down.core, socket, to, purpose).await?
-        }
+        let (near, far) = Stream::pipe();
+        let entered = down.core.enter();
+        tokio::task::spawn_local(async move {
+            inbound::serve(arrived, far, verdict, None).await;
+            drop(entered);
+        });
+        near
+    } else {
+        let socket = dial_inside(&pod, from, to).await?;
+        originate::wrap(&down.core, socket, to, purpose).await?
     };
     Ok(Connection { stream, pod, security })
 }
