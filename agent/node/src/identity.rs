@@ -197,6 +197,13 @@ impl Identities {
         status::certificates(&self.ca, &self.health.state(), &self.trust.roots(), self.all().values())
     }
 
+    /// When each certificate that serves now ends.
+    pub fn ends(&self) -> Vec<(Identity, SystemTime)> {
+        let now = SystemTime::now();
+        let serves = |account: &Arc<Account>| Some((account.identity().clone(), account.tls(now)?.not_after));
+        self.all().values().filter_map(serves).collect()
+    }
+
     /// Waits until there is no account whose first attempt is under way. Cancel-safe.
     pub async fn attempted(&self) {
         for account in self.all().into_values() {

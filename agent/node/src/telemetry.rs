@@ -21,6 +21,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
+use arc_swap::ArcSwap;
+use weft_rules::identity::Identity;
+
 pub use access_log::AccessLog;
 pub use exposition::CONTENT_TYPE as METRICS_CONTENT_TYPE;
 pub use flags::{FlagSet, ResponseFlag};
@@ -105,6 +108,7 @@ struct Own {
     refused: AtomicU64,
     compilations: AtomicU64,
     compile_micros: AtomicU64,
+    certificates: ArcSwap<Vec<(Identity, SystemTime)>>,
 }
 
 /// The reading side: everything that recorders report.
@@ -176,6 +180,11 @@ impl Telemetry {
         self.own.generation.store(generation, Ordering::Relaxed);
         self.own.pods.store(pods as u64, Ordering::Relaxed);
         self.own.refused.store(refused as u64, Ordering::Relaxed);
+    }
+
+    /// Takes note of the certificates that serve now, and when they end.
+    pub fn certificates(&self, all: Vec<(Identity, SystemTime)>) {
+        self.own.certificates.store(Arc::new(all));
     }
 
     /// Writes out what has been logged so far, waiting so long at most.

@@ -97,6 +97,8 @@ struct Control {
     confirmed: Vec<u64>,
     /// Commands were sent, or a snapshot published, since the workers last confirmed.
     unconfirmed: bool,
+    /// An attempt to get a certificate has ended since the last round.
+    certificates_moved: bool,
     local_pods: Arc<ArcSwap<LocalPods>>,
     enrolled: BTreeMap<Arc<str>, Enrolled>,
     desired: BTreeMap<Arc<str>, Desired>,
@@ -159,6 +161,7 @@ impl Control {
             confirmed: vec![0; workers.len()],
             workers,
             unconfirmed: true,
+            certificates_moved: false,
             local_pods,
             enrolled: BTreeMap::new(),
             desired: BTreeMap::new(),
@@ -204,8 +207,7 @@ impl Control {
                     self.waiters.push(Waiter { reply, until: Instant::now() + timeout });
                 }
                 Message::Datapath(reply) => _ = reply.send(self.datapath.status()),
-                // The round that follows looks at what is still missing.
-                Message::Certificates => {}
+                Message::Certificates => self.certificates_moved = true,
                 Message::Shutdown => return true,
             }
             // Whoever waits is not kept waiting for more news than there is.
@@ -266,7 +268,8 @@ impl Control {
         }
         let confirmed = self.confirm().await?;
         self.rows_stale |= moved;
-        if reported || moved || confirmed || self.first_sync.is_some() {
+        let certificates = std::mem::take(&mut self.certificates_moved);
+        if reported || moved || confirmed || certificates || self.first_sync.is_some() {
             self.publish();
         }
         self.answer();
@@ -387,6 +390,9 @@ impl Control {
         }
         let refused = self.folder.refused();
         self.shared.telemetry.state(self.generation(), self.enrolled.len(), refused.len());
+        if let Some(identities) = &self.shared.identities {
+            self.shared.telemetry.certificates(identities.ends());
+        }
         self.shared.view.store(Arc::new(View {
             generation: self.generation(),
             workers: self.confirmed.clone(),

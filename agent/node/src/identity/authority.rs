@@ -28,12 +28,12 @@ pub enum AuthorityError {
     #[error("ca-cert.pem: {0}")]
     Certificate(Refusal),
     /// A certificate of a chain or a root.
-    #[error("{file}: {source}")]
+    #[error("{file}: {why}")]
     Other {
         /// Where it came from.
         file: &'static str,
         /// What is wrong.
-        source: Refusal,
+        why: Refusal,
     },
     /// It may not sign.
     #[error("ca-cert.pem is not a CA's certificate (basicConstraints CA with keyCertSign is needed)")]
@@ -89,7 +89,7 @@ impl Authority {
         let mut between = Vec::new();
         for link in std::iter::once(certificate.clone()).chain(chain) {
             let facts = certificate::read_ca(&link)
-                .map_err(|source| AuthorityError::Other { file: "cert-chain.pem", source })?;
+                .map_err(|why| AuthorityError::Other { file: "cert-chain.pem", why })?;
             if !facts.is_root && !between.contains(&link) {
                 between.push(link);
             }
@@ -154,9 +154,7 @@ impl Authority {
             service_account: "proof".into(),
         };
         let trust = Trust::new(identity.trust_domain.clone());
-        trust
-            .name(&self.roots, now)
-            .map_err(|source| AuthorityError::Other { file: "root-cert.pem", source })?;
+        trust.name(&self.roots, now).map_err(|why| AuthorityError::Other { file: "root-cert.pem", why })?;
         let request = Request::new(identity.clone())?;
         let chain = self.sign(request.csr(), &identity, trust_domain, Duration::from_mins(1), now)?;
         let [leaf, between @ ..] = &*chain else { return Ok(()) };

@@ -78,9 +78,9 @@ impl Ca {
         match options {
             CaOptions::Folder(dir) => {
                 let folder = Folder::open(dir, trust.domain().clone(), now)?;
-                trust.name(folder.roots(), now).map_err(|source| FolderError::Broken {
+                trust.name(folder.roots(), now).map_err(|why| FolderError::Broken {
                     dir: dir.clone(),
-                    source: Box::new(AuthorityError::Other { file: "root-cert.pem", source }),
+                    why: Box::new(AuthorityError::Other { file: "root-cert.pem", why }),
                 })?;
                 health.good(now);
                 Ok(Self::Folder(RefCell::new(folder)))

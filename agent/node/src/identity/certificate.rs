@@ -30,6 +30,11 @@ pub enum Refusal {
     /// A CA is no workload.
     #[error("the certificate is a CA's, not a workload's")]
     IsCa,
+    /// Nothing can chain to it.
+    #[error(
+        "the certificate of {0} is named as a root, and is not a CA's (basicConstraints CA with keyCertSign is needed)"
+    )]
+    NotACa(Arc<str>),
     /// It may not prove who a peer is.
     #[error("the certificate's key may not sign (key usage without digitalSignature)")]
     KeyUsage,

@@ -30,12 +30,12 @@ const SETTLE: Duration = Duration::from_secs(5);
 #[derive(Debug, thiserror::Error)]
 pub enum FolderError {
     /// The file system says no.
-    #[error("cannot use {path} for the CA")]
+    #[error("cannot use {path} for the CA: {why}")]
     Unusable {
         /// The file or folder.
         path: PathBuf,
-        /// Why.
-        source: io::Error,
+        /// What the system says.
+        why: io::Error,
     },
     /// Some files of a CA are there, and this one is not.
     #[error("{path} is missing: put it back, or remove the folder's other files to have a new root made")]
@@ -44,7 +44,9 @@ pub enum FolderError {
         path: PathBuf,
     },
     /// The key is no secret.
-    #[error("others than its owner may read {path} (mode {mode:04o}): chmod 600 {path}")]
+    #[error(
+        "others than its owner may read {path} (mode {mode:04o}): chmod 600 {path} (of a mounted Secret: defaultMode 0400)"
+    )]
     Exposed {
         /// The key's file.
         path: PathBuf,
@@ -63,13 +65,13 @@ pub enum FolderError {
     },
     /// The files do not make a CA together.
     #[error(
-        "the CA in {dir} does not work: {source}; put its files right, or remove them to have a new root made"
+        "the CA in {dir} does not work: {why}; put its files right, or remove them to have a new root made"
     )]
     Broken {
         /// The folder.
         dir: PathBuf,
-        /// Why.
-        source: Box<AuthorityError>,
+        /// What is wrong with it.
+        why: Box<AuthorityError>,
     },
 }
 
@@ -90,7 +92,7 @@ type Stamp = [Option<(u64, u64, u64, i64, i64)>; 4];
 impl Folder {
     /// Reads the CA in `dir`, which is made if it is not there.
     pub fn open(dir: &Path, trust_domain: Arc<str>, now: SystemTime) -> Result<Self, FolderError> {
-        let unusable = |source| FolderError::Unusable { path: dir.to_owned(), source };
+        let unusable = |why| FolderError::Unusable { path: dir.to_owned(), why };
         DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(unusable)?;
         let lock = File::open(dir).map_err(unusable)?;
         flock(&lock, FlockOperation::LockExclusive).map_err(|error| unusable(error.into()))?;
@@ -185,14 +187,14 @@ fn read(dir: &Path, trust_domain: &str, now: SystemTime) -> Result<Authority, Fo
         return Err(FolderError::NotPem { path, what: "certificate" });
     }
     Authority::new(Parts { key, certificate, chain, roots }, trust_domain, now)
-        .map_err(|source| FolderError::Broken { dir: dir.to_owned(), source: Box::new(source) })
+        .map_err(|why| FolderError::Broken { dir: dir.to_owned(), why: Box::new(why) })
 }
 
 fn optional(path: &Path) -> Result<Option<Vec<u8>>, FolderError> {
     match fs::read(path) {
         Ok(pem) => Ok(Some(pem)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(source) => Err(FolderError::Unusable { path: path.to_owned(), source }),
+        Err(why) => Err(FolderError::Unusable { path: path.to_owned(), why }),
     }
 }
 
@@ -210,13 +212,13 @@ fn certificates(path: &Path, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>,
 /// leaves behind is never taken for a whole CA.
 fn make(dir: &Path, lock: &File, trust_domain: &str, now: SystemTime) -> Result<(), FolderError> {
     let (key, certificate) = authority::new_root(trust_domain, now)
-        .map_err(|error| FolderError::Broken { dir: dir.to_owned(), source: Box::new(error.into()) })?;
+        .map_err(|error| FolderError::Broken { dir: dir.to_owned(), why: Box::new(error.into()) })?;
     let pem = certificate.pem();
     put(&dir.join(KEY), 0o600, &key.serialize_pem())?;
     put(&dir.join(ROOTS), 0o644, &pem)?;
     put(&dir.join(CHAIN), 0o644, &pem)?;
     put(&dir.join(CERTIFICATE), 0o644, &pem)?;
-    lock.sync_all().map_err(|source| FolderError::Unusable { path: dir.to_owned(), source })?;
+    lock.sync_all().map_err(|why| FolderError::Unusable { path: dir.to_owned(), why })?;
     tracing::info!(dir = %dir.display(), "made a root for this mesh; agents that share the folder share the mesh");
     Ok(())
 }
@@ -234,5 +236,5 @@ fn put(path: &Path, mode: u32, text: &str) -> Result<(), FolderError> {
         file.sync_all()?;
         fs::rename(&fresh, path)
     };
-    write().map_err(|source| FolderError::Unusable { path: path.to_owned(), source })
+    write().map_err(|why| FolderError::Unusable { path: path.to_owned(), why })
 }

@@ -42,12 +42,12 @@ pub enum ServiceError {
     #[error("{0} cannot be recognised without its root certificates: give --ca-root FILE")]
     NoRoot(String),
     /// A file is not there, or not ours to read.
-    #[error("cannot read {path}: {source}")]
+    #[error("cannot read {path}: {why}")]
     File {
         /// The file.
         path: PathBuf,
-        /// Why.
-        source: std::io::Error,
+        /// What the system says.
+        why: std::io::Error,
     },
     /// No root in it.
     #[error("{0} holds no certificate in PEM")]
@@ -173,7 +173,7 @@ impl Service {
         if self.endpoint.uri().scheme() != Some(&Scheme::HTTPS) {
             return Ok(None);
         }
-        let pem = std::fs::read(path).map_err(|source| ServiceError::File { path: path.clone(), source })?;
+        let pem = std::fs::read(path).map_err(|why| ServiceError::File { path: path.clone(), why })?;
         match CertificateDer::pem_slice_iter(&pem).next() {
             Some(Ok(_)) => Ok(Some(pem)),
             _ => Err(ServiceError::NotPem(path.clone())),
@@ -182,8 +182,8 @@ impl Service {
 
     fn token(&self) -> Result<Option<AsciiMetadataValue>, ServiceError> {
         let Some(path) = &self.options.token else { return Ok(None) };
-        let text = std::fs::read_to_string(path)
-            .map_err(|source| ServiceError::File { path: path.clone(), source })?;
+        let text =
+            std::fs::read_to_string(path).map_err(|why| ServiceError::File { path: path.clone(), why })?;
         let value = Some(text.trim())
             .filter(|token| !token.is_empty())
             .and_then(|token| AsciiMetadataValue::try_from(format!("Bearer {token}")).ok());

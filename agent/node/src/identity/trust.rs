@@ -86,6 +86,9 @@ impl Trust {
         let mut fresh = Roots::new();
         for der in named {
             let facts = certificate::read_ca(der)?;
+            if !facts.may_sign {
+                return Err(Refusal::NotACa(facts.subject));
+            }
             let anchor = webpki::anchor_from_trusted_cert(der).map_err(|_| Refusal::Malformed)?.to_owned();
             let root = Root { subject: facts.subject, not_after: facts.not_after, retired: None, anchor };
             fresh.insert(fingerprint(der), root);

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::UNIX_EPOCH;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text::encode;
@@ -163,6 +163,8 @@ impl Collector for Traffic {
 struct Agent {
     counters: Vec<(&'static str, &'static str, f64)>,
     gauges: Vec<(&'static str, &'static str, f64)>,
+    /// By SPIFFE ID, when its certificate ends in seconds since 1970.
+    certificates: Vec<(String, f64)>,
 }
 
 impl Agent {
@@ -201,7 +203,11 @@ impl Agent {
             counters.push(("process_cpu_seconds", "Processor time used", cpu_seconds));
             gauges.push(("process_resident_memory_bytes", "Memory in use", resident_bytes));
         }
-        Self { counters, gauges }
+        let certificates = own.certificates.load();
+        let end = |end: &SystemTime| end.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
+        let certificates =
+            certificates.iter().map(|(identity, ends)| (identity.to_string(), end(ends))).collect();
+        Self { counters, gauges, certificates }
     }
 }
 
@@ -226,6 +232,14 @@ impl Collector for Agent {
         }
         for (name, help, value) in &self.gauges {
             to.encode_descriptor(name, help, None, MetricType::Gauge)?.encode_gauge(value)?;
+        }
+        if !self.certificates.is_empty() {
+            let help = "When the certificate of a service account ends";
+            let name = "weft_certificate_expiration_timestamp_seconds";
+            let mut family = to.encode_descriptor(name, help, None, MetricType::Gauge)?;
+            for (identity, end) in &self.certificates {
+                family.encode_family(&[("identity", identity.as_str())])?.encode_gauge(end)?;
+            }
         }
         to.encode_descriptor("weft_build", "Version of the agent", None, MetricType::Info)?
             .encode_info(&[("version", env!("CARGO_PKG_VERSION"))])

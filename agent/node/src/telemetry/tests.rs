@@ -387,3 +387,14 @@ fn a_full_log_drops_and_counts() {
 }
 
 mod security;
+
+#[test]
+fn certificates_tell_when_they_end() {
+    let telemetry = Telemetry::start(AccessLog::Off, "n1", 1).unwrap();
+    assert!(!telemetry.exposition().contains("weft_certificate"));
+    let identity = Identity::parse("spiffe://cluster.local/ns/shop/sa/catalog").unwrap();
+    telemetry.certificates(vec![(identity, UNIX_EPOCH + Duration::from_secs(90))]);
+    let labels = ["identity=\"spiffe://cluster.local/ns/shop/sa/catalog\""];
+    let text = telemetry.exposition();
+    assert_eq!(value_of(&text, "weft_certificate_expiration_timestamp_seconds", &labels), Some(90.0));
+}

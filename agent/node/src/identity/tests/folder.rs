@@ -6,7 +6,9 @@ use std::path::Path;
 use std::sync::{Arc, Barrier};
 use std::time::{Duration, Instant, SystemTime};
 
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose};
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose, PKCS_RSA_SHA256,
+};
 
 use super::mesh::{REVIEWS, ca};
 use super::{Identity, TestDir, Trust, tls::Handshakes};
@@ -102,14 +104,14 @@ fn a_broken_folder_is_refused_with_the_cure() {
 fn a_folder_as_istio_has_it_works() {
     let temp = TestDir::new("ca");
     let dir = temp.path();
-    // root → intermediate that signs; RSA as openssl makes them is parsed by the same library.
+    // A root, and an intermediate of RSA that signs.
     let root_key = KeyPair::generate().unwrap();
     let root = ca().self_signed(&root_key).unwrap();
     let mut params = CertificateParams::default();
     params.distinguished_name.push(DnType::CommonName, "Intermediate CA");
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::DigitalSignature];
-    let key = KeyPair::generate().unwrap();
+    let key = KeyPair::generate_for(&PKCS_RSA_SHA256).unwrap();
     let signing = params.signed_by(&key, &Issuer::new(ca(), root_key)).unwrap();
     temp.write("ca-key.pem", &key.serialize_pem());
     temp.write("ca-cert.pem", &signing.pem());

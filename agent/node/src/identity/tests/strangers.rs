@@ -220,6 +220,15 @@ async fn roots_change_under_running_nodes() {
 }
 
 #[test]
+fn a_workload_is_no_root() {
+    let root = issuer();
+    let trust = Trust::new("cluster.local".into());
+    let error = trust.name(&leaf(&root, |_| {}).chain, now()).unwrap_err();
+    assert!(error.to_string().contains("named as a root"), "{error}");
+    assert!(trust.anchors().is_empty());
+}
+
+#[test]
 fn a_retired_root_that_is_named_again_stays() {
     let (one, two) = (issuer(), issuer());
     let trust = Trust::new("cluster.local".into());
