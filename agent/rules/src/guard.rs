@@ -17,6 +17,7 @@ use std::sync::Arc;
 use http::request::Parts;
 use serde_json::{Map, Value};
 
+use crate::cluster::Service;
 use crate::identity::Identity;
 use crate::security::NamespaceSecurity;
 use crate::snapshot::{Protocol, Snapshot};
@@ -171,6 +172,14 @@ impl Snapshot {
     pub fn inbound_protocol(&self, to: &Workload, port: u16) -> Protocol {
         let ports = self.entrances.get(&to.key).map_or(&[][..], |entrance| &entrance.ports);
         ports.iter().find(|(number, _)| *number == port).map_or(Protocol::Detect, |(_, protocol)| *protocol)
+    }
+
+    /// The service by which a local workload's port is known: one that leads to it, the first by name where several do.
+    pub fn inbound_service(&self, to: &Workload, port: u16) -> Option<&Arc<Service>> {
+        let entrance = self.entrances.get(&to.key)?;
+        let is_known = entrance.ports.iter().any(|(number, _)| *number == port);
+        let host = entrance.services.iter().filter(|_| is_known).min()?;
+        self.service(host).map(|entry| &entry.service)
     }
 
     /// Every rule about tokens that some local workload has; one that many have may come many times.

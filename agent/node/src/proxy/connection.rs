@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 
+use weft_rules::cluster::Service;
 use weft_rules::identity::Identity;
 use weft_rules::snapshot::{Protocol, Snapshot};
 use weft_rules::workload::{Enrolment, Workload};
@@ -90,6 +91,19 @@ impl Downstream {
     /// The caller, where it is known.
     pub(super) fn source(&self) -> Option<Arc<Workload>> {
         self.decide(|_, caller| (!caller.namespace.is_empty()).then(|| Arc::clone(caller)))
+    }
+
+    /// The pod on this side, as the rules in force know it.
+    pub(super) fn own_workload(&self) -> Arc<Workload> {
+        workload_of(&self.core.shared.snapshot.load(), &self.pod)
+    }
+
+    /// Of a connection that arrived: the service by which its port is known. What the caller says is no proof.
+    pub(super) fn service_here(&self) -> Option<Arc<Service>> {
+        self.decide(|snapshot, _| {
+            let own = snapshot.workload(&self.pod.network.key)?;
+            snapshot.inbound_service(own, self.dialled.port()).map(Arc::clone)
+        })
     }
 
     /// How the rules say this connection is to be read.

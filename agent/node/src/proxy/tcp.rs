@@ -81,6 +81,7 @@ pub(super) fn report_refused(down: &Downstream, error: &Error) {
     life.route.upstream.address = Some(down.dialled);
     life.route.upstream.workload =
         down.decide(|snapshot, _| snapshot.workload_at(down.dialled.ip().to_canonical()).map(Arc::clone));
+    life.route.upstream.service = down.service_here();
     life.route.upstream.security = down.visitor().map(|caller| caller.security.clone()).unwrap_or_default();
     life.report(TcpEvent::Closed, Totals::default(), Some(error));
 }
@@ -131,6 +132,7 @@ fn choose(
     let as_dialled = Towards::address(down.dialled);
     if down.is_inbound() {
         route.upstream.cluster = Some(INBOUND_PASSTHROUGH_CLUSTER.into());
+        route.upstream.service = down.service_here();
         return Ok((as_dialled, None));
     }
     down.decide(|snapshot, caller| match snapshot.route_tcp(caller, down.dialled, fastrand::u64(..)) {

@@ -149,7 +149,8 @@ impl Sink {
         let facts = Facts {
             source: record.source,
             upstream: record.upstream,
-            host: record.upstream.service.is_none().then_some(record.authority),
+            // What somebody outside the mesh calls us is no label.
+            host: (record.upstream.service.is_none() && !record.inbound).then_some(record.authority),
             flags,
             protocol: if grpc { "grpc" } else { "http" },
             response: Some((record.status, record.grpc_status)),

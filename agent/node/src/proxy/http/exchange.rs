@@ -100,6 +100,8 @@ impl Exchange {
         let mut outcome = Outcome::default();
         if let Some(caller) = down.visitor() {
             outcome.upstream.security = caller.security.clone();
+            outcome.upstream.service = down.service_here();
+            outcome.upstream.workload = Some(down.own_workload());
         }
         Rc::new(Self {
             client: Rc::clone(client),
