@@ -30,6 +30,13 @@ pub struct Credentials {
 }
 
 impl Credentials {
+    /// Writes chain and key as files that a DestinationRule may name: `DIR/NAME.crt` and `DIR/NAME.key`.
+    pub fn write(&self, dir: &Path, name: &str) -> Result<()> {
+        let chain: String = self.chain.iter().map(|one| pem("CERTIFICATE", one)).collect();
+        fs::write(dir.join(format!("{name}.crt")), chain)?;
+        Ok(fs::write(dir.join(format!("{name}.key")), pem("PRIVATE KEY", self.key.secret_der()))?)
+    }
+
     /// The key, as rustls takes it.
     pub fn key(&self) -> PrivateKeyDer<'static> {
         self.key.clone_key()
@@ -95,6 +102,20 @@ impl Authority {
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         Ok(WebPkiClientVerifier::builder_with_provider(roots.into(), provider).build()?)
     }
+}
+
+/// A section of a PEM file (RFC 7468), its base64 in one line.
+pub fn pem(section: &str, der: &[u8]) -> String {
+    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut text = String::new();
+    for group in der.chunks(3) {
+        let bits = (0..3).fold(0, |bits, at| bits << 8 | u32::from(group.get(at).copied().unwrap_or(0)));
+        for place in 0..4 {
+            let sextet = (bits >> (18 - 6 * place)) as usize & 63;
+            text.push(if place <= group.len() { ALPHABET[sextet].into() } else { '=' });
+        }
+    }
+    format!("-----BEGIN {section}-----\n{text}\n-----END {section}-----\n")
 }
 
 fn new_root() -> Result<(Certificate, KeyPair)> {

@@ -11,7 +11,7 @@ use socket2::SockRef;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use weft_tests::{Mesh, Pod, story};
 
-use crate::forge::Authority;
+use crate::forge::{self, Authority};
 use crate::hbone::{self, Client, Server, block_on};
 
 /// What nobody else on the wire has a reason to say.
@@ -398,6 +398,87 @@ fn a_destination_rule_may_forbid_tls_and_strict_then_refuses() {
     });
 }
 
+/// An HTTPS server for one request after another; says whether the client had a certificate.
+fn https(pod: &Pod, port: u16, config: Arc<rustls::ServerConfig>) -> Result<()> {
+    let listener = pod.listen(port)?;
+    std::thread::spawn(move || {
+        while let Ok((socket, _)) = listener.accept() {
+            let Ok(session) = rustls::ServerConnection::new(config.clone()) else { return };
+            let mut stream = rustls::StreamOwned::new(session, socket);
+            let mut heard = Vec::new();
+            let mut byte = [0];
+            while !heard.ends_with(b"\r\n\r\n") && matches!(stream.read(&mut byte), Ok(1)) {
+                heard.push(byte[0]);
+            }
+            let known = if stream.conn.peer_certificates().is_some() { "known" } else { "stranger" };
+            write!(
+                stream,
+                "HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{known}",
+                known.len()
+            )
+            .ok();
+            stream.conn.send_close_notify();
+            stream.flush().ok();
+        }
+    });
+    Ok(())
+}
+
+#[test]
+fn a_destination_rule_may_begin_tls_of_its_own() {
+    story(|mesh| {
+        mesh.pod("client").node("n1").start()?;
+        let server = mesh.pod("server").label("app", "server").label("weft.dev/mesh", "disabled").start()?;
+        mesh.service("server")
+            .selector("app", "server")
+            .port("http", 80, 8443)
+            .port("http-b", 81, 8444)
+            .create()?;
+        let authority = Authority::self_made()?;
+        let dir = mesh.world().dir();
+        std::fs::write(dir.join("ca.crt"), forge::pem("CERTIFICATE", &authority.root))?;
+        authority.sign("spiffe://elsewhere/caller")?.write(dir, "caller")?;
+        let own = authority.sign("spiffe://elsewhere/server")?;
+        let config = || {
+            let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+            rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions()
+        };
+        let anybody = config()?.with_no_client_auth().with_single_cert(own.chain.clone(), own.key())?;
+        let proved = config()?.with_client_cert_verifier(authority.verifier()?);
+        let proved = proved.with_single_cert(own.chain.clone(), own.key())?;
+        https(&server, 8443, anybody.into())?;
+        https(&server, 8444, proved.into())?;
+        mesh.start_agents(&["n1"])?;
+        let dir = dir.display();
+        let name = "subjectAltNames: [spiffe://elsewhere/server]";
+        let pair = format!("clientCertificate: {dir}/caller.crt, privateKey: {dir}/caller.key");
+        for (port, tls, expected) in [
+            (80, format!("mode: SIMPLE, caCertificates: {dir}/ca.crt, {name}"), Some("stranger")),
+            (80, format!("mode: SIMPLE, caCertificates: {dir}/ca.crt"), None),
+            (80, format!("mode: SIMPLE, caCertificates: {dir}/ca.crt, subjectAltNames: [other]"), None),
+            (80, format!("mode: SIMPLE, {name}"), None),
+            (80, "mode: SIMPLE, insecureSkipVerify: true".to_owned(), Some("stranger")),
+            (81, format!("mode: SIMPLE, caCertificates: {dir}/ca.crt, {name}"), None),
+            (81, format!("mode: MUTUAL, caCertificates: {dir}/ca.crt, {name}, {pair}"), Some("known")),
+            (81, format!("mode: MUTUAL, caCertificates: {dir}/no.crt, {name}, {pair}"), None),
+            (80, "mode: ISTIO_MUTUAL".to_owned(), None),
+        ] {
+            let rule = format!(
+                "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata:\n  name: server\n  namespace: default\n\
+                 spec:\n  host: server\n  trafficPolicy:\n    tls: {{{tls}}}\n"
+            );
+            mesh.apply_now("server-tls", &rule)?;
+            let answer = mesh.get("client", &format!("http://server:{port}/"))?;
+            match expected {
+                Some(body) => ensure!(answer.status == 200 && answer.body == body, "{tls}: {answer:?}"),
+                None => ensure!(answer.status == 503, "{tls}: {answer:?}"),
+            }
+            ensure!(!tls.contains("no.crt") || answer.body.contains("no.crt"), "{tls}: {answer:?}");
+        }
+        Ok(())
+    });
+}
+
 #[test]
 fn a_caller_that_policy_denies_is_told_so_from_another_node_as_from_the_same() {
     story(|mesh| {
@@ -470,7 +551,7 @@ fn tunnels_outlive_their_pods_time_in_the_mesh_and_an_agent_waits_for_them() {
         talk(&mut again)?;
         // The destination's agent ends: it waits for what stands.
         let ending = std::thread::scope(|scope| {
-            let ending = scope.spawn(|| mesh.with_agent_of("n2", |agent| agent.terminate()));
+            let ending = scope.spawn(|| mesh.with_agent_of("n2", weft_tests::Agent::terminate));
             for _ in 0..20 {
                 talk(&mut standing)?;
                 talk(&mut again)?;
