@@ -40,7 +40,7 @@ use ca::{Ca, Health};
 pub use certificate::Refusal;
 use renew::Renewer;
 pub use service::ServiceOptions;
-pub use tls::Tls;
+pub use tls::{Tls, alpn};
 use trust::Trust;
 pub use trust::{LONGEST_LIFE, Root};
 

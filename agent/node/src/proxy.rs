@@ -16,6 +16,7 @@
 //! `http::exchange`, how anything can fail in `error`, every bound in `limits`.
 
 mod accept;
+mod authority;
 mod connection;
 mod detect;
 mod error;
@@ -23,6 +24,7 @@ mod hbone;
 mod http;
 mod inbound;
 mod io;
+mod lean;
 mod limits;
 mod mtls;
 mod originate;
@@ -30,6 +32,7 @@ mod pool;
 mod relay;
 mod stream;
 mod tcp;
+mod tunnels;
 mod upstream;
 mod worker;
 

@@ -238,6 +238,36 @@ fn more_connections_than_a_tunnel_connection_carries_stand_at_once() {
 }
 
 #[test]
+fn a_connection_that_has_ended_leaves_its_tls_to_the_next() {
+    story(|mesh| {
+        let (client, server) = two_nodes(mesh)?;
+        let listener = server.listen(7000)?;
+        let address = mesh.service_at("server", 70)?;
+        let mut wire = server.capture()?;
+        for turn in 0..40_u8 {
+            let mut here = client.connect(address)?;
+            here.write_all(&[turn])?;
+            let (mut there, _) = listener.accept()?;
+            here.shutdown(Shutdown::Write)?;
+            let mut heard = Vec::new();
+            there.read_to_end(&mut heard)?;
+            ensure!(heard == [turn], "connection {turn} heard {heard:?}");
+            there.write_all(b"done")?;
+            drop(there);
+            heard.clear();
+            here.read_to_end(&mut heard)?;
+            ensure!(heard == b"done", "{heard:?}");
+        }
+        // Each worker of the caller's agent has a TLS connection of its own, and seldom a second one: the next
+        // connection may come before its agent has heard the end of the last.
+        let workers = std::thread::available_parallelism()?.get();
+        let hellos = wire.tls_to(15008)?;
+        ensure!((1..=2 * workers).contains(&hellos), "{hellos} handshakes for 40 connections");
+        Ok(())
+    });
+}
+
+#[test]
 fn a_pod_that_is_gone_is_a_503_and_one_that_refuses_too() {
     story(|mesh| {
         let (_client, server) = two_nodes(mesh)?;

@@ -54,7 +54,7 @@ async fn shake(
         // In TLS 1.3 the client hears of a refusal when it reads.
         stream.read_exact(&mut [0; 5]).await.map_err(|error| format!("client: {error}"))?;
         assert_eq!(stream.get_ref().1.handshake_kind(), Some(rustls::HandshakeKind::Full));
-        assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
+        assert_eq!(stream.get_ref().1.alpn_protocol(), Some(super::alpn::LEAN));
         Ok::<_, String>(peer(stream.get_ref().1))
     };
     tokio::try_join!(accept, connect)
@@ -123,7 +123,8 @@ async fn an_ended_certificate_is_not_used() {
     let (server, client) =
         tls::Handshakes::new(trust.into()).configs(certified(&leaf(&issuer, |_| {}))).unwrap();
     let end = SystemTime::now() + Duration::from_secs(10);
-    let tls = Tls { server: server.into(), client: client.into(), not_after: end };
+    let client = Arc::new(client);
+    let tls = Tls { server: server.into(), hbone_client: client.clone(), client, not_after: end };
     let facts = certificate::read(&leaf(&issuer, |_| {}).chain[0]).unwrap();
     account.succeed(tls, facts, end);
     assert!(account.tls(SystemTime::now()).is_some());

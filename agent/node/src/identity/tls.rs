@@ -17,17 +17,27 @@ use super::request::Request;
 use super::trust::Trust;
 use super::verify::Verifier;
 
-/// What nodes speak inside TLS: HBONE.
-const ALPN: &[u8] = b"h2";
+/// What nodes speak inside TLS, by ALPN.
+pub mod alpn {
+    /// weft's own tunnel.
+    pub const LEAN: &[u8] = b"weft/1";
+    /// HTTP/2, which HBONE is.
+    pub const HBONE: &[u8] = b"h2";
+}
+
+/// What is offered, the favourite first.
+const OFFERED: [&[u8]; 2] = [alpn::LEAN, alpn::HBONE];
 
 /// One service account's TLS, until its next rotation. Handshakes prove that the peer's certificate is good (chain,
 /// time, one SPIFFE ID of a trusted domain); whether it is the expected one, the caller checks with [`super::peer`].
 #[derive(Debug)]
 pub struct Tls {
-    /// For connections to the account's pods: asks for a certificate, TLS 1.3, ALPN `h2`.
+    /// For connections to the account's pods: asks for a certificate, TLS 1.3.
     pub server: Arc<ServerConfig>,
     /// For connections from the account's pods.
     pub client: Arc<ClientConfig>,
+    /// The same, to peers that are known to speak HBONE.
+    pub hbone_client: Arc<ClientConfig>,
     /// When the certificate ends.
     pub not_after: SystemTime,
 }
@@ -91,7 +101,14 @@ impl Handshakes {
         let certified = CertifiedKey::new(chain, key);
         certified.keys_match().map_err(broken)?;
         let (server, client) = self.configs(certified).map_err(broken)?;
-        let tls = Tls { server: Arc::new(server), client: Arc::new(client), not_after: facts.not_after };
+        let mut hbone_client = client.clone();
+        hbone_client.alpn_protocols = vec![alpn::HBONE.to_vec()];
+        let tls = Tls {
+            server: Arc::new(server),
+            client: Arc::new(client),
+            hbone_client: Arc::new(hbone_client),
+            not_after: facts.not_after,
+        };
         Ok((tls, facts))
     }
 
@@ -109,7 +126,7 @@ impl Handshakes {
         server.send_tls13_tickets = 0;
         server.session_storage = Arc::new(NoServerSessionStorage {});
         server.max_early_data_size = 0;
-        server.alpn_protocols = vec![ALPN.to_vec()];
+        server.alpn_protocols = OFFERED.map(<[u8]>::to_vec).into();
 
         let mut client = ClientConfig::builder_with_provider(self.provider.clone())
             .with_protocol_versions(&[&rustls::version::TLS13])?
@@ -119,7 +136,7 @@ impl Handshakes {
         client.resumption = Resumption::disabled();
         client.enable_early_data = false;
         client.enable_sni = false;
-        client.alpn_protocols = vec![ALPN.to_vec()];
+        client.alpn_protocols = OFFERED.map(<[u8]>::to_vec).into();
         Ok((server, client))
     }
 }

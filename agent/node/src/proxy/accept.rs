@@ -11,7 +11,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use super::connection::Downstream;
 use super::stream::Stream;
 use super::worker::Core;
-use super::{detect, hbone, http, inbound, limits, tcp};
+use super::{detect, http, inbound, limits, tcp, tunnels};
 use crate::datapath::{Direction, LocalPod, PodListener};
 use weft_rules::snapshot::Protocol;
 
@@ -137,8 +137,8 @@ async fn outbound(core: Rc<Core>, pod: Arc<LocalPod>, mut stream: Stream, peer: 
 async fn arrived(core: &Rc<Core>, pod: &Arc<LocalPod>, gate: &Gate, stream: TcpStream, peer: SocketAddr) {
     match stream.local_addr() {
         // The kernel delivers what was sent to an address of the pod; on loopback somebody dialled the listener itself.
-        Ok(dialled) if dialled.port() == hbone::PORT && !is_loopback(dialled) => {
-            hbone::serve(core, pod, stream, peer, &gate.handshakes, gate.stop.clone()).await;
+        Ok(dialled) if dialled.port() == tunnels::PORT && !is_loopback(dialled) => {
+            tunnels::serve(core, pod, stream, peer, &gate.handshakes, gate.stop.clone()).await;
         }
         Ok(dialled) if !is_loopback(dialled) => {
             inbound::arrive(core, pod, stream.into(), peer, dialled).await;

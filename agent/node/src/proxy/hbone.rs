@@ -1,7 +1,6 @@
 //! HBONE: connections between nodes as Istio's ambient mesh has them. Each is an HTTP/2 CONNECT stream within mutual TLS,
-//! from the calling pod's namespace to port 15008 of the destination pod.
+//! from the calling pod's namespace to port 15008 of the destination pod. What ztunnel speaks, in both directions.
 
-mod authority;
 mod client;
 mod metadata;
 mod server;
@@ -9,14 +8,11 @@ mod tunnel;
 
 use h2::{Ping, PingPong};
 
-pub(super) use client::Tunnels;
+pub(super) use client::Client;
 pub(super) use server::serve;
 pub(super) use tunnel::Tunnel;
 
 use super::limits;
-
-/// The port that every pod in the mesh takes tunnels at.
-pub(super) const PORT: u16 = 15008;
 
 /// Asks the peer now and then whether it is there; returns when it does not answer.
 async fn until_silent(ping: Option<PingPong>) {

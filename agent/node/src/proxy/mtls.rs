@@ -6,13 +6,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, CommonState};
 use tokio::net::TcpStream;
 use tokio_rustls::{TlsAcceptor, TlsConnector, client, server};
 use weft_rules::identity::Identity;
 use weft_rules::workload::Workload;
 
 use super::limits;
-use crate::identity::{Identities, Tls, peer};
+use crate::identity::{Identities, Tls, alpn, peer};
 
 /// Why there is no mutual TLS with somebody.
 #[derive(Debug, thiserror::Error)]
@@ -89,37 +90,49 @@ pub(super) async fn of_account(
 
 /// The client's side of a handshake, with a peer that must be `expected`.
 pub(super) async fn connect(
-    tls: &Tls,
+    config: &Arc<ClientConfig>,
     socket: TcpStream,
     expected: &Account,
-) -> Result<client::TlsStream<TcpStream>, MtlsError> {
+) -> Result<(client::TlsStream<TcpStream>, Identity, Spoken), MtlsError> {
     // An address is never sent as a server name.
     let name = ServerName::IpAddress(socket.peer_addr()?.ip().into());
-    let stream = TlsConnector::from(Arc::clone(&tls.client)).connect(name, socket).await?;
+    let stream = TlsConnector::from(Arc::clone(config)).connect(name, socket).await?;
     let found = peer(stream.get_ref().1).ok_or(MtlsError::Unknown)?;
     if !expected.is(&found) {
         return Err(MtlsError::Stranger { expected: expected.clone(), found });
     }
-    if stream.get_ref().1.alpn_protocol() != Some(HBONE) {
-        return Err(MtlsError::Unknown);
-    }
-    Ok(stream)
+    let spoken = Spoken::of(stream.get_ref().1)?;
+    Ok((stream, found, spoken))
 }
 
 /// The server's side of a handshake, and who calls.
 pub(super) async fn accept(
     tls: &Tls,
     socket: TcpStream,
-) -> Result<(server::TlsStream<TcpStream>, Identity), MtlsError> {
+) -> Result<(server::TlsStream<TcpStream>, Identity, Spoken), MtlsError> {
     let handshake = TlsAcceptor::from(Arc::clone(&tls.server)).accept(socket);
     let stream =
         tokio::time::timeout(limits::HANDSHAKE, handshake).await.map_err(|_| MtlsError::Timeout)??;
     let identity = peer(stream.get_ref().1).ok_or(MtlsError::Unknown)?;
-    if stream.get_ref().1.alpn_protocol() != Some(HBONE) {
-        return Err(MtlsError::Unknown);
-    }
-    Ok((stream, identity))
+    let spoken = Spoken::of(stream.get_ref().1)?;
+    Ok((stream, identity, spoken))
 }
 
-/// ALPN of HTTP/2, which is what HBONE is.
-const HBONE: &[u8] = b"h2";
+/// What both ends have agreed to speak (ALPN).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Spoken {
+    /// weft's own.
+    Lean,
+    /// HTTP/2.
+    Hbone,
+}
+
+impl Spoken {
+    fn of(connection: &CommonState) -> Result<Self, MtlsError> {
+        match connection.alpn_protocol() {
+            Some(alpn::LEAN) => Ok(Self::Lean),
+            Some(alpn::HBONE) => Ok(Self::Hbone),
+            Some(_) | None => Err(MtlsError::Unknown),
+        }
+    }
+}

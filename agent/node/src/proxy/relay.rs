@@ -152,10 +152,10 @@ mod tests {
     /// A client, a server, and a relay between them.
     async fn relayed(ahead: Ahead) -> (TcpStream, TcpStream, tokio::task::JoinHandle<Totals>) {
         let ((client, down), (server, up)) = (pair().await, pair().await);
-        (client, server, tokio::spawn(run(down.into(), up.into(), ahead)))
+        (client, server, tokio::task::spawn_local(run(down.into(), up.into(), ahead)))
     }
 
-    #[tokio::test]
+    #[tokio::test(flavor = "local")]
     async fn each_side_may_close_first_and_still_hear() {
         let (mut client, mut server, relay) = relayed(Ahead::default()).await;
         client.write_all(b"question").await.unwrap();
@@ -171,7 +171,7 @@ mod tests {
         assert_eq!(relay.await.unwrap(), Totals { received: 8, sent: 13, reset: false });
     }
 
-    #[tokio::test]
+    #[tokio::test(flavor = "local")]
     async fn a_reset_stays_a_reset() {
         let (mut client, server, relay) = relayed(Ahead::default()).await;
         server.set_zero_linger().unwrap();
@@ -188,7 +188,7 @@ mod tests {
         assert!(relay.await.unwrap().reset);
     }
 
-    #[tokio::test]
+    #[tokio::test(flavor = "local")]
     async fn what_was_read_ahead_comes_first() {
         let ahead = Ahead { received: Bytes::from_static(b"first "), sent: Bytes::from_static(b"welcome ") };
         let (mut client, mut server, relay) = relayed(ahead).await;
@@ -203,7 +203,7 @@ mod tests {
         assert_eq!(relay.await.unwrap(), Totals { received: 12, sent: 12, reset: false });
     }
 
-    #[tokio::test]
+    #[tokio::test(flavor = "local")]
     async fn a_slow_reader_gets_every_byte() {
         const BYTES: usize = 32 * 1024 * 1024;
         let (mut client, mut server, relay) = relayed(Ahead::default()).await;

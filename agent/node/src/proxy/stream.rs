@@ -13,6 +13,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 
 use super::hbone::Tunnel;
+use super::lean::Leg;
 use super::worker;
 
 /// A stream of bytes with two directions that close separately.
@@ -20,8 +21,10 @@ use super::worker;
 pub(super) enum Stream {
     /// A socket.
     Tcp(TcpStream),
-    /// One end of a tunnel between nodes.
+    /// One end of a tunnel between nodes, an HTTP/2 stream.
     Tunnel(Box<Tunnel>),
+    /// One end of a lean tunnel between nodes.
+    Leg(Box<Leg>),
     /// TLS to an endpoint, as a DestinationRule has it.
     Tls(Box<TlsStream<TcpStream>>),
     /// One end of a pipe within the worker.
@@ -58,6 +61,7 @@ impl Stream {
         match self {
             Self::Tcp(stream) => stream.local_addr().ok(),
             Self::Tunnel(tunnel) => tunnel.local_addr(),
+            Self::Leg(leg) => leg.local_addr(),
             Self::Tls(stream) => stream.get_ref().0.local_addr().ok(),
             Self::Pipe(_) => None,
         }
@@ -70,6 +74,7 @@ impl Stream {
             Self::Tcp(stream) => drop(stream.set_zero_linger()),
             Self::Tls(stream) => drop(stream.get_ref().0.set_zero_linger()),
             Self::Tunnel(tunnel) => tunnel.reset(),
+            Self::Leg(leg) => leg.reset(),
             Self::Pipe(pipe) => pipe.reset.store(true, Ordering::Relaxed),
         }
     }
@@ -79,6 +84,7 @@ impl Stream {
         match self {
             Self::Tcp(stream) => drop(stream.readable().await),
             Self::Tunnel(tunnel) => std::future::poll_fn(|context| tunnel.poll_speaks(context)).await,
+            Self::Leg(leg) => std::future::poll_fn(|context| leg.poll_speaks(context)).await,
             Self::Tls(stream) => drop(stream.fill_buf().await),
             Self::Pipe(pipe) => drop(pipe.io.fill_buf().await),
         }
@@ -88,7 +94,7 @@ impl Stream {
     pub(super) fn poll_take(&mut self, context: &mut Context<'_>) -> Option<Poll<io::Result<Bytes>>> {
         match self {
             Self::Tunnel(tunnel) => Some(tunnel.poll_take(context)),
-            Self::Tcp(_) | Self::Tls(_) | Self::Pipe(_) => None,
+            Self::Tcp(_) | Self::Leg(_) | Self::Tls(_) | Self::Pipe(_) => None,
         }
     }
 
@@ -125,6 +131,12 @@ impl From<TcpStream> for Stream {
     }
 }
 
+impl From<Leg> for Stream {
+    fn from(leg: Leg) -> Self {
+        Self::Leg(Box::new(leg))
+    }
+}
+
 impl From<Tunnel> for Stream {
     fn from(tunnel: Tunnel) -> Self {
         Self::Tunnel(Box::new(tunnel))
@@ -140,6 +152,7 @@ impl AsyncRead for Stream {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_read(context, buffer),
             Self::Tunnel(tunnel) => tunnel.poll_read(context, buffer),
+            Self::Leg(leg) => leg.poll_read(context, buffer),
             Self::Tls(stream) => Pin::new(stream).poll_read(context, buffer),
             Self::Pipe(pipe) => pipe.poll_read(context, buffer),
         }
@@ -151,6 +164,7 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_write(context, bytes),
             Self::Tunnel(tunnel) => tunnel.poll_write(context, bytes),
+            Self::Leg(leg) => leg.poll_write(context, bytes),
             Self::Tls(stream) => Pin::new(stream).poll_write(context, bytes),
             Self::Pipe(pipe) => Pin::new(&mut pipe.io).poll_write(context, bytes),
         }
@@ -164,6 +178,7 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_write_vectored(context, slices),
             Self::Tunnel(tunnel) => tunnel.poll_write_vectored(context, slices),
+            Self::Leg(leg) => leg.poll_write_vectored(context, slices),
             Self::Tls(stream) => Pin::new(stream).poll_write_vectored(context, slices),
             Self::Pipe(pipe) => Pin::new(&mut pipe.io).poll_write_vectored(context, slices),
         }
@@ -176,6 +191,7 @@ impl AsyncWrite for Stream {
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Tcp(_) | Self::Tunnel(_) => Poll::Ready(Ok(())),
+            Self::Leg(leg) => leg.poll_flush(context),
             Self::Tls(stream) => Pin::new(stream).poll_flush(context),
             Self::Pipe(pipe) => Pin::new(&mut pipe.io).poll_flush(context),
         }
@@ -185,6 +201,7 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_shutdown(context),
             Self::Tunnel(tunnel) => tunnel.poll_shutdown(),
+            Self::Leg(leg) => leg.poll_end(context),
             Self::Tls(stream) => Pin::new(stream).poll_shutdown(context),
             Self::Pipe(pipe) => Pin::new(&mut pipe.io).poll_shutdown(context),
         }

@@ -173,8 +173,8 @@ pub(super) async fn connect(
         }
         Path::Local { pod, from } => local(down, pod, from, to, purpose).await,
         Path::Tunnel(destination) => {
-            let (tunnel, security) = down.core.tunnels.connect(down, to, &destination).await?;
-            Ok(Connection { stream: tunnel.into(), pod: Arc::clone(&down.pod), security })
+            let (stream, security) = down.core.tunnels.connect(down, to, &destination).await?;
+            Ok(Connection { stream, pod: Arc::clone(&down.pod), security })
         }
         Path::Plain(_) if to.mode() == Some(TlsMode::IstioMutual) => Err(Error::new(
             Kind::ConnectFailure,

@@ -9,9 +9,9 @@ use std::time::Duration;
 use tokio::runtime::LocalRuntime;
 use tokio::sync::{Notify, mpsc, watch};
 
-use super::hbone::Tunnels;
 use super::originate::Origins;
 use super::pool::Pool;
+use super::tunnels::Tunnels;
 use super::{Command, Shared, accept, limits};
 use crate::datapath::LocalPod;
 use crate::telemetry::{OpenConnection, Recorder};

@@ -2,7 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -15,16 +15,13 @@ use http::{HeaderValue, Method, Request, StatusCode, Uri};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
-use tokio_rustls::client::TlsStream;
-use weft_rules::identity::Identity;
-use weft_rules::workload::Workload;
+use tokio_rustls::TlsStream;
 
-use super::{PORT, Tunnel, metadata, until_silent};
+use super::{Tunnel, metadata, until_silent};
 use crate::datapath::LocalPod;
-use crate::proxy::connection::{self, Downstream};
+use crate::proxy::connection::Downstream;
 use crate::proxy::error::{Error, Kind};
-use crate::proxy::mtls::{self, Account};
-use crate::proxy::upstream::{Towards, finish};
+use crate::proxy::tunnels::{self, Dialled, Key};
 use crate::proxy::{LocalPods, limits};
 use crate::telemetry::{Refusal, Security};
 
@@ -33,17 +30,9 @@ const BAGGAGE: HeaderName = HeaderName::from_static("baggage");
 /// How often a tunnel is asked for again when its connection was closing.
 const TRIES: usize = 3;
 
-/// Whose connection, and to whom. Pods share none: each is made in the pod's own namespace, with its own account.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-struct Key {
-    pod: u64,
-    destination: IpAddr,
-    expected: Account,
-}
-
 /// One worker's connections to pods of other nodes.
 #[derive(Debug, Default)]
-pub(in crate::proxy) struct Tunnels {
+pub(in crate::proxy) struct Client {
     by_key: RefCell<HashMap<Key, Shared, foldhash::fast::RandomState>>,
 }
 
@@ -89,22 +78,35 @@ impl Open {
     }
 }
 
-impl Tunnels {
-    /// A tunnel to a pod of another node, on behalf of a program in the pod that `down` comes from.
+impl Client {
+    /// Whether the destination is known to speak this.
+    pub(in crate::proxy) fn knows(&self, key: &Key) -> bool {
+        self.by_key.borrow().contains_key(key)
+    }
+
+    /// Goes on with a connection on which both ends have agreed to speak this.
+    pub(in crate::proxy) fn begin(&self, down: &Rc<Downstream>, key: &Key, dialled: Dialled) {
+        let mut by_key = self.by_key.borrow_mut();
+        let shared = by_key.entry(key.clone()).or_default();
+        if shared.opening.is_none() {
+            let down = Rc::clone(down);
+            shared.opening = Some(start(async move { begin(&down, dialled).await }));
+        }
+    }
+
+    /// A tunnel to a pod of another node.
     pub(in crate::proxy) async fn connect(
         &self,
         down: &Rc<Downstream>,
-        to: &Towards,
-        destination: &Workload,
+        key: &Key,
+        address: SocketAddr,
+        timeout: Duration,
     ) -> Result<(Tunnel, Security), Error> {
-        let until = Instant::now() + to.timeout;
+        let until = Instant::now() + timeout;
         let late = |_| Error::from(Kind::ConnectTimeout);
-        let address = SocketAddr::new(to.address.ip().to_canonical(), to.address.port());
-        let expected = Account::of(destination);
-        let key = Key { pod: down.pod.cookie, destination: address.ip(), expected };
         let mut tries = 1;
         loop {
-            let opening = self.open(down, &key, to.timeout);
+            let opening = self.open(down, key, timeout);
             let (open, counted) = timeout_at(until, opening).await.map_err(late)??;
             let answer = timeout_at(until, ask(&open, down, address)).await;
             match answer {
@@ -115,7 +117,7 @@ impl Tunnels {
                 Ok(Ok((status, ..))) => return Err(refused(status, address)),
                 // Its connection was closing, or refused the stream. Nothing was said in it: another one may do.
                 Ok(Err(error)) => {
-                    self.forget(&key, &open);
+                    self.forget(key, &open);
                     if tries == TRIES {
                         return Err(Error::new(Kind::ConnectFailure, error));
                     }
@@ -123,7 +125,7 @@ impl Tunnels {
                 }
                 // Who does not answer one may not answer others.
                 Err(elapsed) => {
-                    self.forget(&key, &open);
+                    self.forget(key, &open);
                     return Err(late(elapsed));
                 }
             }
@@ -145,7 +147,7 @@ impl Tunnels {
                 if let Some(open) = shared.open.iter().find(|open| open.has_room()) {
                     return Ok((Rc::clone(open), open.count()));
                 }
-                shared.opening.get_or_insert_with(|| start(down, key.clone(), timeout)).clone()
+                shared.opening.get_or_insert_with(|| start(dial(down, key, timeout))).clone()
             };
             let result = match opening.wait_for(Option::is_some).await {
                 Ok(result) => (*result).clone(),
@@ -237,30 +239,33 @@ fn refused(status: StatusCode, to: SocketAddr) -> Error {
     }
 }
 
-fn start(down: &Rc<Downstream>, key: Key, timeout: Duration) -> Opening {
+fn start(opened: impl Future<Output = Result<Rc<Open>, Error>> + 'static) -> Opening {
     let (tell, opening) = watch::channel(None);
-    let down = Rc::clone(down);
     tokio::task::spawn_local(async move {
-        let opened = tokio::time::timeout(timeout, open(&down, &key, timeout))
-            .await
-            .unwrap_or_else(|_| Err(Kind::ConnectTimeout.into()));
-        tell.send(Some(opened.map_err(|error| (error.kind, error.cause()))))
+        tell.send(Some(opened.await.map_err(|error| (error.kind, error.cause()))))
     });
     opening
 }
 
-/// Dials, proves and learns who both ends are, and begins HTTP/2.
-async fn open(down: &Rc<Downstream>, key: &Key, timeout: Duration) -> Result<Rc<Open>, Error> {
-    let failed = |error: mtls::MtlsError| Error::new(Kind::ConnectFailure, error.to_string());
-    let shared = &down.core.shared;
-    // The pod's own account, whatever address the caller has used.
-    let caller = connection::workload_of(&shared.snapshot.load(), &down.pod);
-    let account = Account::of(&caller);
-    let tls = mtls::of_account(shared.identities.as_ref(), &account, timeout).await.map_err(failed)?;
-    let socket = finish(down.pod.dial_outside(SocketAddr::new(key.destination, PORT)), timeout).await?;
-    let local_address = socket.local_addr().ok();
-    let stream = mtls::connect(&tls, socket, &key.expected).await.map_err(failed)?;
-    let found = crate::identity::peer(stream.get_ref().1);
+/// Makes a further connection to a destination that speaks this.
+fn dial(
+    down: &Rc<Downstream>,
+    key: &Key,
+    timeout: Duration,
+) -> impl Future<Output = Result<Rc<Open>, Error>> + use<> {
+    let (down, key) = (Rc::clone(down), key.clone());
+    async move {
+        let dialling = async {
+            let tls = tunnels::tls_of(&down, timeout).await?;
+            let dialled = tunnels::dial(&down, &key, &tls, timeout, &tls.hbone_client).await?;
+            begin(&down, dialled).await
+        };
+        tokio::time::timeout(timeout, dialling).await.unwrap_or_else(|_| Err(Kind::ConnectTimeout.into()))
+    }
+}
+
+/// Begins HTTP/2.
+async fn begin(down: &Rc<Downstream>, dialled: Dialled) -> Result<Rc<Open>, Error> {
     let (sender, driver) = h2::client::Builder::new()
         .initial_window_size(limits::HBONE_STREAM_WINDOW_BYTES)
         .initial_connection_window_size(limits::HBONE_CONNECTION_WINDOW_BYTES)
@@ -268,18 +273,17 @@ async fn open(down: &Rc<Downstream>, key: &Key, timeout: Duration) -> Result<Rc<
         .max_header_list_size(limits::HBONE_HEADER_BYTES)
         .max_send_buffer_size(limits::HBONE_SEND_BUFFER_BYTES)
         .enable_push(false)
-        .handshake(stream)
+        .handshake(dialled.stream)
         .await
         .map_err(|error| Error::new(Kind::ConnectFailure, error))?;
     tokio::task::spawn_local(drive(driver, Arc::clone(&down.pod)));
-    let own = Identity::of(&caller, &shared.trust_domain);
     Ok(Rc::new(Open {
         sender,
         streams: Arc::default(),
         used: Cell::new(Instant::now()),
-        local_address,
-        baggage: metadata::baggage(&caller),
-        security: found.map_or(Security::Unknown, |found| Security::mutual_tls(own, found)),
+        local_address: dialled.local_address,
+        baggage: metadata::baggage(&dialled.caller),
+        security: dialled.security,
     }))
 }
 

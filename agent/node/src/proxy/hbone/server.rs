@@ -1,82 +1,33 @@
 //! The destination's side: takes connections at a pod's port 15008, and lets tunnels through to the pod's programs.
 
-use std::net::SocketAddr;
 use std::rc::Rc;
-use std::sync::Arc;
 
 use bytes::Bytes;
 use h2::server::{Connection, SendResponse};
 use h2::{Reason, RecvStream};
 use http::{Method, Request, Response, StatusCode};
 use tokio::net::TcpStream;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio_rustls::server::TlsStream;
-use weft_rules::identity::Identity;
 
-use super::{Tunnel, authority, until_silent};
-use crate::datapath::LocalPod;
-use crate::proxy::connection;
-use crate::proxy::inbound;
-use crate::proxy::mtls::{self, Account, MtlsError};
-use crate::proxy::worker::Core;
-use crate::proxy::{limits, tcp};
-use crate::telemetry::Security;
+use super::{Tunnel, until_silent};
+use crate::proxy::tunnels::{Carrier, NotOpened};
+use crate::proxy::{authority, limits};
 
-/// A connection that carries tunnels.
-#[derive(Debug)]
-struct Carrier {
-    core: Rc<Core>,
-    /// Where it arrived.
-    pod: Arc<LocalPod>,
-    /// The other end, which is the calling pod.
-    peer: SocketAddr,
-    local_address: Option<SocketAddr>,
-    identity: Arc<Identity>,
-    security: Security,
-}
-
-/// Serves a connection to a pod's port 15008. `stop` ends with the pod's time in the mesh.
+/// Serves a connection on which both ends have agreed to speak HBONE. `stop` ends with the pod's time in the mesh.
 pub(in crate::proxy) async fn serve(
-    core: &Rc<Core>,
-    pod: &Arc<LocalPod>,
-    socket: TcpStream,
-    peer: SocketAddr,
-    handshakes: &Semaphore,
+    carrier: Rc<Carrier>,
+    stream: TlsStream<TcpStream>,
     stop: watch::Receiver<()>,
 ) {
-    let local_address = socket.local_addr().ok();
-    let shared = &core.shared;
-    let account = Account::of(&connection::workload_of(&shared.snapshot.load(), pod));
-    let opened = async {
-        // Fails only for a semaphore that was closed; this one never is.
-        let _permit = handshakes.acquire().await.ok();
-        let tls = mtls::of_account(shared.identities.as_ref(), &account, limits::HANDSHAKE).await?;
-        let (stream, identity) = mtls::accept(&tls, socket).await?;
-        let handshake = builder().handshake(stream);
-        match tokio::time::timeout(limits::HANDSHAKE, handshake).await {
-            Ok(Ok(connection)) => Ok((connection, identity)),
-            Ok(Err(error)) => Err(MtlsError::Handshake(std::io::Error::other(error))),
-            Err(_) => Err(MtlsError::Timeout),
+    match tokio::time::timeout(limits::HANDSHAKE, builder().handshake(stream)).await {
+        Ok(Ok(connection)) => carry(carrier, connection, stop).await,
+        Ok(Err(error)) => {
+            tracing::debug!(pod = %carrier.pod.network.key, peer = %carrier.peer, %error, "no HTTP/2 in the tunnel");
         }
-    };
-    match opened.await {
-        Ok((connection, identity)) => {
-            let own = Identity {
-                trust_domain: shared.trust_domain.clone(),
-                namespace: account.namespace,
-                service_account: account.name,
-            };
-            let carrier = Carrier {
-                core: Rc::clone(core),
-                pod: Arc::clone(pod),
-                peer,
-                local_address,
-                security: Security::mutual_tls(identity.clone(), own),
-                identity: Arc::new(identity),
-            };
-            carry(Rc::new(carrier), connection, stop).await;
+        Err(_) => {
+            tracing::debug!(pod = %carrier.pod.network.key, peer = %carrier.peer, "HTTP/2 in the tunnel does not begin");
         }
-        Err(error) => tracing::debug!(pod = %pod.network.key, %peer, %error, "no tunnel"),
     }
 }
 
@@ -118,7 +69,7 @@ async fn carry(
                 }
                 None => return,
             },
-            () = left(&carrier.core, &mut stop), if !leaving => {
+            () = carrier.left(&mut stop), if !leaving => {
                 leaving = true;
                 connection.graceful_shutdown();
             }
@@ -127,48 +78,28 @@ async fn carry(
     }
 }
 
-/// Waits until the pod has left the mesh, or the agent is about to end.
-async fn left(core: &Core, stop: &mut watch::Receiver<()>) {
-    tokio::select! {
-        _ = stop.changed() => {}
-        () = core.drained() => {}
-    }
-}
-
 /// One tunnel: decided upon, connected, and only then answered 200.
 async fn tunnel(carrier: &Carrier, request: Request<RecvStream>, mut respond: SendResponse<Bytes>) {
-    let Carrier { core, pod, peer, identity, .. } = carrier;
     if request.method() != Method::CONNECT {
         return answer(&mut respond, StatusCode::BAD_REQUEST);
     }
-    let Some(to) = authority::destination(request.uri(), &pod.network.addresses) else {
+    let authority = request.uri().authority().map_or("", |authority| authority.as_str());
+    let Some(to) = authority::destination(authority, &carrier.pod.network.addresses) else {
         return answer(&mut respond, StatusCode::BAD_REQUEST);
     };
-    let caller = inbound::Caller {
-        peer: *peer,
-        identity: Some(Arc::clone(identity)),
-        security: carrier.security.clone(),
-    };
-    let (down, verdict) = inbound::decide(core, pod, to, caller, |_| false);
-    if let Some(error) = inbound::refusal(&verdict) {
-        tcp::report_refused(&down, &error);
-        return answer(&mut respond, StatusCode::UNAUTHORIZED);
-    }
-    let dialled = tokio::select! {
-        dialled = tcp::dial(&down) => dialled,
+    let opened = tokio::select! {
+        opened = carrier.open(to) => opened,
         // The caller waits no longer.
         _ = std::future::poll_fn(|context| respond.poll_reset(context)) => return,
     };
-    let upstream = match dialled {
-        Ok(upstream) => upstream,
-        Err(error) => {
-            tcp::report_refused(&down, &error);
-            return answer(&mut respond, StatusCode::SERVICE_UNAVAILABLE);
-        }
+    let opened = match opened {
+        Ok(opened) => opened,
+        Err(NotOpened::Denied) => return answer(&mut respond, StatusCode::UNAUTHORIZED),
+        Err(NotOpened::Unavailable) => return answer(&mut respond, StatusCode::SERVICE_UNAVAILABLE),
     };
     let Ok(send) = respond.send_response(Response::new(()), false) else { return };
     let stream = Tunnel::new(send, request.into_body(), carrier.local_address, None);
-    inbound::serve(down, stream.into(), verdict, Some(upstream)).await;
+    opened.serve(stream.into()).await;
 }
 
 fn answer(respond: &mut SendResponse<Bytes>, status: StatusCode) {

@@ -1,16 +1,16 @@
-//! Whom a tunnel is for: `:authority`, an address and a port of the pod that it arrived at, and nothing else.
+//! Whom a tunnel is for: an address and a port of the pod that it arrived at, and nothing else.
 
 use std::net::{IpAddr, SocketAddr};
 
-use http::Uri;
 use weft_common::{INBOUND_PORT, OUTBOUND_PORT};
 
-/// The destination of a CONNECT that arrived at a pod with these addresses; `None`: it may not lead there. Another pod,
+use super::tunnels;
+
+/// The destination of a tunnel that arrived at a pod with these addresses; `None`: it may not lead there. Another pod,
 /// the node, loopback and link-local addresses are not the pod's, a name is none, and weft's own ports lead nowhere.
-pub(super) fn destination(uri: &Uri, addresses: &[IpAddr]) -> Option<SocketAddr> {
-    let authority = uri.authority()?.as_str();
+pub(super) fn destination(authority: &str, addresses: &[IpAddr]) -> Option<SocketAddr> {
     let to: SocketAddr = authority.parse().ok()?;
-    let own = [super::PORT, INBOUND_PORT, OUTBOUND_PORT];
+    let own = [tunnels::PORT, INBOUND_PORT, OUTBOUND_PORT];
     (addresses.contains(&to.ip()) && to.port() != 0 && !own.contains(&to.port())).then_some(to)
 }
 
@@ -20,7 +20,7 @@ mod tests {
 
     fn parse(authority: &str) -> Option<SocketAddr> {
         let addresses = ["10.0.0.7".parse().unwrap(), "fd00::7".parse().unwrap()];
-        destination(&Uri::builder().authority(authority).build().ok()?, &addresses)
+        destination(authority, &addresses)
     }
 
     #[test]
@@ -60,7 +60,6 @@ mod tests {
         ] {
             assert_eq!(parse(authority), None, "{authority}");
         }
-        assert_eq!(destination(&Uri::from_static("/10.0.0.7:80"), &["10.0.0.7".parse().unwrap()]), None);
     }
 
     proptest::proptest! {

@@ -1,0 +1,22 @@
+//! The tunnel between two weft agents (ALPN `weft/1`): as HBONE mutual TLS to port 15008 of the destination's pod, but
+//! without HTTP/2's streams and windows. A TLS connection carries one application connection after another; TCP is its
+//! flow control.
+//!
+//! ```text
+//! client                         server
+//!   OPEN 10.0.0.7:8080     ──▶     policy, dials the program
+//!                          ◀──     ANSWER 200          (or 400, 401, 503: the tunnel is free again)
+//!   DATA* END              ◀─▶     DATA* END           (each direction by itself)
+//!   OPEN …                 ──▶                         (the next)
+//! ```
+//!
+//! A reset, or a peer that is cut off, ends the TLS connection without END: the other side resets its own.
+
+mod client;
+mod frames;
+mod leg;
+mod server;
+
+pub(super) use client::{Kept, open};
+pub(super) use leg::Leg;
+pub(super) use server::serve;

@@ -1,0 +1,119 @@
+//! One end of an application connection that goes through a lean tunnel.
+
+use std::cell::RefCell;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use tokio::io::{AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsStream;
+
+use super::client::Home;
+use super::frames::Frames;
+
+/// The end of an application connection. When it has ended well, the TLS connection goes on to its next.
+#[derive(Debug)]
+pub(in crate::proxy) struct Leg {
+    /// Taken when it is over.
+    io: Option<TlsStream<TcpStream>>,
+    frames: Frames,
+    local_address: Option<SocketAddr>,
+    next: Option<Next>,
+}
+
+/// Where a TLS connection goes.
+#[derive(Debug)]
+pub(super) enum Next {
+    /// To the callers that need one.
+    Kept(Box<Home>),
+    /// Back to whoever serves it.
+    Served(Rc<RefCell<Option<TlsStream<TcpStream>>>>),
+}
+
+impl Leg {
+    pub(super) fn new(io: TlsStream<TcpStream>, local_address: Option<SocketAddr>, next: Next) -> Self {
+        Self { io: Some(io), frames: Frames::default(), local_address, next: Some(next) }
+    }
+
+    pub(in crate::proxy) fn local_addr(&self) -> Option<SocketAddr> {
+        self.local_address
+    }
+
+    pub(in crate::proxy) fn reset(mut self) {
+        if let Some(io) = self.io.take() {
+            // Fails only for a socket that is gone already.
+            drop(io.get_ref().0.set_zero_linger());
+        }
+    }
+
+    /// Waits until there is something to take, or the end; takes nothing.
+    pub(in crate::proxy) fn poll_speaks(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        match &mut self.io {
+            Some(io) => self.frames.poll_speaks(io, context),
+            None => Poll::Ready(()),
+        }
+    }
+
+    pub(in crate::proxy) fn poll_read(
+        &mut self,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match &mut self.io {
+            Some(io) => self.frames.poll_read(io, context, buffer),
+            None => Poll::Ready(Ok(())),
+        }
+    }
+
+    pub(in crate::proxy) fn poll_write(
+        &mut self,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        match &mut self.io {
+            Some(io) => self.frames.poll_write(io, context, bytes),
+            None => Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
+        }
+    }
+
+    pub(in crate::proxy) fn poll_write_vectored(
+        &mut self,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match &mut self.io {
+            Some(io) => self.frames.poll_write_vectored(io, context, slices),
+            None => Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
+        }
+    }
+
+    pub(in crate::proxy) fn poll_flush(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.io {
+            Some(io) => Pin::new(io).poll_flush(context),
+            None => Poll::Ready(Ok(())),
+        }
+    }
+
+    pub(in crate::proxy) fn poll_end(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.io {
+            Some(io) => self.frames.poll_end(io, context),
+            None => Poll::Ready(Ok(())),
+        }
+    }
+}
+
+impl Drop for Leg {
+    fn drop(&mut self) {
+        if !self.frames.is_over() {
+            return;
+        }
+        match (self.io.take(), self.next.take()) {
+            (Some(io), Some(Next::Kept(home))) => home.keep(io),
+            (Some(io), Some(Next::Served(slot))) => *slot.borrow_mut() = Some(io),
+            _ => {}
+        }
+    }
+}

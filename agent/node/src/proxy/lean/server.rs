@@ -1,0 +1,80 @@
+//! The destination's side: one connection after another is decided upon, opened and served.
+
+use std::cell::RefCell;
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+use tokio_rustls::TlsStream;
+
+use super::frames::{Kind, hear, say};
+use super::leg::{Leg, Next};
+use crate::proxy::authority;
+use crate::proxy::tunnels::{Carrier, NotOpened, Opened};
+
+/// Serves a TLS connection until its peer closes it, or the pod leaves the mesh and nothing is under way.
+pub(in crate::proxy) async fn serve(
+    carrier: &Rc<Carrier>,
+    mut io: TlsStream<TcpStream>,
+    mut stop: watch::Receiver<()>,
+) {
+    let ended: io::Result<()> = async {
+        loop {
+            let asked = tokio::select! {
+                asked = hear(&mut io, Kind::Open) => asked?,
+                () = carrier.left(&mut stop) => None,
+            };
+            let Some(words) = asked else { return io.shutdown().await };
+            let opened = match destination(carrier, &words) {
+                None => Err("400"),
+                Some(to) => {
+                    let mut early = [0];
+                    tokio::select! {
+                        opened = carrier.open(to) => opened.map_err(status),
+                        // The caller waits no longer; it says nothing before it has its answer.
+                        _ = io.read(&mut early) => return Ok(()),
+                    }
+                }
+            };
+            match opened {
+                Ok(opened) => match carry(carrier, io, opened).await? {
+                    Some(free) => io = free,
+                    None => return Ok(()),
+                },
+                Err(status) => say(&mut io, Kind::Answer, status.as_bytes()).await?,
+            }
+        }
+    }
+    .await;
+    if let Err(error) = ended {
+        tracing::debug!(pod = %carrier.pod.network.key, peer = %carrier.peer, %error, "tunnel broke off");
+    }
+}
+
+fn destination(carrier: &Carrier, words: &[u8]) -> Option<SocketAddr> {
+    authority::destination(std::str::from_utf8(words).ok()?, &carrier.pod.network.addresses)
+}
+
+fn status(why: NotOpened) -> &'static str {
+    match why {
+        NotOpened::Denied => "401",
+        NotOpened::Unavailable => "503",
+    }
+}
+
+/// Carries a connection to its end. `None`: that was the end of the TLS connection, too.
+async fn carry(
+    carrier: &Carrier,
+    mut io: TlsStream<TcpStream>,
+    opened: Opened,
+) -> io::Result<Option<TlsStream<TcpStream>>> {
+    say(&mut io, Kind::Answer, b"200").await?;
+    let slot = Rc::new(RefCell::new(None));
+    let leg = Leg::new(io, carrier.local_address, Next::Served(Rc::clone(&slot)));
+    opened.serve(leg.into()).await;
+    let free = slot.borrow_mut().take();
+    Ok(free)
+}

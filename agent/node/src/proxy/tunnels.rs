@@ -1,0 +1,263 @@
+//! Tunnels to pods of other nodes, of whichever kind the other node speaks: the leaner one of weft's own where it does,
+//! else HBONE. What both kinds share is here: who calls whom, the TLS connection, and what it proves.
+
+use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpStream;
+use tokio::sync::{Semaphore, watch};
+use tokio_rustls::TlsStream;
+use weft_rules::identity::Identity;
+use weft_rules::workload::Workload;
+
+use super::connection::{self, Downstream};
+use super::error::{Error, Kind};
+use super::inbound::{self, Caller, Verdict};
+use super::mtls::{self, Account, Spoken};
+use super::stream::Stream;
+use super::upstream::{Towards, finish};
+use super::worker::Core;
+use super::{LocalPods, hbone, lean, tcp};
+use crate::datapath::LocalPod;
+use crate::identity::Tls;
+use crate::telemetry::Security;
+
+/// The port that every pod in the mesh takes tunnels at.
+pub(super) const PORT: u16 = 15008;
+
+/// Whose connection, and to whom. Pods share none: each is made in the pod's own namespace, with its own account.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct Key {
+    pub(super) pod: u64,
+    pub(super) destination: IpAddr,
+    pub(super) expected: Account,
+}
+
+/// One worker's connections to pods of other nodes.
+#[derive(Debug, Default)]
+pub(super) struct Tunnels {
+    lean: lean::Kept,
+    hbone: hbone::Client,
+}
+
+impl Tunnels {
+    /// A tunnel to a pod of another node, on behalf of a program in the pod that `down` comes from.
+    pub(super) async fn connect(
+        &self,
+        down: &Rc<Downstream>,
+        to: &Towards,
+        destination: &Workload,
+    ) -> Result<(Stream, Security), Error> {
+        let address = SocketAddr::new(to.address.ip().to_canonical(), to.address.port());
+        let key = Key { pod: down.pod.cookie, destination: address.ip(), expected: Account::of(destination) };
+        if !self.hbone.knows(&key) {
+            let first = tokio::time::timeout(to.timeout, self.connect_lean(down, to, &key, address));
+            match first.await.unwrap_or_else(|_| Err(Kind::ConnectTimeout.into()))? {
+                Reached::Lean(tunnel) => return Ok(tunnel),
+                Reached::Hbone(dialled) => self.hbone.begin(down, &key, *dialled),
+            }
+        }
+        let (tunnel, security) = self.hbone.connect(down, &key, address, to.timeout).await?;
+        Ok((tunnel.into(), security))
+    }
+
+    async fn connect_lean(
+        &self,
+        down: &Rc<Downstream>,
+        to: &Towards,
+        key: &Key,
+        address: SocketAddr,
+    ) -> Result<Reached, Error> {
+        let tls = tls_of(down, to.timeout).await?;
+        if let Some(tunnel) = self.lean.connect(key, &tls, address).await? {
+            return Ok(Reached::Lean(tunnel));
+        }
+        let dialled = dial(down, key, &tls, to.timeout, &tls.client).await?;
+        match dialled.spoken {
+            Spoken::Lean => Ok(Reached::Lean(lean::open(down, key, dialled, address).await?)),
+            Spoken::Hbone => Ok(Reached::Hbone(Box::new(dialled))),
+        }
+    }
+
+    /// What is open for the next lean tunnel.
+    pub(super) fn lean(&self) -> &lean::Kept {
+        &self.lean
+    }
+
+    /// Closes what has carried nothing for longer than `limit`, and what belongs to a pod that has left.
+    pub(super) fn sweep(&self, limit: Duration, pods: &LocalPods) {
+        self.lean.sweep(limit, pods);
+        self.hbone.sweep(limit, pods);
+    }
+
+    /// Closes the connections of a pod that leaves the mesh, each when its last tunnel has ended.
+    pub(super) fn release(&self, pod: &LocalPod) {
+        self.lean.release(pod);
+        self.hbone.release(pod);
+    }
+}
+
+/// What another node turned out to speak.
+enum Reached {
+    Lean((Stream, Security)),
+    Hbone(Box<Dialled>),
+}
+
+/// A TLS connection to a pod of another node, which has proved to be that.
+#[derive(Debug)]
+pub(super) struct Dialled {
+    pub(super) stream: TlsStream<TcpStream>,
+    pub(super) spoken: Spoken,
+    pub(super) local_address: Option<SocketAddr>,
+    pub(super) security: Security,
+    /// By which certificate.
+    pub(super) tls: Arc<Tls>,
+    /// Whose.
+    pub(super) caller: Arc<Workload>,
+}
+
+/// The certificate of the pod's own account, whatever address the program has used.
+pub(super) async fn tls_of(down: &Downstream, patience: Duration) -> Result<Arc<Tls>, Error> {
+    let shared = &down.core.shared;
+    let account = Account::of(&connection::workload_of(&shared.snapshot.load(), &down.pod));
+    mtls::of_account(shared.identities.as_ref(), &account, patience).await.map_err(|error| failed(&error))
+}
+
+/// Dials, and proves and learns who both ends are.
+pub(super) async fn dial(
+    down: &Downstream,
+    key: &Key,
+    tls: &Arc<Tls>,
+    timeout: Duration,
+    config: &Arc<rustls::ClientConfig>,
+) -> Result<Dialled, Error> {
+    let shared = &down.core.shared;
+    let caller = connection::workload_of(&shared.snapshot.load(), &down.pod);
+    let socket = finish(down.pod.dial_outside(SocketAddr::new(key.destination, PORT)), timeout).await?;
+    let local_address = socket.local_addr().ok();
+    let (stream, found, spoken) =
+        mtls::connect(config, socket, &key.expected).await.map_err(|error| failed(&error))?;
+    let own = Identity::of(&caller, &shared.trust_domain);
+    Ok(Dialled {
+        stream: stream.into(),
+        spoken,
+        local_address,
+        security: Security::mutual_tls(own, found),
+        tls: Arc::clone(tls),
+        caller,
+    })
+}
+
+fn failed(error: &mtls::MtlsError) -> Error {
+    Error::new(Kind::ConnectFailure, error.to_string())
+}
+
+/// A TLS connection that arrived at a pod, and what it proves.
+#[derive(Debug)]
+pub(super) struct Carrier {
+    pub(super) core: Rc<Core>,
+    /// Where it arrived.
+    pub(super) pod: Arc<LocalPod>,
+    /// The other end, which is the calling pod.
+    pub(super) peer: SocketAddr,
+    pub(super) local_address: Option<SocketAddr>,
+    identity: Arc<Identity>,
+    security: Security,
+}
+
+/// A program's connection that may be tunnelled to, and does stand.
+pub(super) struct Opened {
+    down: Rc<Downstream>,
+    verdict: Verdict,
+    upstream: Box<tcp::Upstream>,
+}
+
+/// Why there is none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum NotOpened {
+    /// A policy denies it.
+    Denied,
+    /// The program does not answer.
+    Unavailable,
+}
+
+impl Carrier {
+    /// Decides upon a connection to a program of the pod, and opens it.
+    pub(super) async fn open(&self, to: SocketAddr) -> Result<Opened, NotOpened> {
+        let caller = Caller {
+            peer: self.peer,
+            identity: Some(Arc::clone(&self.identity)),
+            security: self.security.clone(),
+        };
+        let (down, verdict) = inbound::decide(&self.core, &self.pod, to, caller, |_| false);
+        if let Some(error) = inbound::refusal(&verdict) {
+            tcp::report_refused(&down, &error);
+            return Err(NotOpened::Denied);
+        }
+        match tcp::dial(&down).await {
+            Ok(upstream) => Ok(Opened { down, verdict, upstream }),
+            Err(error) => {
+                tcp::report_refused(&down, &error);
+                Err(NotOpened::Unavailable)
+            }
+        }
+    }
+
+    /// Waits until the pod has left the mesh, or the agent is about to end. Cancel-safe.
+    pub(super) async fn left(&self, stop: &mut watch::Receiver<()>) {
+        tokio::select! {
+            _ = stop.changed() => {}
+            () = self.core.drained() => {}
+        }
+    }
+}
+
+impl Opened {
+    /// Serves it, to its end.
+    pub(super) async fn serve(self, stream: Stream) {
+        inbound::serve(self.down, stream, self.verdict, Some(self.upstream)).await;
+    }
+}
+
+/// Serves a connection to a pod's port 15008. `stop` ends with the pod's time in the mesh.
+pub(super) async fn serve(
+    core: &Rc<Core>,
+    pod: &Arc<LocalPod>,
+    socket: TcpStream,
+    peer: SocketAddr,
+    handshakes: &Semaphore,
+    stop: watch::Receiver<()>,
+) {
+    let local_address = socket.local_addr().ok();
+    let shared = &core.shared;
+    let account = Account::of(&connection::workload_of(&shared.snapshot.load(), pod));
+    let opened = async {
+        // Fails only for a semaphore that was closed; this one never is.
+        let _permit = handshakes.acquire().await.ok();
+        let tls = mtls::of_account(shared.identities.as_ref(), &account, super::limits::HANDSHAKE).await?;
+        mtls::accept(&tls, socket).await
+    };
+    let (stream, identity, spoken) = match opened.await {
+        Ok(accepted) => accepted,
+        Err(error) => return tracing::debug!(pod = %pod.network.key, %peer, %error, "no tunnel"),
+    };
+    let own = Identity {
+        trust_domain: shared.trust_domain.clone(),
+        namespace: account.namespace,
+        service_account: account.name,
+    };
+    let carrier = Rc::new(Carrier {
+        core: Rc::clone(core),
+        pod: Arc::clone(pod),
+        peer,
+        local_address,
+        security: Security::mutual_tls(identity.clone(), own),
+        identity: Arc::new(identity),
+    });
+    match spoken {
+        Spoken::Lean => lean::serve(&carrier, stream.into(), stop).await,
+        Spoken::Hbone => hbone::serve(carrier, stream, stop).await,
+    }
+}
