@@ -1,10 +1,12 @@
 //! Where identities come from: the embedded CA, an external one, and what is told when there is none.
 
 use std::fs::{self, Permissions};
+use std::io::{Read as _, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, KeyPair, KeyUsagePurpose};
 use serde_json::Value;
 use weft_tests::{Agent, Mesh, Pod, eventually, story};
 
@@ -168,6 +170,92 @@ fn an_external_ca_hands_over_to_a_new_root_in_two_steps() {
             start_ca(&ca, mesh, flags)?;
             roots(&["old", "new"], retired)?;
         }
+        Ok(())
+    });
+}
+
+/// Waits until both nodes have other certificates than `before`; answers those.
+fn renewed(mesh: &Mesh, before: &[Value; 2]) -> Result<[Value; 2]> {
+    let serial = |node: &str, account: &str| {
+        let row = mesh.with_agent_of(node, |agent| row(agent, account))?;
+        ensure!(row["state"] == "valid", "{row}");
+        Ok(row["serial"].clone())
+    };
+    eventually("renewed", PATIENCE, || {
+        let now = [serial("n1", "client")?, serial("n2", "echo")?];
+        ensure!(now[0] != before[0] && now[1] != before[1], "still {now:?}");
+        Ok(now)
+    })
+}
+
+/// Puts a new root in place of the mesh's, all at once.
+fn replace_root(mesh: &Mesh) -> Result<()> {
+    let key = KeyPair::generate()?;
+    let mut params = CertificateParams::default();
+    params.distinguished_name.push(DnType::CommonName, "new");
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+    let root = params.self_signed(&key)?.pem();
+    for name in ["ca-key.pem", "ca-cert.pem", "cert-chain.pem", "root-cert.pem"] {
+        let fresh = mesh.ca_dir().join("fresh");
+        fs::write(&fresh, if name == "ca-key.pem" { key.serialize_pem() } else { root.clone() })?;
+        fs::set_permissions(&fresh, Permissions::from_mode(0o600))?;
+        fs::rename(&fresh, mesh.ca_dir().join(name))?;
+    }
+    Ok(())
+}
+
+#[test]
+fn new_certificates_and_a_new_root_cost_no_request_and_no_connection() {
+    story(|mesh| {
+        for client in ["client", "client-2", "client-3"] {
+            mesh.pod(client).node("n1").service_account(client).start()?;
+        }
+        let echo = mesh.pod("echo").node("n2").service_account("echo").label("app", "echo");
+        let echo = echo.app(["echo", "--port", "8080"]).start()?;
+        echo.app(&["tcp-echo", "--port", "7000"])?;
+        let service = mesh.service("echo").selector("app", "echo");
+        service.port("http", 80, 8080).port("tcp", 7000, 7000).create()?;
+        mesh.add_node("n2")?;
+        mesh.start_agents_with(&["n1", "n2"], &["--certificate-life", "4s"])?;
+        mesh.wait_applied()?;
+
+        let mut wire = echo.capture()?;
+        let mut long = mesh.the("client")?.connect(mesh.service_at("echo", 7000)?)?;
+        let mut said = |what: &[u8]| {
+            let mut back = vec![0; what.len()];
+            long.write_all(what)?;
+            long.read_exact(&mut back)?;
+            ensure!(back == what);
+            Ok(())
+        };
+        said(b"before")?;
+        let load = mesh.load("client", &["http://echo/", "-c", "4"])?;
+        let mut serials = [Value::Null, Value::Null];
+        for _ in 0..3 {
+            serials = renewed(mesh, &serials)?;
+        }
+        // The first request of an account makes its agent shake hands anew.
+        let answer = mesh.get("client-2", "http://echo/")?;
+        ensure!(answer.status == 200, "{answer:?}");
+        said(b"rotated")?;
+
+        replace_root(mesh)?;
+        for node in ["n1", "n2"] {
+            eventually("both roots", PATIENCE, || {
+                let roots = mesh.with_agent_of(node, |agent| certificates(agent))?["ca"]["roots"].clone();
+                ensure!(roots.as_array().is_some_and(|roots| roots.len() == 2), "{roots}");
+                Ok(())
+            })?;
+        }
+        for _ in 0..3 {
+            serials = renewed(mesh, &serials)?;
+        }
+        let answer = mesh.get("client-3", "http://echo/")?;
+        ensure!(answer.status == 200, "{answer:?}");
+        said(b"of another root")?;
+        load.finish()?.none_failed()?;
+        ensure!(wire.tls_to(15008)? >= 3, "fewer handshakes than accounts");
         Ok(())
     });
 }

@@ -115,7 +115,7 @@ impl Service {
             Some(scheme) if *scheme == Scheme::HTTP => {
                 tracing::warn!(
                     address = options.address,
-                    "the CA is not recognised: it is asked over plain http"
+                    "the CA is asked over plain http: nothing proves that it is the CA, and others may read the token"
                 );
             }
             _ => return Err(wrong()),
@@ -141,11 +141,23 @@ impl Service {
         if let Some(token) = self.token()? {
             message.metadata_mut().insert("authorization", token);
         }
+        let answer = self.ask(message).await;
+        if matches!(answer, Err(ServiceError::Unreachable(_))) {
+            // The connection may be dead without a word: the next attempt makes another.
+            *self.channel.borrow_mut() = None;
+        }
+        read(&answer?.cert_chain)
+    }
+
+    async fn ask(
+        &self,
+        message: tonic::Request<CertificateRequest>,
+    ) -> Result<CertificateResponse, ServiceError> {
         let mut grpc = tonic::client::Grpc::new(self.channel()?).max_decoding_message_size(ANSWER_BYTES);
         grpc.ready().await.map_err(|error| ServiceError::Unreachable(full(&error)))?;
-        let codec = tonic_prost::ProstCodec::<CertificateRequest, CertificateResponse>::default();
+        let codec = tonic_prost::ProstCodec::default();
         let answer = grpc.unary(message, PathAndQuery::from_static(METHOD), codec).await;
-        read(&answer.map_err(|status| refused(&status))?.into_inner().cert_chain)
+        Ok(answer.map_err(|status| refused(&status))?.into_inner())
     }
 
     /// The connection, made anew when the roots are others than before.
