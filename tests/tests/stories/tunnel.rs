@@ -363,6 +363,87 @@ fn a_tunnel_leads_to_its_pod_and_nowhere_else() {
 }
 
 #[test]
+fn a_tunnel_from_ztunnel_ends_as_its_application_does() {
+    story(|mesh| {
+        let (_client, server) = two_nodes(mesh)?;
+        let listener = server.listen(7000)?;
+        let ztunnel = mesh.outsider("ztunnel")?;
+        let authority = Authority::in_dir(&mesh.ca_dir())?;
+        let credentials = authority.sign("spiffe://cluster.local/ns/default/sa/client")?;
+        block_on(async {
+            let mut to = Client::dial(&ztunnel, server.at(hbone::PORT), Some(&credentials)).await?;
+            let program = server.at(7000).to_string();
+            let mut open = async || to.connect(&program).await?.1.context("no tunnel");
+
+            let mut tunnel = open().await?;
+            let (mut there, _) = listener.accept()?;
+            tunnel.write_all(b"question").await?;
+            tunnel.shutdown().await?;
+            let mut text = String::new();
+            there.read_to_string(&mut text)?;
+            ensure!(text == "question", "{text}");
+            there.write_all(b"answer after your end")?;
+            drop(there);
+            text.clear();
+            tunnel.read_to_string(&mut text).await?;
+            ensure!(text == "answer after your end", "{text}");
+
+            let mut tunnel = open().await?;
+            let (there, _) = listener.accept()?;
+            SockRef::from(&there).set_linger(Some(Duration::ZERO))?;
+            drop(there);
+            let outcome = tunnel.read(&mut [0]).await;
+            ensure!(outcome.is_err(), "the program's reset became {outcome:?}");
+
+            let tunnel = open().await?;
+            let (mut there, _) = listener.accept()?;
+            drop(tunnel);
+            there.set_read_timeout(Some(Duration::from_secs(5)))?;
+            // A blocking read: what h2 has to say for the dropped tunnel is said by its own task.
+            let outcome = tokio::task::spawn_blocking(move || there.read(&mut [0])).await?;
+            let reset = outcome.as_ref().is_err_and(|error| error.kind() == ErrorKind::ConnectionReset);
+            ensure!(reset, "the caller's reset became {outcome:?}");
+            Ok(())
+        })
+    });
+}
+
+#[test]
+fn a_tunnel_to_ztunnel_ends_as_its_application_does() {
+    story(|mesh| {
+        let client = mesh.pod("client").node("n1").service_account("client").start()?;
+        let server =
+            mesh.pod("server").node("n2").service_account("server").label("app", "server").start()?;
+        mesh.service("server").selector("app", "server").port("tcp", 70, 7000).create()?;
+        mesh.start_agents(&["n1"])?;
+        mesh.wait_applied()?;
+        let authority = Authority::in_dir(&mesh.ca_dir())?;
+        let credentials = authority.sign("spiffe://cluster.local/ns/default/sa/server")?;
+        let node = Server::start(&server, &credentials, &authority)?;
+        let listener = server.listen(7000)?;
+        let address = mesh.service_at("server", 70)?;
+        for round in 0..3 {
+            let mut here = client.connect(address)?;
+            here.write_all(b"question")?;
+            here.shutdown(Shutdown::Write)?;
+            let (mut there, _) = listener.accept()?;
+            let mut text = String::new();
+            there.read_to_string(&mut text)?;
+            ensure!(text == "question", "{round}: {text}");
+            there.write_all(&vec![7; 3 << 20])?;
+            drop(there);
+            let mut answer = Vec::new();
+            here.read_to_end(&mut answer)?;
+            ensure!(answer.len() == 3 << 20, "{round}: {} bytes", answer.len());
+        }
+        ensure!(node.seen().len() == 3, "{:?}", node.seen());
+        // Nobody listens: 503 there, an end here.
+        drop(listener);
+        is_reset(&client, address)
+    });
+}
+
+#[test]
 fn who_is_not_whom_the_service_means_gets_no_connection() {
     story(|mesh| {
         mesh.pod("client").node("n1").service_account("client").start()?;

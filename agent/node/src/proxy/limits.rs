@@ -80,6 +80,8 @@ pub(super) const HBONE_FRAME_BYTES: u32 = 1024 * 1024;
 pub(super) const HBONE_HEADER_BYTES: u32 = 16 * 1024;
 /// What waits to be sent for one tunnel.
 pub(super) const HBONE_SEND_BUFFER_BYTES: usize = 256 * 1024;
+/// Bytes in one frame of a tunnel: the other end takes a frame as a whole, and larger ones cost it more than they save.
+pub(super) const HBONE_PIECE_BYTES: usize = 48 * 1024;
 /// How often a peer is asked whether it is there.
 pub(super) const PING_INTERVAL: Duration = Duration::from_secs(20);
 /// How long it may take to say so.

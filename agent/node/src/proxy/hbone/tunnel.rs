@@ -10,6 +10,7 @@ use h2::{Reason, RecvStream, SendStream};
 use tokio::io::ReadBuf;
 
 use super::client::Counted;
+use crate::proxy::limits;
 
 /// One end of a tunnelled connection.
 #[derive(Debug)]
@@ -39,7 +40,8 @@ impl Tunnel {
     }
 
     pub(in crate::proxy) fn reset(mut self) {
-        self.send.send_reset(Reason::CANCEL);
+        // What an end of the application by a reset is called (RFC 9113, 8.5).
+        self.send.send_reset(Reason::CONNECT_ERROR);
     }
 
     /// Waits until there is something to take, or the end; takes nothing.
@@ -73,7 +75,8 @@ impl Tunnel {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let count = ready!(self.poll_room(context, bytes.len()))?;
+        let wanted = bytes.len().min(limits::HBONE_PIECE_BYTES);
+        let count = ready!(self.poll_room(context, wanted))?;
         self.send(Bytes::copy_from_slice(&bytes[..count]))
     }
 
