@@ -30,6 +30,7 @@ mod mtls;
 mod originate;
 mod pool;
 mod relay;
+mod standing;
 mod stream;
 mod tcp;
 mod tunnels;

@@ -268,6 +268,50 @@ fn a_connection_that_has_ended_leaves_its_tls_to_the_next() {
 }
 
 #[test]
+fn a_policy_that_comes_later_ends_the_connections_that_it_denies() {
+    story(|mesh| {
+        let (client, server) = two_nodes(mesh)?;
+        let near = mesh.pod("near").node("n2").service_account("near").start()?;
+        mesh.wait_applied()?;
+        let listener = server.listen(7000)?;
+        let stranger = mesh.outsider("stranger")?;
+        let address = mesh.service_at("server", 70)?;
+        let stand = |from: &Pod, to: SocketAddr| -> Result<(TcpStream, TcpStream)> {
+            let mut here = from.connect(to)?;
+            here.write_all(b"x")?;
+            let (mut there, _) = listener.accept()?;
+            there.read_exact(&mut [0])?;
+            here.set_read_timeout(Some(Duration::from_secs(5)))?;
+            Ok((here, there))
+        };
+        let mut far_away = stand(&client, address)?;
+        let mut same_node = stand(&near, address)?;
+        let mut outside = stand(&stranger, server.at(7000))?;
+        let passes = |(here, there): &mut (TcpStream, TcpStream)| -> Result<()> {
+            there.write_all(b"y")?;
+            Ok(here.read_exact(&mut [0])?)
+        };
+        // What has nothing to do with them leaves them alone.
+        mesh.apply_now("elsewhere", &strict("elsewhere"))?;
+        for standing in [&mut far_away, &mut same_node, &mut outside] {
+            passes(standing)?;
+        }
+        mesh.apply_now("strict", &strict("default"))?;
+        ensure!(outside.0.read(&mut [0]).is_err(), "plaintext stays under STRICT");
+        passes(&mut far_away)?;
+        passes(&mut same_node)?;
+        mesh.apply_now(
+            "nobody",
+            "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata:\n  name: nobody\n  namespace: default\n\
+             spec:\n  selector:\n    matchLabels:\n      app: server\n",
+        )?;
+        ensure!(far_away.0.read(&mut [0]).is_err(), "a denied connection from another node stays");
+        ensure!(same_node.0.read(&mut [0]).is_err(), "a denied connection from the same node stays");
+        Ok(())
+    });
+}
+
+#[test]
 fn a_pod_that_is_gone_is_a_503_and_one_that_refuses_too() {
     story(|mesh| {
         let (_client, server) = two_nodes(mesh)?;

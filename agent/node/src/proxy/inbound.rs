@@ -92,6 +92,17 @@ fn admit(
     }
 }
 
+/// What may happen with a connection that was let in as bytes, by the rules that are in force now.
+pub(super) fn decide_again(down: &Downstream) -> Verdict {
+    let Some(caller) = down.visitor() else { return Verdict::Bytes };
+    let (_, verdict) = decide(&down.core, &down.pod, down.dialled, caller.clone(), |_| false);
+    match verdict {
+        // Nobody has looked what it speaks, or it was bytes.
+        Verdict::Requests(Protocol::Detect) => decide_as_bytes(down),
+        verdict => verdict,
+    }
+}
+
 /// What may happen with a connection that arrived and turned out to be bytes.
 pub(super) fn decide_as_bytes(down: &Downstream) -> Verdict {
     let Some(caller) = down.visitor() else { return Verdict::Bytes };

@@ -57,6 +57,11 @@ pub(super) const EXPECT_WAIT: Duration = Duration::from_secs(1);
 /// Bytes of interim responses (102, 103) queued for one client.
 pub(super) const INTERIM_BYTES: usize = 16 * 1024;
 
+/// How long a connection that has to end keeps still before it does.
+pub(super) const QUIET: Duration = Duration::from_millis(20);
+/// How long such a connection may go on at the longest.
+pub(super) const REVOKED: Duration = Duration::from_secs(5);
+
 /// How long a closed client's last bytes are read, so that a reset does not overtake the answer.
 pub(super) const LINGER: Duration = Duration::from_secs(1);
 /// How many of them.

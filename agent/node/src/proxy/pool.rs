@@ -122,7 +122,7 @@ impl Pool {
         down: &Rc<Downstream>,
         to: &Towards,
     ) -> Result<(Http1, Driver, Arc<LocalPod>), Error> {
-        let Connection { stream, pod, security } =
+        let Connection { stream, pod, security, .. } =
             upstream::connect(down, to, Purpose::Requests { http2: false }).await?;
         let local_address = stream.local_addr();
         let (sender, driver) = handshake_http1(stream).await?;
@@ -278,7 +278,7 @@ async fn handshake_http1(stream: Stream) -> Result<(http1::SendRequest<RequestBo
 }
 
 async fn open_http1(key: Rc<Key>, connection: Connection) -> Result<Http1, Error> {
-    let Connection { stream, pod, security } = connection;
+    let Connection { stream, pod, security, .. } = connection;
     let local_address = stream.local_addr();
     let (sender, driver) = handshake_http1(stream).await?;
     let holds = pod.cookie;
@@ -300,7 +300,7 @@ fn start_http2(down: &Rc<Downstream>, to: &Towards) -> Opening {
 }
 
 async fn open_http2(down: &Rc<Downstream>, to: &Towards) -> Result<Rc<Http2>, Error> {
-    let Connection { stream, pod, security } =
+    let Connection { stream, pod, security, .. } =
         upstream::connect(down, to, Purpose::Requests { http2: true }).await?;
     let local_address = stream.local_addr();
     let (sender, mut driver) = http2::Builder::new(LocalExecutor)

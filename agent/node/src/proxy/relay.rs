@@ -9,6 +9,7 @@ use std::task::{Context, Poll, ready};
 use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::standing::Activity;
 use super::stream::Stream;
 use super::worker;
 
@@ -35,16 +36,28 @@ pub(super) struct Ahead {
     pub(super) sent: Bytes,
 }
 
-/// Relays until both sides have closed, or one has reset. Closes both.
-pub(super) async fn run(mut down: Stream, mut up: Stream, ahead: Ahead) -> Totals {
+/// Relays until both sides have closed, one has reset, or `end` comes. Closes both.
+pub(super) async fn run(
+    mut down: Stream,
+    mut up: Stream,
+    ahead: Ahead,
+    activity: &Activity,
+    end: impl Future<Output = ()>,
+) -> Totals {
     let mut received = Flow::new(ahead.received);
     let mut sent = Flow::new(ahead.sent);
-    let outcome = std::future::poll_fn(|context| {
+    let moving = std::future::poll_fn(|context| {
+        let before = (received.moved, sent.moved);
         let there = received.poll(context, &mut down, &mut up)?;
         let back = sent.poll(context, &mut up, &mut down)?;
+        activity.note(received.moved != before.0, sent.moved != before.1);
         if there.is_ready() && back.is_ready() { Poll::Ready(io::Result::Ok(())) } else { Poll::Pending }
-    })
-    .await;
+    });
+    let outcome = tokio::select! {
+        biased;
+        outcome = moving => outcome,
+        () = end => Err(io::ErrorKind::ConnectionAborted.into()),
+    };
     if outcome.is_err() {
         down.reset();
         up.reset();
@@ -152,7 +165,14 @@ mod tests {
     /// A client, a server, and a relay between them.
     async fn relayed(ahead: Ahead) -> (TcpStream, TcpStream, tokio::task::JoinHandle<Totals>) {
         let ((client, down), (server, up)) = (pair().await, pair().await);
-        (client, server, tokio::task::spawn_local(run(down.into(), up.into(), ahead)))
+        (
+            client,
+            server,
+            tokio::task::spawn_local(async move {
+                let activity = Activity::default();
+                run(down.into(), up.into(), ahead, &activity, std::future::pending()).await
+            }),
+        )
     }
 
     #[tokio::test(flavor = "local")]

@@ -16,6 +16,7 @@ use super::error::{Error, Kind, Retry};
 use super::limits;
 use super::pool::Pool;
 use super::relay::{self, Ahead, Totals};
+use super::standing::{self, Activity};
 use super::stream::Stream;
 use super::upstream::{self, Connection, Purpose, Towards};
 use crate::telemetry::{self, ResponseFlag, TcpEvent, TcpRecord};
@@ -63,10 +64,15 @@ pub(super) async fn serve_detected(
         Ok(upstream) => {
             life.route = upstream.route;
             life.report(TcpEvent::Opened, Totals::default(), None);
-            let Connection { stream: server, pod, .. } = upstream.connection;
-            let totals = relay::run(stream, server, Ahead { received: first, ..Ahead::default() }).await;
+            let Connection { stream: server, pod, arrived, .. } = upstream.connection;
+            let (activity, mut revoked) = (Activity::default(), None);
+            let end = async {
+                revoked = standing::revoked(arrived.as_ref().or(Some(down)), &activity).await;
+            };
+            let ahead = Ahead { received: first, ..Ahead::default() };
+            let totals = relay::run(stream, server, ahead, &activity, end).await;
             drop((pod, upstream.in_use));
-            life.report(TcpEvent::Closed, totals, None);
+            life.report(TcpEvent::Closed, totals, revoked.as_ref());
         }
         Err(error) => {
             stream.reset();

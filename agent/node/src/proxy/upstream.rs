@@ -33,6 +33,8 @@ pub(super) struct Connection {
     pub(super) pod: Arc<LocalPod>,
     /// How its ends know each other.
     pub(super) security: Security,
+    /// As its destination sees it, where that was decided here: in a pod of this node.
+    pub(super) arrived: Option<Rc<Downstream>>,
 }
 
 /// What is connected to.
@@ -169,12 +171,12 @@ pub(super) async fn connect(
     match path(down, to) {
         Path::Arrived { peer, security } => {
             let stream = dial_inside(&down.pod, peer.ip(), to).await?.into();
-            Ok(Connection { stream, pod: Arc::clone(&down.pod), security })
+            Ok(Connection { stream, pod: Arc::clone(&down.pod), security, arrived: None })
         }
         Path::Local { pod, from } => local(down, pod, from, to, purpose).await,
         Path::Tunnel(destination) => {
             let (stream, security) = down.core.tunnels.connect(down, to, &destination).await?;
-            Ok(Connection { stream, pod: Arc::clone(&down.pod), security })
+            Ok(Connection { stream, pod: Arc::clone(&down.pod), security, arrived: None })
         }
         Path::Plain(_) if to.mode() == Some(TlsMode::IstioMutual) => Err(Error::new(
             Kind::ConnectFailure,
@@ -183,7 +185,8 @@ pub(super) async fn connect(
         Path::Plain(why) => {
             let socket = finish(down.pod.dial_outside(address), to.timeout).await?;
             let stream = originate::wrap(&down.core, socket, to, purpose).await?;
-            Ok(Connection { stream, pod: Arc::clone(&down.pod), security: Security::Plaintext(why) })
+            let security = Security::Plaintext(why);
+            Ok(Connection { stream, pod: Arc::clone(&down.pod), security, arrived: None })
         }
     }
 }
@@ -213,7 +216,7 @@ async fn local(
         return Err(refusal);
     }
     let security = arrived.visitor().map(|caller| caller.security.clone()).unwrap_or_default();
-    let stream = if purpose == Purpose::Bytes && matches!(verdict, Verdict::Requests(_)) {
+    let (stream, arrived) = if purpose == Purpose::Bytes && matches!(verdict, Verdict::Requests(_)) {
         // Nobody has read what is in it: that is done as for a connection from another node.
         let (near, far) = Stream::pipe();
         let entered = down.core.enter();
@@ -221,12 +224,12 @@ async fn local(
             inbound::serve(arrived, far, verdict, None).await;
             drop(entered);
         });
-        near
+        (near, None)
     } else {
         let socket = dial_inside(&pod, from, to).await?;
-        originate::wrap(&down.core, socket, to, purpose).await?
+        (originate::wrap(&down.core, socket, to, purpose).await?, Some(arrived))
     };
-    Ok(Connection { stream, pod, security })
+    Ok(Connection { stream, pod, security, arrived })
 }
 
 fn plaintext(peer: SocketAddr, why: Plaintext) -> Caller {

@@ -34,6 +34,9 @@ pub(super) struct Core {
     connections: Cell<usize>,
     draining: Cell<bool>,
     changed: Notify,
+    /// Snapshots that came into force.
+    rules: Notify,
+    generation: Cell<u64>,
 }
 
 impl Core {
@@ -48,6 +51,8 @@ impl Core {
             connections: Cell::new(0),
             draining: Cell::new(false),
             changed: Notify::new(),
+            rules: Notify::new(),
+            generation: Cell::new(0),
         })
     }
 
@@ -55,6 +60,19 @@ impl Core {
     pub(super) async fn drained(&self) {
         while !self.draining.get() {
             self.changed.notified().await;
+        }
+    }
+
+    /// Waits until other rules come into force. Cancel-safe.
+    pub(super) async fn rules_changed(&self) {
+        self.rules.notified().await;
+    }
+
+    /// Other rules may have come into force.
+    fn note_rules(&self) {
+        let generation = self.shared.snapshot.load().generation;
+        if self.generation.replace(generation) != generation {
+            self.rules.notify_waiters();
         }
     }
 
@@ -131,7 +149,10 @@ async fn serve(core: Rc<Core>, mut commands: mpsc::UnboundedReceiver<Command>) {
                 break;
             }
             // The listeners exist and queue connections: what was sent before is in force.
-            Command::Barrier(done) => drop(done.send(())),
+            Command::Barrier(done) => {
+                core.note_rules();
+                _ = done.send(());
+            }
         }
     }
     core.draining.set(true);

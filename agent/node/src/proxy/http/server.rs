@@ -19,8 +19,8 @@ use super::interim::Interim;
 use crate::proxy::connection::Downstream;
 use crate::proxy::detect::HttpStart;
 use crate::proxy::io::ClientIo;
-use crate::proxy::limits;
 use crate::proxy::stream::Stream;
+use crate::proxy::{limits, standing};
 
 /// How much is thrown away at a time.
 const SCRATCH_BYTES: usize = 16 * 1024;
@@ -44,12 +44,14 @@ async fn serve_http1(down: Rc<Downstream>, stream: Stream, first: Bytes) {
         .max_header_size(limits::HEADER_BYTES)
         .serve_connection(io, service);
     let ended = tokio::select! {
-        ended = &mut connection => ended,
+        ended = &mut connection => Some(ended),
+        () = standing::unproved(&down) => None,
         () = down.core.drained() => {
             std::pin::Pin::new(&mut connection).graceful_shutdown();
-            (&mut connection).await
+            Some((&mut connection).await)
         }
     };
+    let Some(ended) = ended else { return connection.into_parts().io.into_inner().into_parts().0.reset() };
     let http1::Parts { io, read_buf, .. } = connection.into_parts();
     let (stream, first) = io.into_inner().into_parts();
     let switch = client.switch.take();
@@ -91,12 +93,15 @@ async fn serve_http2(down: Rc<Downstream>, stream: Stream, first: Bytes) {
         .max_header_list_size(limits::HEADER_BYTES as u32)
         .serve_connection(io, service);
     let ended = tokio::select! {
-        ended = &mut connection => ended,
+        ended = &mut connection => Some(ended),
+        () = standing::unproved(&down) => None,
         () = down.core.drained() => {
             std::pin::Pin::new(&mut connection).graceful_shutdown();
-            (&mut connection).await
+            Some((&mut connection).await)
         }
     };
+    // What is dropped is closed.
+    let Some(ended) = ended else { return };
     log_end(&down, ended);
 }
 

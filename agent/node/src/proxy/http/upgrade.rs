@@ -14,6 +14,7 @@ use crate::datapath::LocalPod;
 use crate::proxy::connection::Downstream;
 use crate::proxy::pool::Pool;
 use crate::proxy::relay::{self, Ahead};
+use crate::proxy::standing::{self, Activity};
 use crate::proxy::stream::Stream;
 
 /// An endpoint's socket, once its connection has left HTTP, and what was read from it beyond the 101.
@@ -72,7 +73,8 @@ impl Switch {
         match upstream.await {
             Ok((stream, pod, server_first)) => {
                 let ahead = Ahead { received: client_first, sent: server_first };
-                let totals = relay::run(client, stream, ahead).await;
+                let end = standing::unproved(&exchange.down);
+                let totals = relay::run(client, stream, ahead, &Activity::default(), end).await;
                 drop(pod);
                 exchange.request_bytes.set(exchange.request_bytes.get() + totals.received);
                 exchange.response_bytes.set(exchange.response_bytes.get() + totals.sent);
