@@ -3,6 +3,12 @@
 //! Each story has a world of its own, which goes away with it. Run as root, after `cargo xtask build`.
 
 mod actions;
+mod attacks;
+mod attacks_floods;
+mod attacks_http;
+mod attacks_plaintext;
+mod attacks_pod;
+mod attacks_tunnel;
 mod bookinfo;
 mod capture;
 mod certificates;
