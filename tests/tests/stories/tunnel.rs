@@ -553,6 +553,45 @@ fn a_destination_rule_may_forbid_tls_and_strict_then_refuses() {
     });
 }
 
+#[test]
+fn strict_also_ends_what_it_finds() {
+    story(|mesh| {
+        let (_client, server) = two_nodes(mesh)?;
+        mesh.pod("near").node("n2").service_account("client").start()?;
+        mesh.apply_now(
+            "server-tls",
+            "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata:\n  name: server\n  namespace: default\n\
+             spec:\n  host: server\n  trafficPolicy:\n    tls: {mode: DISABLE}\n",
+        )?;
+        let ask = |mut stream: &TcpStream| -> Result<String> {
+            stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+            stream.write_all(b"HEAD / HTTP/1.1\r\nhost: server\r\n\r\n")?;
+            let (mut heard, mut buffer) = (Vec::new(), [0; 4096]);
+            while !heard.ends_with(b"\r\n\r\n") {
+                match stream.read(&mut buffer)? {
+                    0 => break,
+                    count => heard.extend_from_slice(&buffer[..count]),
+                }
+            }
+            Ok(String::from_utf8_lossy(&heard).into_owned())
+        };
+        let stranger = mesh.outsider("mallory")?.connect(server.at(8080))?;
+        let first = ask(&stranger)?;
+        ensure!(first.starts_with("HTTP/1.1 200"), "{first}");
+        ensure!(mesh.get("near", "http://server/")?.status == 200);
+        mesh.apply_now("strict", &strict("default"))?;
+        // The agent keeps connections to the program for either: neither may go on.
+        stranger.set_read_timeout(Some(Duration::from_secs(5)))?;
+        (&stranger).write_all(b"GET / HTTP/1.1\r\nhost: server\r\nconnection: close\r\n\r\n").ok();
+        let mut heard = String::new();
+        (&stranger).read_to_string(&mut heard).ok();
+        ensure!(!heard.starts_with("HTTP/1.1 200"), "{heard}");
+        let answer = mesh.get("near", "http://server/")?;
+        ensure!(answer.status == 503, "{answer:?}");
+        Ok(())
+    });
+}
+
 /// An HTTPS server for one request after another; says whether the client had a certificate.
 fn https(pod: &Pod, port: u16, config: Arc<rustls::ServerConfig>) -> Result<()> {
     let listener = pod.listen(port)?;

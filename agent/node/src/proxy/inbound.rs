@@ -27,6 +27,8 @@ pub(super) struct Caller {
     pub(super) identity: Option<Arc<Identity>>,
     /// How it is.
     pub(super) security: Security,
+    /// It is the kubelet, which needs no identity.
+    pub(super) probe: bool,
 }
 
 /// What may happen with a connection to a program in a pod.
@@ -61,7 +63,9 @@ pub(super) fn decide(
     if mtls == Mtls::Disable && caller.identity.take().is_some() {
         caller.security = Security::Plaintext(Plaintext::PeerAuthentication);
     }
-    let verdict = if mtls == Mtls::Strict && caller.identity.is_none() && !is_probe(&workload) {
+    let unproved = mtls == Mtls::Strict && caller.identity.is_none();
+    caller.probe = unproved && is_probe(&workload);
+    let verdict = if unproved && !caller.probe {
         Verdict::Unproved
     } else {
         let protocol = snapshot.inbound_protocol(&workload, to.port());
@@ -95,12 +99,19 @@ fn admit(
 /// What may happen with a connection that was let in as bytes, by the rules that are in force now.
 pub(super) fn decide_again(down: &Downstream) -> Verdict {
     let Some(caller) = down.visitor() else { return Verdict::Bytes };
-    let (_, verdict) = decide(&down.core, &down.pod, down.dialled, caller.clone(), |_| false);
+    let (_, verdict) = decide(&down.core, &down.pod, down.dialled, caller.clone(), |_| caller.probe);
     match verdict {
         // Nobody has looked what it speaks, or it was bytes.
         Verdict::Requests(Protocol::Detect) => decide_as_bytes(down),
         verdict => verdict,
     }
+}
+
+/// Whether a connection that arrived without an identity would be refused by now: STRICT also ends what it finds.
+pub(super) fn is_unproved(down: &Downstream, workload: &Workload) -> bool {
+    let snapshot = down.core.shared.snapshot.load();
+    down.visitor().is_some_and(|caller| caller.identity.is_none() && !caller.probe)
+        && snapshot.mtls(workload, down.dialled.port()) == Mtls::Strict
 }
 
 /// What may happen with a connection that arrived and turned out to be bytes.
@@ -133,7 +144,12 @@ pub(super) async fn arrive(
     peer: SocketAddr,
     to: SocketAddr,
 ) {
-    let caller = Caller { peer, identity: None, security: Security::Plaintext(Plaintext::CallerOutside) };
+    let caller = Caller {
+        peer,
+        identity: None,
+        security: Security::Plaintext(Plaintext::CallerOutside),
+        probe: false,
+    };
     let is_probe = |workload: &Workload| {
         // What cannot be asked is not known.
         workload.probe_ports.contains(&to.port()) && datapath::is_open_on_node(peer, to).unwrap_or(false)

@@ -190,6 +190,7 @@ impl Carrier {
             peer: self.peer,
             identity: Some(Arc::clone(&self.identity)),
             security: self.security.clone(),
+            probe: false,
         };
         let (down, verdict) = inbound::decide(&self.core, &self.pod, to, caller, |_| false);
         if let Some(error) = inbound::refusal(&verdict) {

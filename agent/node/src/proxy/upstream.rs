@@ -207,6 +207,7 @@ async fn local(
             peer,
             identity: Some(Arc::new(down.decide(|_, caller| Identity::of(caller, trust_domain)))),
             security: Security::SameNode { trust_domain: Arc::clone(trust_domain) },
+            probe: false,
         },
         Some(TlsMode::Disable) => plaintext(peer, Plaintext::DestinationRule),
         Some(TlsMode::Simple | TlsMode::Mutual) => plaintext(peer, Plaintext::OtherTls),
@@ -233,7 +234,7 @@ async fn local(
 }
 
 fn plaintext(peer: SocketAddr, why: Plaintext) -> Caller {
-    Caller { peer, identity: None, security: Security::Plaintext(why) }
+    Caller { peer, identity: None, security: Security::Plaintext(why), probe: false }
 }
 
 /// To a program in `pod`, shown to it as coming from `from`.

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use h2::client::{Connection, SendRequest};
@@ -53,6 +53,8 @@ struct Open {
     local_address: Option<SocketAddr>,
     baggage: Option<HeaderValue>,
     security: Security,
+    /// When the certificate ends that it was opened with: no new tunnel after that.
+    until: SystemTime,
 }
 
 /// A stream on a connection: counted until it drops.
@@ -67,8 +69,9 @@ impl Drop for Counted {
 
 impl Open {
     fn has_room(&self) -> bool {
-        self.streams.load(Ordering::Relaxed)
-            < limits::HBONE_STREAMS_USED.min(self.sender.current_max_send_streams())
+        SystemTime::now() < self.until
+            && self.streams.load(Ordering::Relaxed)
+                < limits::HBONE_STREAMS_USED.min(self.sender.current_max_send_streams())
     }
 
     fn count(&self) -> Counted {
@@ -284,6 +287,7 @@ async fn begin(down: &Rc<Downstream>, dialled: Dialled) -> Result<Rc<Open>, Erro
         local_address: dialled.local_address,
         baggage: metadata::baggage(&dialled.caller),
         security: dialled.security,
+        until: dialled.tls.not_after,
     }))
 }
 

@@ -10,7 +10,6 @@ use std::time::SystemTime;
 use bytes::Bytes;
 use http::header::HeaderName;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
-use weft_api::istio::TlsMode;
 use weft_rules::guard::{Denial, Guard, Inbound, InboundRequest, Mtls, RequestVerdict};
 use weft_rules::identity::Identity;
 use weft_rules::workload::Workload;
@@ -21,6 +20,8 @@ use super::exchange::Exchange;
 use super::ext_authz::{self, Parties};
 use super::{headers, local_reply};
 use crate::proxy::connection::{self, Downstream};
+use crate::proxy::error::{Error, Kind};
+use crate::proxy::inbound;
 use crate::proxy::upstream::Towards;
 use crate::telemetry::{Refusal, ResponseFlag};
 use crate::tokens;
@@ -57,6 +58,8 @@ pub(super) enum Refused {
     },
     /// A policy.
     Policy(Denial),
+    /// PeerAuthentication STRICT: the caller has no identity.
+    Unproved,
 }
 
 /// Decides upon the request of an exchange.
@@ -95,6 +98,10 @@ fn answer(exchange: &Rc<Exchange>, refused: Refused) -> Response<ResponseBody> {
             });
             answer
         }
+        Refused::Unproved => {
+            let error = Error::refused(Kind::ConnectionTermination, Refusal::Strict);
+            local_reply::failure(exchange, &error)
+        }
         Refused::Policy(denial) => {
             let body = Bytes::from_static(b"RBAC: access denied");
             let answer = local_reply::plain(exchange, StatusCode::FORBIDDEN, body);
@@ -109,6 +116,8 @@ fn answer(exchange: &Rc<Exchange>, refused: Refused) -> Response<ResponseBody> {
 pub(super) struct Arrival {
     /// What the pod lets in; `None`: everything.
     guard: Option<Arc<Guard>>,
+    /// The pod lets in callers with an identity only, and this one has none: it was let in before that was so.
+    unproved: bool,
     parties: Parties,
 }
 
@@ -128,7 +137,8 @@ impl Arrival {
                 peer: down.peer,
                 identity: down.identity().cloned(),
             };
-            return Some(Self { guard: snapshot.guard(&workload).cloned(), parties });
+            let unproved = inbound::is_unproved(down, &workload);
+            return Some(Self { guard: snapshot.guard(&workload).cloned(), unproved, parties });
         }
         let address = to.address.ip().to_canonical();
         let pods = shared.pods.load();
@@ -137,10 +147,14 @@ impl Arrival {
             Some(workload) if workload.key == pod.network.key => workload,
             _ => connection::workload_of(&snapshot, pod),
         };
-        let guard = snapshot.guard(&workload).cloned()?;
+        let guard = snapshot.guard(&workload).cloned();
+        let mtls = snapshot.mtls(&workload, to.address.port());
+        let unproved = mtls == Mtls::Strict && to.is_plaintext();
+        if guard.is_none() && !unproved {
+            return None;
+        }
         let from = down.source_towards(address)?;
-        let proved = matches!(to.tls.as_ref().and_then(|tls| tls.mode), None | Some(TlsMode::IstioMutual))
-            && snapshot.mtls(&workload, to.address.port()) != Mtls::Disable;
+        let proved = !to.is_plaintext() && mtls != Mtls::Disable;
         let identity = proved.then(|| Arc::new(down.decide(|_, caller| identity_of(caller))));
         let parties = Parties {
             core: Rc::clone(&down.core),
@@ -150,7 +164,7 @@ impl Arrival {
             peer: SocketAddr::new(from, down.peer.port()),
             identity,
         };
-        Some(Self { guard: Some(guard), parties })
+        Some(Self { guard, unproved, parties })
     }
 
     /// Decides, and changes the request as tokens and external authorizers have it.
@@ -158,6 +172,9 @@ impl Arrival {
     /// # Errors
     /// It may not pass.
     pub(super) async fn decide(&self, request: Request<RequestBody>) -> Result<Admitted, Refused> {
+        if self.unproved {
+            return Err(Refused::Unproved);
+        }
         let (mut head, mut body) = request.into_parts();
         let mut answer_headers = HeaderMap::new();
         if let Some(guard) = &self.guard {
