@@ -23,6 +23,7 @@ mod http1;
 mod http2;
 mod lifecycle;
 mod matching;
+mod security_seeing;
 mod seeing;
 mod shop;
 mod tcp;

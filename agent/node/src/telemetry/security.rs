@@ -102,7 +102,7 @@ pub enum Refusal {
     Policy(Denial),
     /// PeerAuthentication STRICT: the caller has no identity.
     Strict,
-    /// The destination's node said so, and told no more.
+    /// The destination's node, or an external authorizer, which told no more.
     Elsewhere,
 }
 

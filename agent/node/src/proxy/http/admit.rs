@@ -23,7 +23,7 @@ use crate::proxy::connection::{self, Downstream};
 use crate::proxy::error::{Error, Kind};
 use crate::proxy::inbound;
 use crate::proxy::upstream::Towards;
-use crate::telemetry::{Refusal, ResponseFlag};
+use crate::telemetry::{Refusal, ResponseFlag, Security};
 use crate::tokens;
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -78,7 +78,13 @@ pub(super) async fn admit(
             }
             Ok(request)
         }
-        Err(refused) => Err(Box::new(answer(exchange, refused))),
+        Err(refused) => {
+            if !exchange.down.is_inbound() && arrival.parties.identity.is_some() {
+                let trust_domain = Arc::clone(&exchange.down.core.shared.trust_domain);
+                exchange.note(|outcome| outcome.upstream.security = Security::SameNode { trust_domain });
+            }
+            Err(Box::new(answer(exchange, refused)))
+        }
     }
 }
 
@@ -94,6 +100,7 @@ fn answer(exchange: &Rc<Exchange>, refused: Refused) -> Response<ResponseBody> {
             let answer = local_reply::plain_with(exchange, status, headers, body);
             exchange.note(|outcome| {
                 outcome.flag(ResponseFlag::UnauthorizedExternalService);
+                outcome.upstream.refused = Some(Box::new(Refusal::Elsewhere));
                 outcome.details = details;
             });
             answer
