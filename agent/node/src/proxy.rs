@@ -35,6 +35,7 @@ mod stream;
 mod tcp;
 mod tunnels;
 mod upstream;
+mod wire;
 mod worker;
 
 use std::sync::Arc;

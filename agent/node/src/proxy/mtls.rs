@@ -8,11 +8,12 @@ use std::time::Duration;
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, CommonState};
 use tokio::net::TcpStream;
-use tokio_rustls::{TlsAcceptor, TlsConnector, client, server};
+use tokio_rustls::{TlsAcceptor, TlsConnector};
 use weft_rules::identity::Identity;
 use weft_rules::workload::Workload;
 
 use super::limits;
+use super::wire::{Socket, Wire};
 use crate::identity::{Identities, Tls, alpn, peer};
 
 /// Why there is no mutual TLS with somebody.
@@ -93,29 +94,27 @@ pub(super) async fn connect(
     config: &Arc<ClientConfig>,
     socket: TcpStream,
     expected: &Account,
-) -> Result<(client::TlsStream<TcpStream>, Identity, Spoken), MtlsError> {
+) -> Result<(Wire, Identity, Spoken), MtlsError> {
     // An address is never sent as a server name.
     let name = ServerName::IpAddress(socket.peer_addr()?.ip().into());
-    let stream = TlsConnector::from(Arc::clone(config)).connect(name, socket).await?;
-    let found = peer(stream.get_ref().1).ok_or(MtlsError::Unknown)?;
+    let handshake = TlsConnector::from(Arc::clone(config)).connect(name, Socket::from(socket));
+    let wire = Wire::new(handshake.await?);
+    let found = peer(wire.state()).ok_or(MtlsError::Unknown)?;
     if !expected.is(&found) {
         return Err(MtlsError::Stranger { expected: expected.clone(), found });
     }
-    let spoken = Spoken::of(stream.get_ref().1)?;
-    Ok((stream, found, spoken))
+    let spoken = Spoken::of(wire.state())?;
+    Ok((wire, found, spoken))
 }
 
 /// The server's side of a handshake, and who calls.
-pub(super) async fn accept(
-    tls: &Tls,
-    socket: TcpStream,
-) -> Result<(server::TlsStream<TcpStream>, Identity, Spoken), MtlsError> {
-    let handshake = TlsAcceptor::from(Arc::clone(&tls.server)).accept(socket);
-    let stream =
-        tokio::time::timeout(limits::HANDSHAKE, handshake).await.map_err(|_| MtlsError::Timeout)??;
-    let identity = peer(stream.get_ref().1).ok_or(MtlsError::Unknown)?;
-    let spoken = Spoken::of(stream.get_ref().1)?;
-    Ok((stream, identity, spoken))
+pub(super) async fn accept(tls: &Tls, socket: TcpStream) -> Result<(Wire, Identity, Spoken), MtlsError> {
+    let handshake = TlsAcceptor::from(Arc::clone(&tls.server)).accept(Socket::from(socket));
+    let timely = tokio::time::timeout(limits::HANDSHAKE, handshake).await;
+    let wire = Wire::new(timely.map_err(|_| MtlsError::Timeout)??);
+    let identity = peer(wire.state()).ok_or(MtlsError::Unknown)?;
+    let spoken = Spoken::of(wire.state())?;
+    Ok((wire, identity, spoken))
 }
 
 /// What both ends have agreed to speak (ALPN).

@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, watch};
-use tokio_rustls::TlsStream;
 use weft_rules::identity::Identity;
 use weft_rules::workload::Workload;
 
@@ -18,6 +17,7 @@ use super::inbound::{self, Caller, Verdict};
 use super::mtls::{self, Account, Spoken};
 use super::stream::Stream;
 use super::upstream::{Towards, finish};
+use super::wire::Wire;
 use super::worker::Core;
 use super::{LocalPods, hbone, lean, tcp};
 use crate::datapath::LocalPod;
@@ -108,7 +108,7 @@ enum Reached {
 /// A TLS connection to a pod of another node, which has proved to be that.
 #[derive(Debug)]
 pub(super) struct Dialled {
-    pub(super) stream: TlsStream<TcpStream>,
+    pub(super) stream: Wire,
     pub(super) spoken: Spoken,
     pub(super) local_address: Option<SocketAddr>,
     pub(super) security: Security,
@@ -141,7 +141,7 @@ pub(super) async fn dial(
         mtls::connect(config, socket, &key.expected).await.map_err(|error| failed(&error))?;
     let own = Identity::of(&caller, &shared.trust_domain);
     Ok(Dialled {
-        stream: stream.into(),
+        stream,
         spoken,
         local_address,
         security: Security::mutual_tls(own, found),
@@ -258,7 +258,7 @@ pub(super) async fn serve(
         identity: Arc::new(identity),
     });
     match spoken {
-        Spoken::Lean => lean::serve(&carrier, stream.into(), stop).await,
+        Spoken::Lean => lean::serve(&carrier, stream, stop).await,
         Spoken::Hbone => hbone::serve(carrier, stream, stop).await,
     }
 }

@@ -12,16 +12,15 @@ use bytes::Bytes;
 use h2::client::{Connection, SendRequest};
 use http::header::{FORWARDED, HeaderName};
 use http::{HeaderValue, Method, Request, StatusCode, Uri};
-use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
-use tokio_rustls::TlsStream;
 
 use super::{Tunnel, metadata, until_silent};
 use crate::datapath::LocalPod;
 use crate::proxy::connection::Downstream;
 use crate::proxy::error::{Error, Kind};
 use crate::proxy::tunnels::{self, Dialled, Key};
+use crate::proxy::wire::Wire;
 use crate::proxy::{LocalPods, limits};
 use crate::telemetry::{Refusal, Security};
 
@@ -292,7 +291,7 @@ async fn begin(down: &Rc<Downstream>, dialled: Dialled) -> Result<Rc<Open>, Erro
 }
 
 /// Moves a connection's bytes until it ends or falls silent. Holds the pod, in whose namespace it is.
-async fn drive(mut driver: Connection<TlsStream<TcpStream>, Bytes>, pod: Arc<LocalPod>) {
+async fn drive(mut driver: Connection<Wire, Bytes>, pod: Arc<LocalPod>) {
     let silent = until_silent(driver.ping_pong());
     tokio::select! {
         ended = driver => if let Err(error) = ended {

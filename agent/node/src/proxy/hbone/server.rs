@@ -6,20 +6,15 @@ use bytes::Bytes;
 use h2::server::{Connection, SendResponse};
 use h2::{Reason, RecvStream};
 use http::{Method, Request, Response, StatusCode};
-use tokio::net::TcpStream;
 use tokio::sync::watch;
-use tokio_rustls::server::TlsStream;
 
 use super::{Tunnel, until_silent};
 use crate::proxy::tunnels::{Carrier, NotOpened};
+use crate::proxy::wire::Wire;
 use crate::proxy::{authority, limits};
 
 /// Serves a connection on which both ends have agreed to speak HBONE. `stop` ends with the pod's time in the mesh.
-pub(in crate::proxy) async fn serve(
-    carrier: Rc<Carrier>,
-    stream: TlsStream<TcpStream>,
-    stop: watch::Receiver<()>,
-) {
+pub(in crate::proxy) async fn serve(carrier: Rc<Carrier>, stream: Wire, stop: watch::Receiver<()>) {
     match tokio::time::timeout(limits::HANDSHAKE, builder().handshake(stream)).await {
         Ok(Ok(connection)) => carry(carrier, connection, stop).await,
         Ok(Err(error)) => {
@@ -45,11 +40,7 @@ fn builder() -> h2::server::Builder {
 
 /// Takes tunnels until the connection ends. When the pod leaves the mesh or the agent ends, no new ones: those that
 /// stand may finish.
-async fn carry(
-    carrier: Rc<Carrier>,
-    mut connection: Connection<TlsStream<TcpStream>, Bytes>,
-    mut stop: watch::Receiver<()>,
-) {
+async fn carry(carrier: Rc<Carrier>, mut connection: Connection<Wire, Bytes>, mut stop: watch::Receiver<()>) {
     let mut silent = std::pin::pin!(until_silent(connection.ping_pong()));
     let mut leaving = false;
     loop {

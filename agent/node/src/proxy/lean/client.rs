@@ -10,9 +10,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::time::Instant;
-use tokio_rustls::TlsStream;
 
 use super::frames::{Kind as Frame, hear, say};
 use super::leg::{Leg, Next};
@@ -22,6 +20,7 @@ use crate::proxy::connection::Downstream;
 use crate::proxy::error::{Error, Kind};
 use crate::proxy::stream::Stream;
 use crate::proxy::tunnels::{Dialled, Key};
+use crate::proxy::wire::Wire;
 use crate::proxy::worker::Core;
 use crate::proxy::{LocalPods, limits};
 use crate::telemetry::{Refusal, Security};
@@ -34,7 +33,7 @@ pub(in crate::proxy) struct Kept {
 
 #[derive(Debug)]
 struct Idle {
-    io: TlsStream<TcpStream>,
+    io: Wire,
     home: Box<Home>,
     since: Instant,
 }
@@ -54,7 +53,7 @@ pub(in crate::proxy) struct Home {
 
 impl Home {
     /// Keeps a connection whose use has ended.
-    pub(super) fn keep(self: Box<Self>, io: TlsStream<TcpStream>) {
+    pub(super) fn keep(self: Box<Self>, io: Wire) {
         let core = Rc::clone(&self.core);
         core.tunnels.lean().put(Idle { io, home: self, since: Instant::now() });
     }
@@ -117,7 +116,7 @@ impl Kept {
 }
 
 /// Nothing has come on it, not even its end: whoever keeps quiet is still there, as far as can be known.
-fn is_quiet(io: &mut TlsStream<TcpStream>) -> bool {
+fn is_quiet(io: &mut Wire) -> bool {
     let mut byte = [0];
     let mut buffer = ReadBuf::new(&mut byte);
     let read = Pin::new(io).poll_read(&mut Context::from_waker(Waker::noop()), &mut buffer);
@@ -153,7 +152,7 @@ enum Asked {
 }
 
 /// Asks for a connection. Dropping the future takes it back.
-async fn ask(mut io: TlsStream<TcpStream>, home: Box<Home>, to: SocketAddr) -> Asked {
+async fn ask(mut io: Wire, home: Box<Home>, to: SocketAddr) -> Asked {
     let asked = async {
         say(&mut io, Frame::Open, to.to_string().as_bytes()).await?;
         hear(&mut io, Frame::Answer).await

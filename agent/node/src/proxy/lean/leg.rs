@@ -8,17 +8,16 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
-use tokio_rustls::TlsStream;
 
 use super::client::Home;
 use super::frames::Frames;
+use crate::proxy::wire::Wire;
 
 /// The end of an application connection. When it has ended well, the TLS connection goes on to its next.
 #[derive(Debug)]
 pub(in crate::proxy) struct Leg {
     /// Taken when it is over.
-    io: Option<TlsStream<TcpStream>>,
+    io: Option<Wire>,
     frames: Frames,
     local_address: Option<SocketAddr>,
     next: Option<Next>,
@@ -30,11 +29,11 @@ pub(super) enum Next {
     /// To the callers that need one.
     Kept(Box<Home>),
     /// Back to whoever serves it.
-    Served(Rc<RefCell<Option<TlsStream<TcpStream>>>>),
+    Served(Rc<RefCell<Option<Wire>>>),
 }
 
 impl Leg {
-    pub(super) fn new(io: TlsStream<TcpStream>, local_address: Option<SocketAddr>, next: Next) -> Self {
+    pub(super) fn new(io: Wire, local_address: Option<SocketAddr>, next: Next) -> Self {
         Self { io: Some(io), frames: Frames::default(), local_address, next: Some(next) }
     }
 
@@ -44,8 +43,7 @@ impl Leg {
 
     pub(in crate::proxy) fn reset(mut self) {
         if let Some(io) = self.io.take() {
-            // Fails only for a socket that is gone already.
-            drop(io.get_ref().0.set_zero_linger());
+            io.reset();
         }
     }
 

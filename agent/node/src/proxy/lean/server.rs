@@ -6,21 +6,16 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::sync::watch;
-use tokio_rustls::TlsStream;
 
 use super::frames::{Kind, hear, say};
 use super::leg::{Leg, Next};
 use crate::proxy::authority;
 use crate::proxy::tunnels::{Carrier, NotOpened, Opened};
+use crate::proxy::wire::Wire;
 
 /// Serves a TLS connection until its peer closes it, or the pod leaves the mesh and nothing is under way.
-pub(in crate::proxy) async fn serve(
-    carrier: &Rc<Carrier>,
-    mut io: TlsStream<TcpStream>,
-    mut stop: watch::Receiver<()>,
-) {
+pub(in crate::proxy) async fn serve(carrier: &Rc<Carrier>, mut io: Wire, mut stop: watch::Receiver<()>) {
     let ended: io::Result<()> = async {
         loop {
             let asked = tokio::select! {
@@ -66,11 +61,7 @@ fn status(why: NotOpened) -> &'static str {
 }
 
 /// Carries a connection to its end. `None`: that was the end of the TLS connection, too.
-async fn carry(
-    carrier: &Carrier,
-    mut io: TlsStream<TcpStream>,
-    opened: Opened,
-) -> io::Result<Option<TlsStream<TcpStream>>> {
+async fn carry(carrier: &Carrier, mut io: Wire, opened: Opened) -> io::Result<Option<Wire>> {
     say(&mut io, Kind::Answer, b"200").await?;
     let slot = Rc::new(RefCell::new(None));
     let leg = Leg::new(io, carrier.local_address, Next::Served(Rc::clone(&slot)));
