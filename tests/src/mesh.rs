@@ -45,6 +45,8 @@ pub struct Mesh {
     pods: Mutex<BTreeMap<String, Arc<Pod>>>,
     services: Mutex<Vec<Service>>,
     manifests: PathBuf,
+    /// For pods that name none.
+    pub(crate) node: Option<String>,
     world: World,
 }
 
@@ -65,6 +67,7 @@ impl Mesh {
             pods: Mutex::default(),
             services: Mutex::default(),
             manifests,
+            node: None,
             world,
         };
         mesh.namespace("default", true)?;
@@ -99,7 +102,7 @@ impl Mesh {
             namespace: "default".to_owned(),
             labels: Vec::new(),
             annotations: Vec::new(),
-            node: None,
+            node: self.node.clone(),
             service_account: "default".to_owned(),
             probes: Vec::new(),
         };

@@ -11,6 +11,13 @@ use crate::pod::Pod;
 use crate::wait::lock;
 
 impl Mesh {
+    /// Pods to be are on this node where they are not told another.
+    #[must_use]
+    pub fn with_pods_on(mut self, node: &str) -> Self {
+        self.node = Some(node.to_owned());
+        self
+    }
+
     /// Where agents keep the root that they share.
     pub fn ca_dir(&self) -> PathBuf {
         self.world().dir().join("ca")

@@ -32,8 +32,13 @@ pub fn deploy_shop(mesh: &Mesh) -> Result<()> {
     Ok(())
 }
 
-/// Bookinfo in `bookinfo`, in the mesh.
+/// Bookinfo in `bookinfo`, in the mesh; reviews-v3 has a service account of its own.
 pub fn deploy_bookinfo(mesh: &Mesh) -> Result<()> {
+    deploy_bookinfo_on(mesh, |_| None)
+}
+
+/// The same, with each app's pods on the node that is told.
+pub fn deploy_bookinfo_on(mesh: &Mesh, node: impl Fn(&str) -> Option<&'static str>) -> Result<()> {
     let ns = "bookinfo";
     mesh.namespace(ns, true)?;
     for app in ["details", "ratings", "reviews", "productpage"] {
@@ -48,9 +53,13 @@ pub fn deploy_bookinfo(mesh: &Mesh) -> Result<()> {
         ("productpage", "v1"),
     ];
     for (app, version) in pods {
-        let pod =
+        let mut pod =
             mesh.pod(&format!("{app}-{version}")).namespace(ns).label("app", app).label("version", version);
-        pod.service_account(&format!("bookinfo-{app}")).app([app, "--port", "9080"]).start()?;
+        if let Some(node) = node(app) {
+            pod = pod.node(node);
+        }
+        let account = if version == "v3" { format!("bookinfo-{app}-v3") } else { format!("bookinfo-{app}") };
+        pod.service_account(&account).app([app, "--port", "9080"]).start()?;
     }
     Ok(())
 }

@@ -27,6 +27,8 @@ pub fn stay(stage: &Stage, mesh: &Mesh) -> Result<()> {
             "weft explain pod/productpage-v1.bookinfo reviews:9080 -H 'end-user: jason'",
             "why a request goes where",
         ),
+        ("weft edges -n bookinfo", "who talks to whom, and whether it is secured"),
+        ("weft get certificates", "whose certificates this node has, and until when"),
         ("weft tap --to service/reviews.bookinfo", "requests as they happen; reload the page"),
         ("curl -s localhost:METRICS/metrics | grep istio_requests_total", "what Prometheus would scrape"),
     ] {

@@ -96,7 +96,7 @@ fn measured(stage: &Stage, mesh: &Mesh, count: u32) -> Result<weft_tests::LoadRe
 }
 
 /// The colour of the stars on a user's page: `none`, `black` or `red`.
-fn stars(mesh: &Mesh, user: &str) -> Result<&'static str> {
+pub fn stars(mesh: &Mesh, user: &str) -> Result<&'static str> {
     let request = mesh.http("client", "http://productpage.bookinfo:9080/productpage")?;
     let request = if user.is_empty() { request } else { request.header("end-user", user) };
     let page = weft_tests::eventually("the page", Duration::from_secs(3), || {
