@@ -164,7 +164,8 @@ impl http_body::Body for Frames {
     }
 }
 
-fn channel_body() -> (mpsc::Sender<Result<Frame<Bytes>, BoxError>>, Body) {
+/// A body, and where its frames come from; at least four may wait.
+pub fn channel_body() -> (mpsc::Sender<Result<Frame<Bytes>, BoxError>>, Body) {
     let (sender, receiver) = mpsc::channel(4);
     (sender, Frames(receiver).boxed())
 }

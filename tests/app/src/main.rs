@@ -2,11 +2,13 @@
 //!
 //! Servers answer on IPv4 and IPv6, HTTP/1.1 and h2c alike, and name themselves in `x-app` and `x-app-version`.
 
+mod authz;
 mod bookinfo;
 mod ca;
 mod echo;
 mod http_client;
 mod http_server;
+mod issuer;
 mod kube_proxy;
 mod load;
 mod page;
@@ -43,6 +45,10 @@ enum Role {
     Apigateway(http_server::Args),
     /// Answers what it was asked, as JSON; paths such as `/status/503` misbehave in all ways that HTTP knows
     Echo(http_server::Args),
+    /// An external authorizer, over HTTP and gRPC: lets pass what says `x-ext-authz: allow`
+    Authz(http_server::Args),
+    /// An issuer of tokens: `/keys`, `/token/HEX`
+    Issuer(http_server::Args),
     /// Answers the bytes that it gets
     TcpEcho(tcp::Args),
     /// Speaks first, like MySQL, and then echoes
@@ -70,6 +76,8 @@ fn main() -> anyhow::Result<()> {
         Role::Catalog(args) => block_on(shop::catalog(args)),
         Role::Apigateway(args) => block_on(shop::apigateway(args)),
         Role::Echo(args) => block_on(echo::run(args)),
+        Role::Authz(args) => block_on(authz::run(args)),
+        Role::Issuer(args) => block_on(issuer::run(args)),
         Role::TcpEcho(args) => block_on(tcp::echo(args)),
         Role::Greet(args) => block_on(tcp::greet(args)),
         Role::KubeProxy(args) => block_on(kube_proxy::run(args)),

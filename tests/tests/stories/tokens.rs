@@ -1,0 +1,155 @@
+//! RequestAuthentication: tokens of a real issuer, whose keys are fetched as users would have them fetched.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use serde_json::{Value, json};
+use weft_tests::{Mesh, eventually, story};
+
+use crate::deploy::got_header;
+use crate::request_authorization::{echo_and_callers, for_echo, from_outside};
+
+const ISSUER: &str = "https://issuer.example.com";
+const PATIENCE: Duration = Duration::from_secs(15);
+
+/// [`echo_and_callers`], with an issuer.
+fn world(mesh: &Mesh) -> Result<()> {
+    mesh.pod("issuer").label("app", "issuer").app(["issuer", "--port", "8080"]).start()?;
+    mesh.service("issuer").selector("app", "issuer").port("http", 80, 8080).create()?;
+    echo_and_callers(mesh)
+}
+
+/// Asks the issuer around the mesh.
+fn issuer(mesh: &Mesh, path: &str) -> Result<String> {
+    let (status, body) = weft_tests::get(mesh.the("issuer")?.at(8080), path)?;
+    ensure!(status == 200, "{path}: {status} {body}");
+    Ok(body)
+}
+
+/// How often the keys were fetched.
+fn asked(mesh: &Mesh) -> Result<u64> {
+    serde_json::from_str::<Value>(&issuer(mesh, "/asked")?)?["asked"].as_u64().context("no count")
+}
+
+/// A token with these claims besides issuer and subject.
+fn token(mesh: &Mesh, claims: &Value) -> Result<String> {
+    let mut all = json!({"iss": ISSUER, "sub": "ann", "exp": 4_000_000_000_u64});
+    all.as_object_mut().context("an object")?.extend(claims.as_object().context("claims")?.clone());
+    let hex = all.to_string().bytes().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"));
+    issuer(mesh, &format!("/token/{hex}"))
+}
+
+#[test]
+fn a_token_decides_who_is_let_in() {
+    story(|mesh| {
+        world(mesh)?;
+        let tokens = format!(
+            "jwtRules:\n- issuer: {ISSUER}\n  jwksUri: http://issuer.default.svc.cluster.local/keys\n\
+             \u{20} audiences: [shop]\n  outputClaimToHeaders: [{{header: x-user, claim: sub}}]"
+        );
+        mesh.apply("tokens", &for_echo("RequestAuthentication", "tokens", &tokens))?;
+        let rules = format!(
+            "rules:\n- from: [{{source: {{requestPrincipals: ['{ISSUER}/*']}}}}]\n\
+             \u{20} when: [{{key: 'request.auth.claims[groups]', values: [staff]}}]\n\
+             - to: [{{operation: {{paths: [/public]}}}}]"
+        );
+        mesh.apply_now("policy", &for_echo("AuthorizationPolicy", "staff", &rules))?;
+        let staff = token(mesh, &json!({"aud": "shop", "groups": ["staff", "other"]}))?;
+        let guest = token(mesh, &json!({"aud": "shop", "groups": ["guests"]}))?;
+        let elsewhere = token(mesh, &json!({"aud": "bank", "groups": ["staff"]}))?;
+        let expired = token(mesh, &json!({"aud": "shop", "exp": 1_000}))?;
+        let stranger = token(mesh, &json!({"iss": "https://evil.example.com", "aud": "shop"}))?;
+        let unsigned = format!("eyJhbGciOiJub25lIn0.{}.", staff.split('.').nth(1).context("a payload")?);
+        let long = "a".repeat(40_000);
+        for (path, bearer, status, body) in [
+            ("/", None, 403, "RBAC: access denied"),
+            ("/public", None, 200, ""),
+            ("/", Some(&staff), 200, ""),
+            ("/", Some(&guest), 403, "RBAC: access denied"),
+            ("/public", Some(&elsewhere), 403, "Audiences in Jwt are not allowed"),
+            ("/public", Some(&expired), 401, "Jwt is expired"),
+            ("/public", Some(&stranger), 401, "Jwt issuer is not configured"),
+            ("/public", Some(&unsigned), 401, "Jwt header [alg] is not supported"),
+            (
+                "/public",
+                Some(&long),
+                401,
+                "Jwt is not in the form of Header.Payload.Signature with two dots and 3 sections",
+            ),
+        ] {
+            for inside in [true, false] {
+                let request = if inside {
+                    mesh.http("client", &format!("http://echo{path}"))?
+                } else {
+                    from_outside(mesh, path)?
+                };
+                let request = match bearer {
+                    Some(token) => request.header("authorization", &format!("Bearer {token}")),
+                    None => request,
+                };
+                let answer = request.header("x-user", "forged").send()?;
+                ensure!(
+                    answer.status == status && answer.body.contains(body),
+                    "{path} {bearer:?}: {answer:?}"
+                );
+                ensure!(answer.status != 401 || answer.header("www-authenticate").is_some(), "{answer:?}");
+                if status == 200 {
+                    let seen = answer.json()?;
+                    ensure!(got_header(&seen, "authorization").is_none(), "{seen}");
+                    let user = got_header(&seen, "x-user");
+                    ensure!(user.as_deref() == bearer.map(|_| "ann"), "{seen}");
+                }
+            }
+        }
+        ensure!(asked(mesh)? == 1, "keys are fetched once, not for each request");
+        Ok(())
+    });
+}
+
+#[test]
+fn keys_are_followed_and_outlive_their_issuer() {
+    story(|mesh| {
+        world(mesh)?;
+        let tokens = format!("jwtRules: [{{issuer: {ISSUER}, jwksUri: 'http://issuer.default/keys'}}]");
+        mesh.apply_now("tokens", &for_echo("RequestAuthentication", "tokens", &tokens))?;
+        eventually("keys are fetched before anybody asks", PATIENCE, || {
+            ensure!(asked(mesh)? == 1);
+            Ok(())
+        })?;
+        let ask = |token: &str| -> Result<u16> {
+            let request = mesh.http("client", "http://echo/")?;
+            Ok(request.header("authorization", &format!("Bearer {token}")).send()?.status)
+        };
+        let old = token(mesh, &json!({}))?;
+        ensure!(ask(&old)? == 200);
+        issuer(mesh, "/fail").ok();
+        issuer(mesh, "/rotate").ok();
+        let new = token(mesh, &json!({}))?;
+        ensure!(ask(&new)? == 401 && ask(&old)? == 200);
+        issuer(mesh, "/mend")?;
+        eventually("the new key", PATIENCE, || {
+            ensure!(ask(&new)? == 200);
+            Ok(())
+        })?;
+        ensure!(ask(&old)? == 401);
+        Ok(())
+    });
+}
+
+#[test]
+fn an_issuer_out_of_reach_has_its_tokens_refused_and_is_named() {
+    story(|mesh| {
+        world(mesh)?;
+        let tokens =
+            format!("jwtRules: [{{issuer: {ISSUER}, jwksUri: 'http://127.0.0.1:1/keys', timeout: 1s}}]");
+        mesh.apply_now("tokens", &for_echo("RequestAuthentication", "tokens", &tokens))?;
+        let token = token(mesh, &json!({}))?;
+        let answer = mesh
+            .http("client", "http://echo/")?
+            .header("authorization", &format!("Bearer {token}"))
+            .send()?;
+        ensure!(answer.status == 401 && answer.body == "Jwks remote fetch is failed", "{answer:?}");
+        ensure!(mesh.get("client", "http://echo/")?.status == 200, "without a token");
+        Ok(())
+    });
+}
