@@ -9,6 +9,7 @@ use std::time::SystemTime;
 
 use bytes::Bytes;
 use http::header::HeaderName;
+use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use weft_rules::guard::{Denial, Guard, Inbound, InboundRequest, Mtls, RequestVerdict};
 use weft_rules::identity::Identity;
@@ -207,6 +208,14 @@ impl Arrival {
         }
         self.tell(&mut head.headers);
         Ok(Admitted { request: Request::from_parts(head, body), answer_headers })
+    }
+
+    /// Whether the rules let in a request of weft's own, which has no token and about which nobody else is asked.
+    pub(super) fn lets_in(&self, head: &Parts) -> bool {
+        let Some(guard) = &self.guard else { return true };
+        let connection = self.connection();
+        let asked = InboundRequest { head, remote: connection.peer, claims: None };
+        guard.admit_request(&connection, &asked) == RequestVerdict::Allowed
     }
 
     fn connection(&self) -> Inbound<'_> {

@@ -21,7 +21,7 @@ use weft_rules::provider::{Dialect, Provider};
 
 use self::decision::Decision;
 use self::over_grpc::{Asked, Ends};
-use super::admit::Refused;
+use super::admit::{Arrival, Refused};
 use super::attempt::{self, Answer, Endpoint};
 use super::body::{Leased, Peeked, RequestBody, peek};
 use super::headers;
@@ -182,13 +182,20 @@ async fn exchange(
     let to = Towards::endpoint(&cluster, address);
     let own = SocketAddr::new(parties.to.ip(), 0);
     let down = Downstream::new(Rc::clone(core), Arc::clone(&parties.pod), own, address);
-    let failed = |error: &dyn std::fmt::Display| Undecided::Failed(error.to_string());
+    let (head, question) = question.into_parts();
+    if Arrival::of(&down, in_use.endpoint.workload.clone(), &to)
+        .is_some_and(|arrival| !arrival.lets_in(&head))
+    {
+        return Err(Undecided::Failed("its own policies refuse it".to_owned()));
+    }
+    let question = Request::from_parts(head, question);
     let answer = attempt::send(&down, Endpoint { to, in_use: Some(in_use), http2 }, question).await;
     let Answer { mut head, body, lease, .. } = answer.map_err(|failed| {
         Undecided::Failed(failed.error.cause().unwrap_or_else(|| failed.error.to_string()))
     })?;
     headers::strip_hop_by_hop(&mut head.headers, false);
-    let collected = Limited::new(body, LARGEST_ANSWER).collect().await.map_err(|error| failed(&error))?;
+    let collected = Limited::new(body, LARGEST_ANSWER).collect().await;
+    let collected = collected.map_err(|error| Undecided::Failed(error.to_string()))?;
     if let Leased::Http1(connection) = lease.connection {
         core.pool.give_back(connection);
     }

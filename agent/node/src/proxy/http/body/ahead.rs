@@ -34,6 +34,10 @@ pub(in crate::proxy::http) async fn peek(
     mut body: RequestBody,
     limit: usize,
 ) -> Result<(Peeked, RequestBody), BodyError> {
+    if let RequestBody::Held(held) = &body {
+        // Whoever wants to see it wants it to come.
+        held.gate.open();
+    }
     let mut frames = VecDeque::new();
     let mut bytes = BytesMut::new();
     let mut ended = body.is_end_stream();
