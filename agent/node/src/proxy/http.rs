@@ -26,6 +26,7 @@ mod server;
 mod upgrade;
 
 pub(super) use body::RequestBody;
+pub(super) use ext_authz::{Parties, admits_connection};
 pub(super) use interim::Interim;
 pub(super) use server::serve;
 

@@ -114,6 +114,34 @@ pub(super) fn is_unproved(down: &Downstream, workload: &Workload) -> bool {
         && snapshot.mtls(workload, down.dialled.port()) == Mtls::Strict
 }
 
+/// Has an external authorizer asked about bytes that may pass otherwise, where a policy wants that.
+pub(super) async fn consult(down: &Rc<Downstream>, verdict: Verdict) -> Verdict {
+    let (Verdict::Bytes, Some(caller)) = (&verdict, down.visitor()) else { return verdict };
+    let (consult, own_identity) = {
+        let snapshot = down.core.shared.snapshot.load();
+        let workload = connection::workload_of(&snapshot, &down.pod);
+        let Some(guard) = snapshot.guard(&workload) else { return verdict };
+        let peer = caller.peer.ip().to_canonical();
+        let identity = caller.identity.as_deref();
+        let connection = Inbound { identity, peer, to: down.dialled, sni: None };
+        let Some(consult) = guard.consult_connection(&connection) else { return verdict };
+        (consult, Identity::of(&workload, &down.core.shared.trust_domain))
+    };
+    let parties = http::Parties {
+        core: Rc::clone(&down.core),
+        pod: Arc::clone(&down.pod),
+        to: down.dialled,
+        own_identity,
+        peer: caller.peer,
+        identity: caller.identity.clone(),
+    };
+    // Asking takes a connection, and connecting may ask.
+    if Box::pin(http::admits_connection(&parties, &consult)).await {
+        return verdict;
+    }
+    Verdict::Denied { denial: Denial { policy: Some(consult.policy), rule: None }, protocol: Protocol::Tcp }
+}
+
 /// What may happen with a connection that arrived and turned out to be bytes.
 pub(super) fn decide_as_bytes(down: &Downstream) -> Verdict {
     let Some(caller) = down.visitor() else { return Verdict::Bytes };
@@ -155,6 +183,7 @@ pub(super) async fn arrive(
         workload.probe_ports.contains(&to.port()) && datapath::is_open_on_node(peer, to).unwrap_or(false)
     };
     let (down, verdict) = decide(core, pod, to, caller, is_probe);
+    let verdict = consult(&down, verdict).await;
     serve(down, stream, verdict, None).await;
 }
 
@@ -202,7 +231,7 @@ async fn read(
                 detect::Spoke::Bytes { first, upstream } => {
                     let verdict = match denial {
                         Some(denial) => Verdict::Denied { denial, protocol: Protocol::Tcp },
-                        None => decide_as_bytes(&down),
+                        None => consult(&down, decide_as_bytes(&down)).await,
                     };
                     match refusal(&verdict) {
                         None => tcp::serve_detected(&down, stream, first, upstream).await,

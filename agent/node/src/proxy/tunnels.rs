@@ -193,6 +193,7 @@ impl Carrier {
             probe: false,
         };
         let (down, verdict) = inbound::decide(&self.core, &self.pod, to, caller, |_| false);
+        let verdict = inbound::consult(&down, verdict).await;
         if let Some(error) = inbound::refusal(&verdict) {
             tcp::report_refused(&down, &error);
             return Err(NotOpened::Denied);

@@ -213,6 +213,10 @@ async fn local(
         Some(TlsMode::Simple | TlsMode::Mutual) => plaintext(peer, Plaintext::OtherTls),
     };
     let (arrived, verdict) = inbound::decide(&down.core, &pod, canonical(to.address), caller, |_| false);
+    let verdict = match purpose {
+        Purpose::Bytes => inbound::consult(&arrived, verdict).await,
+        Purpose::Requests { .. } => verdict,
+    };
     if let Some(refusal) = inbound::refusal(&verdict) {
         return Err(refusal);
     }

@@ -117,6 +117,25 @@ pub(super) async fn ask(
     }
 }
 
+/// Has a provider decide upon a connection of bytes. One that speaks HTTP cannot be asked, and, as in Istio, does not
+/// refuse either.
+pub(in crate::proxy) async fn admits_connection(parties: &Parties, consult: &Consult) -> bool {
+    let provider = parties.core.shared.snapshot.load().provider(&consult.provider).cloned();
+    let Some(provider) = provider else { return false };
+    if provider.dialect != Dialect::Grpc {
+        return true;
+    }
+    let deciding = by_grpc(parties, &provider, None);
+    let decided = tokio::time::timeout(provider.timeout, deciding).await;
+    match decided.unwrap_or(Err(Undecided::Timeout(provider.timeout))) {
+        Ok(decision) => matches!(decision, Decision::Allowed(_)),
+        Err(undecided) => {
+            note(consult, &provider, &undecided);
+            provider.fail_open
+        }
+    }
+}
+
 fn refused(status: StatusCode, body: Bytes, details: &'static str) -> Refused {
     Refused::Elsewhere { status, headers: HeaderMap::new(), body, details }
 }
