@@ -1,5 +1,7 @@
 //! AuthorizationPolicies with action CUSTOM: somebody else is asked, over HTTP and gRPC.
 
+use std::io::{Read as _, Write as _};
+
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 use weft_tests::{Mesh, story};
@@ -127,6 +129,35 @@ fn nobody_there_means_what_the_provider_says_and_policies_still_hold() {
         let deny = "action: DENY\nrules: [{to: [{operation: {methods: [GET]}}]}]";
         mesh.apply_now("deny", &for_echo("AuthorizationPolicy", "deny", deny))?;
         ensure!(ask()? == (403, 403), "{:?}", ask()?);
+        Ok(())
+    });
+}
+
+/// Whether a caller's bytes come back.
+fn echoes(mesh: &Mesh, from: &str) -> Result<bool> {
+    let mut stream = mesh.the(from)?.connect(mesh.service_at("bytes", 7000)?)?;
+    let mut back = [0; 4];
+    Ok(stream.write_all(b"ping").is_ok() && stream.read_exact(&mut back).is_ok() && &back == b"ping")
+}
+
+#[test]
+fn bytes_are_asked_about_by_who_sends_them() {
+    story(|mesh| {
+        world(mesh)?;
+        mesh.pod("allowed").service_account("allowed").start()?;
+        mesh.pod("bytes").label("app", "bytes").app(["tcp-echo", "--port", "7000"]).start()?;
+        mesh.service("bytes").selector("app", "bytes").port("tcp", 7000, 7000).create()?;
+        mesh.wait_applied()?;
+        ensure!(echoes(mesh, "client")? && echoes(mesh, "allowed")?, "without a policy");
+        mesh.apply_now(
+            "bytes-policy",
+            "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\n\
+             metadata: {name: bytes, namespace: default}\n\
+             spec:\n  selector: {matchLabels: {app: bytes}}\n  action: CUSTOM\n  provider: {name: grpc}\n\
+             \u{20} rules: [{to: [{operation: {ports: ['7000']}}]}]\n",
+        )?;
+        ensure!(!echoes(mesh, "client")?, "nobody has let it in");
+        ensure!(echoes(mesh, "allowed")?, "the provider lets it in");
         Ok(())
     });
 }
