@@ -3,6 +3,7 @@ mod bench;
 mod build;
 mod demo;
 mod ebpf;
+mod fuzz;
 mod progress;
 mod setup;
 mod test;
@@ -30,6 +31,8 @@ enum Command {
     Demo(demo::Args),
     /// Run every test
     Test(test::Args),
+    /// Feed weft's parsers with what nobody would write
+    Fuzz(fuzz::Args),
     /// Measure weft against direct connections
     Bench(bench::Args),
 }
@@ -40,6 +43,7 @@ fn main() -> ExitCode {
         Command::Build(args) => build::run(&args),
         Command::Demo(args) => demo::run(&args),
         Command::Test(args) => test::run(&args),
+        Command::Fuzz(args) => fuzz::run(&args),
         Command::Bench(args) => bench::run(&args),
     };
     match result {

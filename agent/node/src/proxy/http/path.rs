@@ -46,26 +46,26 @@ fn needs_work(path: &[u8]) -> bool {
     path.contains(&b'\\') || path.contains(&b'%') || path.windows(2).any(|pair| pair == b"/.")
 }
 
-/// Decodes escaped letters, digits and `-._~`; others stay as they are: `%2F` is not a separator.
+/// Decodes escaped letters, digits and `-._~`; others stay as they are: `%2F` is not a separator. What is decoded may
+/// complete another escape (`%2%65` is `%2e`), which is decoded too: a program must not find one that weft has made.
 fn decode_unreserved(path: &str) -> String {
     let mut decoded = String::with_capacity(path.len());
-    let mut rest = path;
-    while let Some(at) = rest.find('%') {
-        decoded.push_str(&rest[..at]);
-        let escape =
-            rest.get(at + 1..at + 3).and_then(|hex| u8::from_str_radix(hex, 16).ok()).map(char::from);
-        match escape {
-            Some(plain) if plain.is_ascii_alphanumeric() || matches!(plain, '-' | '.' | '_' | '~') => {
-                decoded.push(plain);
-                rest = &rest[at + 3..];
-            }
-            _ => {
-                decoded.push('%');
-                rest = &rest[at + 1..];
-            }
+    for char in path.chars() {
+        decoded.push(char);
+        while let Some(plain) = escape_at_end(decoded.as_bytes()) {
+            decoded.truncate(decoded.len() - 3);
+            decoded.push(plain);
         }
     }
-    decoded + rest
+    decoded
+}
+
+/// The letter, digit or one of `-._~` that the last three bytes escape.
+fn escape_at_end(text: &[u8]) -> Option<char> {
+    let [.., b'%', high, low] = text else { return None };
+    let digit = |byte: &u8| char::from(*byte).to_digit(16);
+    let plain = char::from_u32(digit(high)? * 16 + digit(low)?)?;
+    (plain.is_ascii_alphanumeric() || matches!(plain, '-' | '.' | '_' | '~')).then_some(plain)
 }
 
 #[cfg(test)]
@@ -86,6 +86,10 @@ mod tests {
             ("/%61dmin", "/admin"),
             ("/a%2Fb", "/a%2Fb"),
             ("/a%zz%", "/a%zz%"),
+            ("/a/%2%65%2%45/b", "/b"),
+            ("/a/%+2e/b", "/a/%+2e/b"),
+            ("/%3%3%36%2", "/6%2"),
+            ("/é%2e%2e", "/é.."),
             ("/a//b/./c", "/a//b/c"),
             ("/..", "/"),
         ] {
