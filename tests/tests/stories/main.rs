@@ -14,6 +14,7 @@ mod capture;
 mod certificates;
 mod deploy;
 mod discovery;
+mod endurance;
 mod enrol;
 mod ext_authz;
 mod forge;
