@@ -70,7 +70,9 @@ fn a_ca_that_is_away_for_five_minutes_does_what_the_status_says() {
         pods(mesh)?;
         let address = format!("http://{}", ca.at(15010));
         // Rotated after two minutes forty: while the CA is away.
-        mesh.start_agents_with(&["n1", "n2"], &["--ca-address", &address, "--certificate-life", "4m"])?;
+        for node in ["n1", "n2"] {
+            mesh.start_agent_with(node, &["--ca-address", &address, "--certificate-life", "4m"])?;
+        }
         mesh.wait_applied()?;
         let begun = Instant::now();
         ca.stop();

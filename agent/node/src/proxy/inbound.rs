@@ -29,6 +29,8 @@ pub(super) struct Caller {
     pub(super) security: Security,
     /// It is the kubelet, which needs no identity.
     pub(super) probe: bool,
+    /// An agent of the mesh has read its requests, and taken out what callers may not claim in headers.
+    pub(super) read: bool,
 }
 
 /// What may happen with a connection to a program in a pod.
@@ -81,16 +83,14 @@ fn admit(
     caller: &Caller,
     protocol: Protocol,
 ) -> Verdict {
-    let Some(guard) = snapshot.guard(workload) else {
-        // Nobody has yet taken out what an outsider may not claim in headers.
-        let outside = matches!(caller.security, Security::Plaintext(Plaintext::CallerOutside));
-        let http = matches!(protocol, Protocol::Http | Protocol::Http2);
-        return if outside && http { Verdict::Requests(protocol) } else { Verdict::Bytes };
-    };
+    // Headers that claim an identity must not reach a program as their sender wrote them.
+    let unread = !caller.read && matches!(protocol, Protocol::Http | Protocol::Http2);
+    let passed = if unread { Verdict::Requests(protocol) } else { Verdict::Bytes };
+    let Some(guard) = snapshot.guard(workload) else { return passed };
     let peer = caller.peer.ip().to_canonical();
     let connection = Inbound { identity: caller.identity.as_deref(), peer, to, sni: None };
     match guard.admit_connection(&connection, protocol) {
-        ConnectionVerdict::Allowed => Verdict::Bytes,
+        ConnectionVerdict::Allowed => passed,
         ConnectionVerdict::ByRequest => Verdict::Requests(protocol),
         ConnectionVerdict::Denied(denial) => Verdict::Denied { denial, protocol },
     }
@@ -177,6 +177,7 @@ pub(super) async fn arrive(
         identity: None,
         security: Security::Plaintext(Plaintext::CallerOutside),
         probe: false,
+        read: false,
     };
     let is_probe = |workload: &Workload| {
         // What cannot be asked is not known.

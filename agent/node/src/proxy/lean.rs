@@ -4,13 +4,17 @@
 //!
 //! ```text
 //! client                         server
-//!   OPEN 10.0.0.7:8080     ──▶     policy, dials the program
+//!   OPEN 10.0.0.7:8080     ──▶     policy, dials the program (`OPEN 10.0.0.7:8080 read` for requests)
 //!                          ◀──     ANSWER 200          (or 400, 401, 503: the tunnel is free again)
 //!   DATA* END              ◀─▶     DATA* END           (each direction by itself)
 //!   OPEN …                 ──▶                         (the next)
 //! ```
 //!
 //! A reset, or a peer that is cut off, ends the TLS connection without END: the other side resets its own.
+
+/// Follows the address in OPEN where the client's agent has read the requests, and taken out of their headers what
+/// callers may not claim.
+const READ: &str = " read";
 
 mod client;
 mod frames;

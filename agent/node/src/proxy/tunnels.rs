@@ -16,7 +16,7 @@ use super::error::{Error, Kind};
 use super::inbound::{self, Caller, Verdict};
 use super::mtls::{self, Account, Spoken};
 use super::stream::Stream;
-use super::upstream::{Towards, finish};
+use super::upstream::{Purpose, Towards, finish};
 use super::wire::Wire;
 use super::worker::Core;
 use super::{LocalPods, hbone, lean, tcp};
@@ -49,11 +49,15 @@ impl Tunnels {
         down: &Rc<Downstream>,
         to: &Towards,
         destination: &Workload,
+        purpose: Purpose,
     ) -> Result<(Stream, Security), Error> {
         let address = SocketAddr::new(to.address.ip().to_canonical(), to.address.port());
         let key = Key { pod: down.pod.cookie, destination: address.ip(), expected: Account::of(destination) };
         if !self.hbone.knows(&key) {
-            let first = tokio::time::timeout(to.timeout, self.connect_lean(down, to, &key, address));
+            let first = tokio::time::timeout(
+                to.timeout,
+                self.connect_lean(down, to, &key, Asking { address, purpose }),
+            );
             match first.await.unwrap_or_else(|_| Err(Kind::ConnectTimeout.into()))? {
                 Reached::Lean(tunnel) => return Ok(tunnel),
                 Reached::Hbone(dialled) => self.hbone.begin(down, &key, *dialled),
@@ -68,15 +72,15 @@ impl Tunnels {
         down: &Rc<Downstream>,
         to: &Towards,
         key: &Key,
-        address: SocketAddr,
+        asking: Asking,
     ) -> Result<Reached, Error> {
         let tls = tls_of(down, to.timeout).await?;
-        if let Some(tunnel) = self.lean.connect(key, &tls, address).await? {
+        if let Some(tunnel) = self.lean.connect(key, &tls, asking).await? {
             return Ok(Reached::Lean(tunnel));
         }
         let dialled = dial(down, key, &tls, to.timeout, &tls.client).await?;
         match dialled.spoken {
-            Spoken::Lean => Ok(Reached::Lean(lean::open(down, key, dialled, address).await?)),
+            Spoken::Lean => Ok(Reached::Lean(lean::open(down, key, dialled, asking).await?)),
             Spoken::Hbone => Ok(Reached::Hbone(Box::new(dialled))),
         }
     }
@@ -97,6 +101,13 @@ impl Tunnels {
         self.lean.release(pod);
         self.hbone.release(pod);
     }
+}
+
+/// What a tunnel is wanted for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Asking {
+    pub(super) address: SocketAddr,
+    pub(super) purpose: Purpose,
 }
 
 /// What another node turned out to speak.
@@ -184,13 +195,14 @@ pub(super) enum NotOpened {
 }
 
 impl Carrier {
-    /// Decides upon a connection to a program of the pod, and opens it.
-    pub(super) async fn open(&self, to: SocketAddr) -> Result<Opened, NotOpened> {
+    /// Decides upon a connection to a program of the pod, and opens it. `read`: its requests have been read already.
+    pub(super) async fn open(&self, to: SocketAddr, read: bool) -> Result<Opened, NotOpened> {
         let caller = Caller {
             peer: self.peer,
             identity: Some(Arc::clone(&self.identity)),
             security: self.security.clone(),
             probe: false,
+            read,
         };
         let (down, verdict) = inbound::decide(&self.core, &self.pod, to, caller, |_| false);
         let verdict = inbound::consult(&down, verdict).await;

@@ -175,7 +175,7 @@ pub(super) async fn connect(
         }
         Path::Local { pod, from } => local(down, pod, from, to, purpose).await,
         Path::Tunnel(destination) => {
-            let (stream, security) = down.core.tunnels.connect(down, to, &destination).await?;
+            let (stream, security) = down.core.tunnels.connect(down, to, &destination, purpose).await?;
             Ok(Connection { stream, pod: Arc::clone(&down.pod), security, arrived: None })
         }
         Path::Plain(_) if to.mode() == Some(TlsMode::IstioMutual) => Err(Error::new(
@@ -208,9 +208,10 @@ async fn local(
             identity: Some(Arc::new(down.decide(|_, caller| Identity::of(caller, trust_domain)))),
             security: Security::SameNode { trust_domain: Arc::clone(trust_domain) },
             probe: false,
+            read: purpose != Purpose::Bytes,
         },
-        Some(TlsMode::Disable) => plaintext(peer, Plaintext::DestinationRule),
-        Some(TlsMode::Simple | TlsMode::Mutual) => plaintext(peer, Plaintext::OtherTls),
+        Some(TlsMode::Disable) => plaintext(peer, Plaintext::DestinationRule, purpose),
+        Some(TlsMode::Simple | TlsMode::Mutual) => plaintext(peer, Plaintext::OtherTls, purpose),
     };
     let (arrived, verdict) = inbound::decide(&down.core, &pod, canonical(to.address), caller, |_| false);
     let verdict = match purpose {
@@ -237,8 +238,9 @@ async fn local(
     Ok(Connection { stream, pod, security, arrived })
 }
 
-fn plaintext(peer: SocketAddr, why: Plaintext) -> Caller {
-    Caller { peer, identity: None, security: Security::Plaintext(why), probe: false }
+fn plaintext(peer: SocketAddr, why: Plaintext, purpose: Purpose) -> Caller {
+    let read = purpose != Purpose::Bytes;
+    Caller { peer, identity: None, security: Security::Plaintext(why), probe: false, read }
 }
 
 /// To a program in `pod`, shown to it as coming from `from`.

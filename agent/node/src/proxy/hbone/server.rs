@@ -79,7 +79,7 @@ async fn tunnel(carrier: &Carrier, request: Request<RecvStream>, mut respond: Se
         return answer(&mut respond, StatusCode::BAD_REQUEST);
     };
     let opened = tokio::select! {
-        opened = carrier.open(to) => opened,
+        opened = carrier.open(to, false) => opened,
         // The caller waits no longer.
         _ = std::future::poll_fn(|context| respond.poll_reset(context)) => return,
     };

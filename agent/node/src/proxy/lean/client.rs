@@ -12,6 +12,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::time::Instant;
 
+use super::READ;
 use super::frames::{Kind as Frame, hear, say};
 use super::leg::{Leg, Next};
 use crate::datapath::LocalPod;
@@ -19,7 +20,8 @@ use crate::identity::Tls;
 use crate::proxy::connection::Downstream;
 use crate::proxy::error::{Error, Kind};
 use crate::proxy::stream::Stream;
-use crate::proxy::tunnels::{Dialled, Key};
+use crate::proxy::tunnels::{Asking, Dialled, Key};
+use crate::proxy::upstream::Purpose;
 use crate::proxy::wire::Wire;
 use crate::proxy::worker::Core;
 use crate::proxy::{LocalPods, limits};
@@ -65,10 +67,10 @@ impl Kept {
         &self,
         key: &Key,
         tls: &Arc<Tls>,
-        to: SocketAddr,
+        asking: Asking,
     ) -> Result<Option<(Stream, Security)>, Error> {
         while let Some(Idle { io, home, .. }) = self.take(key, tls) {
-            match ask(io, home, to).await {
+            match ask(io, home, asking).await {
                 Asked::Opened(stream, security) => return Ok(Some((stream, security))),
                 Asked::Refused(error) => return Err(error),
                 // It was closing, and nothing has reached the other end.
@@ -128,7 +130,7 @@ pub(in crate::proxy) async fn open(
     down: &Rc<Downstream>,
     key: &Key,
     dialled: Dialled,
-    to: SocketAddr,
+    asking: Asking,
 ) -> Result<(Stream, Security), Error> {
     let home = Home {
         core: Rc::clone(&down.core),
@@ -138,7 +140,7 @@ pub(in crate::proxy) async fn open(
         local_address: dialled.local_address,
         tls: dialled.tls,
     };
-    match ask(dialled.stream, Box::new(home), to).await {
+    match ask(dialled.stream, Box::new(home), asking).await {
         Asked::Opened(stream, security) => Ok((stream, security)),
         Asked::Refused(error) => Err(error),
         Asked::Broken(error) => Err(Error::new(Kind::ConnectFailure, error)),
@@ -152,9 +154,11 @@ enum Asked {
 }
 
 /// Asks for a connection. Dropping the future takes it back.
-async fn ask(mut io: Wire, home: Box<Home>, to: SocketAddr) -> Asked {
+async fn ask(mut io: Wire, home: Box<Home>, asking: Asking) -> Asked {
+    let Asking { address: to, purpose } = asking;
+    let read = if purpose == Purpose::Bytes { "" } else { READ };
     let asked = async {
-        say(&mut io, Frame::Open, to.to_string().as_bytes()).await?;
+        say(&mut io, Frame::Open, format!("{to}{read}").as_bytes()).await?;
         hear(&mut io, Frame::Answer).await
     };
     let status = match asked.await {

@@ -8,6 +8,7 @@ use std::rc::Rc;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::watch;
 
+use super::READ;
 use super::frames::{Kind, hear, say};
 use super::leg::{Leg, Next};
 use crate::proxy::authority;
@@ -25,10 +26,10 @@ pub(in crate::proxy) async fn serve(carrier: &Rc<Carrier>, mut io: Wire, mut sto
             let Some(words) = asked else { return io.shutdown().await };
             let opened = match destination(carrier, &words) {
                 None => Err("400"),
-                Some(to) => {
+                Some((to, read)) => {
                     let mut early = [0];
                     tokio::select! {
-                        opened = carrier.open(to) => opened.map_err(status),
+                        opened = carrier.open(to, read) => opened.map_err(status),
                         // The caller waits no longer; it says nothing before it has its answer.
                         _ = io.read(&mut early) => return Ok(()),
                     }
@@ -49,8 +50,11 @@ pub(in crate::proxy) async fn serve(carrier: &Rc<Carrier>, mut io: Wire, mut sto
     }
 }
 
-fn destination(carrier: &Carrier, words: &[u8]) -> Option<SocketAddr> {
-    authority::destination(std::str::from_utf8(words).ok()?, &carrier.pod.network.addresses)
+/// Where to, and whether the requests have been read at their source.
+fn destination(carrier: &Carrier, words: &[u8]) -> Option<(SocketAddr, bool)> {
+    let words = std::str::from_utf8(words).ok()?;
+    let (authority, read) = words.strip_suffix(READ).map_or((words, false), |authority| (authority, true));
+    Some((authority::destination(authority, &carrier.pod.network.addresses)?, read))
 }
 
 fn status(why: NotOpened) -> &'static str {
