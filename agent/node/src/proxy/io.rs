@@ -101,7 +101,8 @@ impl AsyncWrite for ClientIo {
         {
             interim.register(context.waker());
         }
-        self.poll_interim(context)
+        ready!(self.poll_interim(context))?;
+        Pin::new(&mut self.stream).poll_flush(context)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
