@@ -523,6 +523,7 @@ fn who_is_not_whom_the_service_means_gets_no_connection() {
             let baggage = seen[0].headers.get("baggage").context("no baggage")?.to_str()?;
             ensure!(baggage.contains("k8s.namespace.name=default"), "{baggage}");
             ensure!(seen[0].headers.contains_key("forwarded"), "{seen:?}");
+            ensure!(seen[0].headers.contains_key("traceparent"), "{seen:?}");
         }
         Ok(())
     });

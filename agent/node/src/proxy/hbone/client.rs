@@ -25,6 +25,7 @@ use crate::proxy::{LocalPods, limits};
 use crate::telemetry::{Refusal, Security};
 
 const BAGGAGE: HeaderName = HeaderName::from_static("baggage");
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
 /// How often a tunnel is asked for again when its connection was closing.
 const TRIES: usize = 3;
@@ -224,6 +225,9 @@ async fn ask(open: &Open, down: &Downstream, to: SocketAddr) -> Result<Answered,
     }
     if let Some(forwarded) = metadata::forwarded(down.peer) {
         request.headers_mut().insert(FORWARDED, forwarded);
+    }
+    if let Some(traceparent) = metadata::traceparent() {
+        request.headers_mut().insert(TRACEPARENT, traceparent);
     }
     let (answer, send) = open.sender.clone().send_request(request, false)?;
     let (head, receive) = answer.await?.into_parts();

@@ -20,6 +20,13 @@ pub(super) fn forwarded(peer: SocketAddr) -> Option<HeaderValue> {
     HeaderValue::try_from(format!("for=\"{}\"", SocketAddr::new(peer.ip().to_canonical(), peer.port()))).ok()
 }
 
+/// `traceparent` of a tunnel: a trace of its own, not sampled, as ztunnel begins one (W3C Trace Context, 3.2.2).
+pub(super) fn traceparent() -> Option<HeaderValue> {
+    // All zeroes are no id.
+    let (trace, parent) = (fastrand::u128(1..), fastrand::u64(1..));
+    HeaderValue::try_from(format!("00-{trace:032x}-{parent:016x}-00")).ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -29,5 +36,12 @@ mod tests {
         assert_eq!(forwarded(([10, 0, 0, 1], 4711).into()).unwrap(), "for=\"10.0.0.1:4711\"");
         assert_eq!(forwarded("[fd00::1]:1".parse().unwrap()).unwrap(), "for=\"[fd00::1]:1\"");
         assert_eq!(forwarded("[::ffff:10.0.0.1]:1".parse().unwrap()).unwrap(), "for=\"10.0.0.1:1\"");
+    }
+
+    #[test]
+    fn a_trace_begins_with_ids_of_their_length() {
+        let value = traceparent().unwrap();
+        let lengths: Vec<_> = value.to_str().unwrap().split('-').map(str::len).collect();
+        assert_eq!(lengths, [2, 32, 16, 2]);
     }
 }
