@@ -31,12 +31,15 @@ enum Part {
     Unit,
     /// Stories in network namespaces
     Stories,
+    /// Stories of minutes, only when they are asked for
+    Endurance,
 }
 
 /// Runs every test.
 pub fn run(args: &Args) -> Result<()> {
     let wanted = |part: Part| match (args.only.is_empty(), &args.filter) {
         (false, _) => args.only.contains(&part),
+        (true, _) if part == Part::Endurance => false,
         (true, Some(_)) => part != Part::Lint,
         (true, None) => true,
     };
@@ -46,7 +49,7 @@ pub fn run(args: &Args) -> Result<()> {
     if wanted(Part::Lint) {
         lint(&mut report);
     }
-    if wanted(Part::Unit) || wanted(Part::Stories) {
+    if wanted(Part::Unit) || wanted(Part::Stories) || wanted(Part::Endurance) {
         let binaries = binaries::build()?;
         report.restart_clock();
         let filter = args.filter.as_deref();
@@ -56,7 +59,14 @@ pub fn run(args: &Args) -> Result<()> {
             report.add("examples in the documentation", runner::documentation(filter)?);
         }
         if wanted(Part::Stories) {
-            stories(&mut report, &binaries, filter)?;
+            stories(&mut report, "stories in network namespaces", &binaries, |stories| {
+                runner::run(stories, filter)
+            })?;
+        }
+        if wanted(Part::Endurance) {
+            stories(&mut report, "stories of minutes", &binaries, |stories| {
+                runner::run_endurance(stories, filter)
+            })?;
         }
     }
     let skips_fail = std::env::var("CI").is_ok_and(|ci| ci == "true");
@@ -81,13 +91,18 @@ fn lint(report: &mut Report) {
     }
 }
 
-fn stories(report: &mut Report, binaries: &[binaries::Binary], filter: Option<&str>) -> Result<()> {
+fn stories(
+    report: &mut Report,
+    name: &str,
+    binaries: &[binaries::Binary],
+    run: impl Fn(&[&binaries::Binary]) -> Result<Outcome>,
+) -> Result<()> {
     let stories: Vec<_> = binaries.iter().filter(|binary| binary.is_stories()).collect();
     let outcome = if rustix::process::geteuid().is_root() {
-        runner::run(&stories, filter)?
+        run(&stories)?
     } else {
         Outcome::skipped("stories load kernel programs and make network namespaces: run as root")
     };
-    report.add("stories in network namespaces", outcome);
+    report.add(name, outcome);
     Ok(())
 }

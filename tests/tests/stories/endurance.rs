@@ -1,5 +1,5 @@
-//! Stories that take minutes, with what they measured printed. Run by name:
-//! `cargo test -p weft-tests --test stories -- --ignored --nocapture endurance`.
+//! Stories that take minutes, with what they measured printed. Run by
+//! `cargo xtask test --only endurance`.
 
 use std::collections::BTreeSet;
 use std::io::{Read as _, Write as _};

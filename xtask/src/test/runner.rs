@@ -11,8 +11,20 @@ use super::binaries::Binary;
 use super::report::Outcome;
 use crate::workspace;
 
-/// Runs these programs one after the other.
+/// Stories of minutes: run by `--only endurance`, each bears `#[ignore]` so that plain `cargo test` leaves them out.
+const ENDURANCE: &str = "endurance::";
+
+/// Runs these programs one after the other, but for what takes minutes.
 pub fn run(binaries: &[&Binary], filter: Option<&str>) -> Result<Outcome> {
+    run_with(binaries, filter, &["--skip", ENDURANCE])
+}
+
+/// Runs what takes minutes.
+pub fn run_endurance(binaries: &[&Binary], filter: Option<&str>) -> Result<Outcome> {
+    run_with(binaries, filter.or(Some(ENDURANCE)), &["--ignored", "--nocapture", "--test-threads=1"])
+}
+
+fn run_with(binaries: &[&Binary], filter: Option<&str>, flags: &[&str]) -> Result<Outcome> {
     let times = workspace::target_dir()?.join("test-times");
     let mut all = Outcome::default();
     for binary in binaries {
@@ -20,7 +32,7 @@ pub fn run(binaries: &[&Binary], filter: Option<&str>) -> Result<Outcome> {
         let mut command = Command::new(&binary.path);
         // As cargo would run it.
         command.current_dir(&binary.directory).env("CARGO_MANIFEST_DIR", &binary.directory);
-        command.env("WEFT_TEST_TIMES", &times).args(filter);
+        command.env("WEFT_TEST_TIMES", &times).args(filter).args(flags);
         let start = Instant::now();
         all.merge(read(&binary.name, &mut command)?);
         // Stories write down their own times; for the others the program's is told.
