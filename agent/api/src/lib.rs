@@ -11,6 +11,7 @@ pub mod kubernetes;
 pub mod load;
 pub mod mesh_config;
 pub mod meta;
+pub mod names;
 pub mod object;
 pub mod validate;
 mod yaml;

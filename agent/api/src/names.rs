@@ -1,0 +1,34 @@
+//! Names of weft's own objects in a cluster, each written down once.
+
+/// Namespace of an installation.
+pub const NAMESPACE: &str = "weft-system";
+
+/// DaemonSet and ServiceAccount of the node agents.
+pub const AGENT: &str = "weft-agent";
+/// Deployment, ServiceAccount and Lease of what a mesh has once.
+pub const CONTROLLER: &str = "weft-controller";
+
+/// Service of the CA, port [`CA_PORT`].
+pub const CA_SERVICE: &str = "weft-ca";
+/// Port of the CA's gRPC service, in its pod and of its Service.
+pub const CA_PORT: u16 = 15012;
+/// Audience of the tokens by which agents show themselves to the CA.
+pub const CA_AUDIENCE: &str = "weft-ca";
+/// Secret with the CA that a user brings, laid out as Istio's.
+pub const USER_CA_SECRET: &str = "cacerts";
+/// Secret with the CA that weft makes when there is no [`USER_CA_SECRET`]; laid out alike.
+pub const OWN_CA_SECRET: &str = "weft-ca";
+/// ConfigMap with the roots of the mesh, under [`CA_ROOT_KEY`].
+pub const CA_ROOT_CONFIG_MAP: &str = "weft-ca-root";
+/// Where [`CA_ROOT_CONFIG_MAP`] has the roots, in PEM.
+pub const CA_ROOT_KEY: &str = "root-cert.pem";
+
+/// Service of the validating webhook, port 443.
+pub const WEBHOOK_SERVICE: &str = "weft-webhook";
+/// ValidatingWebhookConfiguration.
+pub const WEBHOOK_CONFIGURATION: &str = "weft-validation";
+
+/// Condition of a Pod: whether its traffic is in the mesh.
+pub const ENROLLED_CONDITION: &str = "weft.dev/Enrolled";
+/// Condition of an Istio object: whether weft accepts it.
+pub const ACCEPTED_CONDITION: &str = "weft.dev/Accepted";
