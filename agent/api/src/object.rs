@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::istio::{
-    AuthorizationPolicy, DestinationRule, PeerAuthentication, RequestAuthentication, VirtualService,
+    AuthorizationPolicy, DestinationRule, Gateway, PeerAuthentication, RequestAuthentication, VirtualService,
 };
 use crate::kubernetes::{ConfigMap, EndpointSlice, Namespace, Pod, Service};
 use crate::meta::{ObjectKey, ObjectMeta};
@@ -25,6 +25,8 @@ pub enum Object {
     VirtualService(Arc<VirtualService>),
     /// `networking.istio.io` DestinationRule.
     DestinationRule(Arc<DestinationRule>),
+    /// `networking.istio.io` Gateway.
+    Gateway(Arc<Gateway>),
     /// `security.istio.io` PeerAuthentication.
     PeerAuthentication(Arc<PeerAuthentication>),
     /// `security.istio.io` AuthorizationPolicy.
@@ -44,6 +46,7 @@ impl Object {
             Self::ConfigMap(_) => "ConfigMap",
             Self::VirtualService(_) => "VirtualService",
             Self::DestinationRule(_) => "DestinationRule",
+            Self::Gateway(_) => "Gateway",
             Self::PeerAuthentication(_) => "PeerAuthentication",
             Self::AuthorizationPolicy(_) => "AuthorizationPolicy",
             Self::RequestAuthentication(_) => "RequestAuthentication",
@@ -60,6 +63,7 @@ impl Object {
             Self::ConfigMap(o) => &o.metadata,
             Self::VirtualService(o) => &o.metadata,
             Self::DestinationRule(o) => &o.metadata,
+            Self::Gateway(o) => &o.metadata,
             Self::PeerAuthentication(o) => &o.metadata,
             Self::AuthorizationPolicy(o) => &o.metadata,
             Self::RequestAuthentication(o) => &o.metadata,

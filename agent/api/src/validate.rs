@@ -7,6 +7,7 @@ mod condition;
 mod destination_rule;
 mod export;
 mod fault;
+mod gateway;
 mod headers;
 mod http_match;
 mod http_route;
@@ -49,6 +50,7 @@ pub(crate) fn check(object: &Object) -> Vec<Problem> {
     metadata::check(&mut report, object);
     match object {
         Object::Namespace(_) => {}
+        Object::Gateway(o) => report.field("spec", |r| gateway::check(r, &o.spec)),
         Object::PeerAuthentication(o) => report.field("spec", |r| peer_authentication::check(r, &o.spec)),
         Object::AuthorizationPolicy(o) => {
             report.field("spec", |r| authorization_policy::check(r, &o.metadata.namespace, &o.spec));

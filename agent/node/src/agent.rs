@@ -6,6 +6,9 @@
 
 mod control;
 mod pods;
+// Nothing asks for it before there are pods of a cluster.
+#[allow(dead_code)]
+mod process;
 mod readiness;
 mod run_dir;
 mod view;

@@ -20,6 +20,7 @@ mod authority;
 mod connection;
 mod detect;
 mod error;
+mod gateway;
 mod hbone;
 mod http;
 mod inbound;

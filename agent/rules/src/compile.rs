@@ -24,6 +24,7 @@ mod authorization;
 mod base64;
 mod condition;
 mod endpoints;
+mod gateway;
 mod peer_authentication;
 mod pod;
 mod pods;
@@ -36,6 +37,7 @@ mod service;
 mod services;
 mod trust_domain;
 
+use gateway::Gateways;
 use pod::PodRecord;
 use pods::Pods;
 use policy::PolicyRecord;
@@ -83,6 +85,7 @@ pub struct Compiler {
     /// DestinationRules by what follows `*.`, oldest first.
     wildcard_policies: PolicyTable,
     security: Security,
+    gateways: Gateways,
     /// Addresses under which a service is entered in the snapshot.
     claims: Map<Arc<str>, Box<[std::net::IpAddr]>>,
     /// Names of default routes and the like.
@@ -116,6 +119,7 @@ impl Compiler {
             exact_policies: Map::default(),
             wildcard_policies: Map::default(),
             security: Security::default(),
+            gateways: Gateways::default(),
             claims: Map::default(),
             default_name: "default".into(),
             dirty: Set::default(),
@@ -139,6 +143,7 @@ impl Compiler {
             self.compile_service(&host);
         }
         self.compile_entrances();
+        self.compile_gateways();
         self.intern.sweep();
         self.snapshot.generation += 1;
         Arc::new(self.snapshot.clone())
@@ -159,6 +164,7 @@ impl Compiler {
                 if changed {
                     self.touch_services_of(&workload);
                     self.touch_entrance(&workload);
+                    self.touch_gateways_for(&workload);
                 }
             }
             Object::Service(service) => {
@@ -168,6 +174,7 @@ impl Compiler {
                 if self.services.put(record) {
                     self.touch_entrances_behind(&host);
                     self.dirty.insert(host);
+                    self.touch_gateways();
                 }
             }
             Object::EndpointSlice(slice) => {
@@ -184,6 +191,7 @@ impl Compiler {
             }
             Object::VirtualService(object) => self.put_virtual_service(&object),
             Object::DestinationRule(object) => self.put_policy(&object),
+            Object::Gateway(object) => self.put_gateway(&object),
             Object::PeerAuthentication(object) => self.put_peer_authentication(&object),
             Object::AuthorizationPolicy(object) => self.put_authorization(&object),
             Object::RequestAuthentication(object) => self.put_request_authentication(&object),
@@ -198,6 +206,7 @@ impl Compiler {
                 if let Some(old) = self.pods.remove(&full, &mut self.snapshot) {
                     self.touch_services_of(&old.workload);
                     self.touch_entrance(&old.workload);
+                    self.touch_gateways_for(&old.workload);
                 }
             }
             "Service" => {
@@ -205,6 +214,7 @@ impl Compiler {
                 self.touch_entrances_behind(&host);
                 if let Some(old) = self.services.remove(&host) {
                     self.dirty.insert(old.service.host.clone());
+                    self.touch_gateways();
                 }
             }
             "EndpointSlice" => self.put_slice(&slice_key(&key.namespace, &key.name), None),
@@ -221,6 +231,7 @@ impl Compiler {
                     self.list_policy(&record, false);
                 }
             }
+            "Gateway" => self.delete_gateway(&full),
             "PeerAuthentication" => self.delete_peer_authentication(&key.namespace, &full),
             "RequestAuthentication" => self.delete_request_authentication(&key.namespace, &full),
             "AuthorizationPolicy" => self.delete_authorization(&key.namespace, &full),
@@ -236,6 +247,7 @@ impl Compiler {
         let name = self.intern.text(name);
         for workload in self.pods.set_namespace(&name, labels, &mut self.snapshot) {
             self.touch_services_of(&workload);
+            self.touch_gateways_for(&workload);
         }
     }
 
@@ -268,6 +280,9 @@ impl Compiler {
 
     /// Enters a VirtualService in the host tables, or takes it out.
     fn list_rules(&mut self, rules: &Arc<Rules>, add: bool) {
+        if !rules.gateways.is_empty() {
+            self.touch_gateways();
+        }
         if !rules.on_mesh {
             return;
         }

@@ -6,6 +6,7 @@ pub mod cluster;
 pub mod compile;
 mod draw;
 pub mod explain;
+pub mod gateway;
 pub mod guard;
 mod host;
 pub mod http_route;

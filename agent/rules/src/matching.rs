@@ -70,35 +70,54 @@ impl HttpMatch {
     }
 }
 
+/// The reserved gateway that stands for all callers in the mesh.
+pub(crate) const MESH: &str = "mesh";
+
+/// Where a request is routed.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum At<'a> {
+    /// At its caller's node.
+    Mesh,
+    /// At a gateway pod, as one of these Gateways has it (`namespace/name`).
+    Gateways(&'a [Arc<str>]),
+}
+
 /// Who may be the caller, and which port it must address. Where this excludes a caller, the route does not exist
 /// for it.
 #[derive(Debug, Default, Clone)]
 pub(crate) struct SourceMatch {
-    /// The entry names gateways, and `mesh` is not among them.
-    pub(crate) gateways_only: bool,
+    /// The entry names gateways: these, as `namespace/name`, and `mesh` where that is one of them.
+    pub(crate) gateways: Option<Box<[Arc<str>]>>,
     pub(crate) port: Option<u32>,
     pub(crate) labels: Option<Arc<Labels>>,
     pub(crate) namespace: Option<Arc<str>>,
 }
 
 impl SourceMatch {
-    pub(crate) fn admits(&self, caller: &Workload, port: u16) -> bool {
-        !self.gateways_only
+    pub(crate) fn admits(&self, caller: &Workload, port: u16, at: At<'_>) -> bool {
+        self.is_for(at)
             && self.port.is_none_or(|wanted| wanted == u32::from(port))
             && self.namespace.as_ref().is_none_or(|wanted| *wanted == caller.namespace)
             && self.labels.as_ref().is_none_or(|wanted| is_subset(wanted, &caller.labels))
     }
 
+    fn is_for(&self, at: At<'_>) -> bool {
+        self.gateways.as_deref().is_none_or(|names| match at {
+            At::Mesh => names.iter().any(|name| **name == *MESH),
+            At::Gateways(here) => names.iter().any(|name| here.contains(name)),
+        })
+    }
+
     /// Whether every caller of every port is admitted.
     pub(crate) fn is_open(&self) -> bool {
-        !self.gateways_only && self.port.is_none() && self.labels.is_none() && self.namespace.is_none()
+        self.gateways.is_none() && self.port.is_none() && self.labels.is_none() && self.namespace.is_none()
     }
 
     /// What it asks for, in words.
     pub(crate) fn describe(&self) -> Vec<String> {
         let mut wanted = Vec::new();
-        if self.gateways_only {
-            wanted.push("gateways only".to_owned());
+        if let Some(names) = &self.gateways {
+            wanted.push(format!("at {}", names.join(", ")));
         }
         wanted.extend(self.port.map(|port| format!("port {port}")));
         wanted.extend(self.namespace.as_ref().map(|namespace| format!("source namespace {namespace}")));
@@ -109,11 +128,11 @@ impl SourceMatch {
 
     /// Why this caller is excluded; `None` if it is not.
     pub(crate) fn miss(&self, caller: &Workload, port: u16) -> Option<String> {
-        if self.admits(caller, port) {
+        if self.admits(caller, port, At::Mesh) {
             return None;
         }
         let mut wanted = Vec::new();
-        if self.gateways_only {
+        if !self.is_for(At::Mesh) {
             wanted.push("is for gateways only".to_owned());
         }
         if let Some(wants) = self.port.filter(|wants| *wants != u32::from(port)) {

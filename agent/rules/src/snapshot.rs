@@ -7,10 +7,11 @@ use std::sync::Arc;
 use http::request::Parts;
 
 use crate::cluster::{Cluster, Service};
+use crate::gateway::GatewayPods;
 use crate::guard::{Entrance, Guard};
 use crate::host::{self, HostBuffer, RequestHost};
 use crate::http_route::{Destination, HttpRoute, MatchedHttpRoute};
-use crate::matching::{MatchedPath, RequestView};
+use crate::matching::{At, MatchedPath, RequestView};
 use crate::mesh::MeshSettings;
 use crate::port_index::PortIndex;
 use crate::security::NamespaceSecurity;
@@ -46,6 +47,8 @@ pub struct Snapshot {
     pub(crate) security: Sharded<Arc<str>, Arc<NamespaceSecurity>>,
     /// The workloads of this node.
     pub(crate) entrances: Sharded<Arc<str>, Arc<Entrance>>,
+    /// What the gateway pods of this node serve.
+    pub(crate) gateways: Arc<GatewayPods>,
     /// For workloads that are not among these.
     pub(crate) closed: Arc<Guard>,
 }
@@ -66,6 +69,7 @@ impl Default for Snapshot {
             root_namespace: "".into(),
             security: Sharded::default(),
             entrances: Sharded::default(),
+            gateways: Arc::default(),
             closed: Arc::new(Guard::closed()),
         }
     }
@@ -374,7 +378,7 @@ impl Snapshot {
     }
 }
 
-fn matched(route: &Arc<HttpRoute>, path: MatchedPath, request: &RequestView<'_>) -> HttpDecision {
+pub(crate) fn matched(route: &Arc<HttpRoute>, path: MatchedPath, request: &RequestView<'_>) -> HttpDecision {
     HttpDecision::Route(MatchedHttpRoute { route: route.clone(), matched_prefix: path.prefix(request.path) })
 }
 
@@ -386,7 +390,7 @@ fn decide_by_rules(
     request: &RequestView<'_>,
 ) -> Option<HttpDecision> {
     let mut visible = rules?.iter().filter(|rules| rules.visibility.admits(&caller.namespace));
-    visible.find_map(|rules| match rules.route_http(caller, port, request) {
+    visible.find_map(|rules| match rules.route_http(caller, port, At::Mesh, request) {
         HttpOutcome::Matched(route, path) => Some(matched(route, path, request)),
         HttpOutcome::NoMatch => Some(HttpDecision::NoRoute),
         HttpOutcome::Invisible => None,

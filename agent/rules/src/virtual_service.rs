@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::host::HostPattern;
 use crate::http_route::{Destination, HttpRoute, pick_weighted};
-use crate::matching::{HttpMatch, MatchedPath, RequestView, SourceMatch};
+use crate::matching::{At, HttpMatch, MatchedPath, RequestView, SourceMatch};
 use crate::visibility::Visibility;
 use crate::workload::Workload;
 
@@ -27,6 +27,8 @@ pub(crate) struct Rules {
     pub(crate) visibility: Visibility,
     /// Bound to the reserved gateway `mesh`.
     pub(crate) on_mesh: bool,
+    /// Gateways that it is bound to, as `namespace/name`.
+    pub(crate) gateways: Box<[Arc<str>]>,
     pub(crate) hosts: Box<[HostPattern]>,
     pub(crate) http: Box<[HttpEntry]>,
     pub(crate) tcp: Box<[TcpEntry]>,
@@ -72,6 +74,7 @@ impl Rules {
         &'a self,
         caller: &Workload,
         port: u16,
+        at: At<'_>,
         request: &RequestView<'_>,
     ) -> HttpOutcome<'a> {
         let mut visible = false;
@@ -79,7 +82,7 @@ impl Rules {
             if entry.matches.is_empty() {
                 return HttpOutcome::Matched(&entry.route, MatchedPath::Prefix(1));
             }
-            for candidate in entry.matches.iter().filter(|entry| entry.source.admits(caller, port)) {
+            for candidate in entry.matches.iter().filter(|entry| entry.source.admits(caller, port, at)) {
                 if candidate.matches(request) {
                     return HttpOutcome::Matched(&candidate.route, candidate.matched);
                 }
@@ -91,7 +94,7 @@ impl Rules {
 
     /// Finds the first `tcp` route that matches.
     pub(crate) fn route_tcp(&self, caller: &Workload, address: IpAddr, port: u16) -> Option<usize> {
-        let fits = |entry: &TcpMatch| entry.source.admits(caller, port) && entry.contains(address);
+        let fits = |entry: &TcpMatch| entry.source.admits(caller, port, At::Mesh) && entry.contains(address);
         self.tcp.iter().position(|entry| entry.matches.is_empty() || entry.matches.iter().any(fits))
     }
 }

@@ -36,6 +36,26 @@ pub struct Workload {
     pub enrolment: Enrolment,
 }
 
+/// Labels by which a pod says that it is a gateway. Without one, nobody's Gateway object takes its ports: a selector
+/// reaches into every namespace.
+const GATEWAY_LABELS: [&str; 2] = ["weft.dev/gateway", "istio"];
+/// Istio's own control plane bears the second one too.
+const CONTROL_PLANE: [&str; 2] = ["pilot", "istiod"];
+
+/// Whether a pod's labels say that it is a gateway.
+pub(crate) fn is_gateway(labels: &Labels) -> bool {
+    let said = GATEWAY_LABELS.iter().find_map(|label| labels.get(*label));
+    said.is_some_and(|value| value != "disabled" && !CONTROL_PLANE.contains(&value.as_str()))
+}
+
+impl Workload {
+    /// Whether it says that it is a gateway: then Gateways may select it, and others call it as what is outside the mesh,
+    /// as Istio's gateways are called.
+    pub fn is_gateway(&self) -> bool {
+        is_gateway(&self.labels)
+    }
+}
+
 /// Whether a pod is in the mesh, and if not, why.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Enrolment {

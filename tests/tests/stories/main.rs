@@ -19,6 +19,7 @@ mod enrol;
 mod ext_authz;
 mod forge;
 mod ftgo;
+mod gateways;
 mod hbone;
 mod hostile;
 mod http1;

@@ -72,7 +72,10 @@ impl<'a> Index<'a> {
                         index.providers = Some(config.extension_providers);
                     }
                 }
-                Object::Namespace(_) | Object::AuthorizationPolicy(_) | Object::RequestAuthentication(_) => {}
+                Object::Namespace(_)
+                | Object::Gateway(_)
+                | Object::AuthorizationPolicy(_)
+                | Object::RequestAuthentication(_) => {}
             }
         }
         index.virtual_services.sort_by(|(_, a), (_, b)| age(a).cmp(&age(b)));

@@ -26,6 +26,7 @@ const READ: &[(&str, &str, &[&str])] = &[
     ("EndpointSlice", "discovery.k8s.io", &["v1"]),
     ("VirtualService", "networking.istio.io", &["v1", "v1beta1", "v1alpha3"]),
     ("DestinationRule", "networking.istio.io", &["v1", "v1beta1", "v1alpha3"]),
+    ("Gateway", "networking.istio.io", &["v1", "v1beta1", "v1alpha3"]),
     ("PeerAuthentication", "security.istio.io", &["v1", "v1beta1"]),
     ("AuthorizationPolicy", "security.istio.io", &["v1", "v1beta1"]),
     ("RequestAuthentication", "security.istio.io", &["v1", "v1beta1"]),
@@ -33,7 +34,6 @@ const READ: &[(&str, &str, &[&str])] = &[
 
 /// Kinds that users of a mesh expect to have an effect, and that have none yet: group, kinds, what for.
 const NOT_YET: &[(&str, &[&str], &str)] = &[
-    ("networking.istio.io", &["Gateway"], "traffic from outside does not come in through it"),
     (
         "networking.istio.io",
         &["ServiceEntry", "WorkloadEntry", "WorkloadGroup"],
@@ -180,7 +180,7 @@ pub(super) fn reading(api_version: &str, kind: &str) -> Reading {
 
 fn accepted(kind: &str) -> &'static str {
     match kind {
-        "VirtualService" | "DestinationRule" => {
+        "VirtualService" | "DestinationRule" | "Gateway" => {
             "networking.istio.io/v1, networking.istio.io/v1beta1 or networking.istio.io/v1alpha3"
         }
         "PeerAuthentication" | "AuthorizationPolicy" | "RequestAuthentication" => {

@@ -7,8 +7,8 @@ use schemars::{JsonSchema, SchemaGenerator};
 use serde_json::{Map, Value, json};
 
 use crate::istio::{
-    AuthorizationPolicySpec, DestinationRuleSpec, PeerAuthenticationSpec, RequestAuthenticationSpec,
-    VirtualServiceSpec,
+    AuthorizationPolicySpec, DestinationRuleSpec, GatewaySpec, PeerAuthenticationSpec,
+    RequestAuthenticationSpec, VirtualServiceSpec,
 };
 use crate::yaml::Segment;
 
@@ -24,6 +24,7 @@ impl Schema {
         // Constants of the program, in truth; made once because making one takes longer than reading an object.
         static VIRTUAL_SERVICE: LazyLock<Schema> = LazyLock::new(Schema::with_spec::<VirtualServiceSpec>);
         static DESTINATION_RULE: LazyLock<Schema> = LazyLock::new(Schema::with_spec::<DestinationRuleSpec>);
+        static GATEWAY: LazyLock<Schema> = LazyLock::new(Schema::with_spec::<GatewaySpec>);
         static PEER_AUTHENTICATION: LazyLock<Schema> =
             LazyLock::new(Schema::with_spec::<PeerAuthenticationSpec>);
         static AUTHORIZATION_POLICY: LazyLock<Schema> =
@@ -33,6 +34,7 @@ impl Schema {
         match kind {
             "VirtualService" => Some(&VIRTUAL_SERVICE),
             "DestinationRule" => Some(&DESTINATION_RULE),
+            "Gateway" => Some(&GATEWAY),
             "PeerAuthentication" => Some(&PEER_AUTHENTICATION),
             "AuthorizationPolicy" => Some(&AUTHORIZATION_POLICY),
             "RequestAuthentication" => Some(&REQUEST_AUTHENTICATION),

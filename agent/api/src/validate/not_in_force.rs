@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::virtual_service::MESH;
-use super::{Report, condition, http_match};
+use super::{Report, condition, gateway, http_match};
 use crate::finding::code;
 use crate::istio::{AuthorizationPolicySpec, PolicyTargetReference, VirtualServiceSpec};
 use crate::meta::ObjectMeta;
@@ -62,6 +62,7 @@ pub(super) fn check(report: &mut Report, object: &Object) {
             dry_run(report, &o.metadata);
             return report.field("spec", |r| authorization_policy(r, &o.spec));
         }
+        Object::Gateway(o) => return report.field("spec", |r| gateway::without_force(r, &o.spec)),
         Object::RequestAuthentication(o) => {
             return report.field("spec", |r| {
                 targets(r, o.spec.target_ref.as_ref(), &o.spec.target_refs);
@@ -86,7 +87,7 @@ pub(super) fn check(report: &mut Report, object: &Object) {
     }
 }
 
-fn tell(report: &mut Report, instead: &str) {
+pub(super) fn tell(report: &mut Report, instead: &str) {
     report.warning(code::NOT_IN_FORCE, format!("not in force in this version of weft: {instead}"));
 }
 
@@ -135,15 +136,11 @@ fn virtual_service(report: &mut Report, spec: &VirtualServiceSpec) {
         if spec.hosts.is_empty() {
             tell(report, "it has no hosts, and rules that delegate to it answer 503");
         }
-        if spec.gateways.iter().any(is_gateway) {
-            let mesh = if spec.gateways.iter().all(is_gateway) { "" } else { ", as they do in the mesh" };
-            report.field("gateways", |r| tell(r, &format!("the rules do not hold at gateways{mesh}")));
+        if !spec.tcp.is_empty() && spec.gateways.iter().any(is_gateway) {
+            report.field("tcp", |r| tell(r, "rules for TCP do not hold at gateways"));
         }
         report.each("http", &spec.http, |r, route| {
             r.each("match", &route.r#match, |r, one| {
-                if one.gateways.iter().any(is_gateway) {
-                    r.field("gateways", |r| tell(r, "nothing comes in at gateways"));
-                }
                 for name in one.headers.keys().chain(one.without_headers.keys()) {
                     if name.starts_with(http_match::CLAIM) {
                         r.field("headers", |r| r.field(name.clone(), |r| tell(r, "tokens are not read")));

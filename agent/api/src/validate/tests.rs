@@ -421,8 +421,11 @@ fn without_force(kind: &str, spec: &str) -> Vec<String> {
 fn what_has_no_effect_yet_is_told() {
     assert_eq!(without_force("VirtualService", &http("timeout: 1s")), Vec::<String>::new());
     assert_eq!(
-        without_force("VirtualService", "hosts: [a]\ngateways: [mesh, gw]\nhttp: [{delegate: {name: d}}]"),
-        ["spec.gateways", "spec.http[0].delegate"]
+        without_force(
+            "VirtualService",
+            "hosts: [a]\ngateways: [mesh, gw]\nhttp: [{delegate: {name: d}}]\ntcp: [{route: [{destination: {host: a}}]}]"
+        ),
+        ["spec.http[0].delegate", "spec.tcp"]
     );
     assert_eq!(
         without_force(

@@ -92,6 +92,7 @@ impl Fingerprint {
             Object::ConfigMap(object) => serde_json::to_writer(to, object),
             Object::VirtualService(object) => serde_json::to_writer(to, object),
             Object::DestinationRule(object) => serde_json::to_writer(to, object),
+            Object::Gateway(object) => serde_json::to_writer(to, object),
             Object::PeerAuthentication(object) => serde_json::to_writer(to, object),
             Object::AuthorizationPolicy(object) => serde_json::to_writer(to, object),
             Object::RequestAuthentication(object) => serde_json::to_writer(to, object),

@@ -11,7 +11,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use super::connection::Downstream;
 use super::stream::Stream;
 use super::worker::Core;
-use super::{detect, http, inbound, limits, tcp, tunnels};
+use super::{detect, gateway, http, inbound, limits, tcp, tunnels};
 use crate::datapath::{Direction, LocalPod, PodListener};
 use weft_rules::snapshot::Protocol;
 
@@ -139,6 +139,9 @@ async fn arrived(core: &Rc<Core>, pod: &Arc<LocalPod>, gate: &Gate, stream: TcpS
         // The kernel delivers what was sent to an address of the pod; on loopback somebody dialled the listener itself.
         Ok(dialled) if dialled.port() == tunnels::PORT && !is_loopback(dialled) => {
             tunnels::serve(core, pod, stream, peer, &gate.handshakes, gate.stop.clone()).await;
+        }
+        Ok(dialled) if !is_loopback(dialled) && gateway::serves(core, pod, dialled.port()) => {
+            gateway::arrive(core, pod, stream.into(), peer, dialled).await;
         }
         Ok(dialled) if !is_loopback(dialled) => {
             inbound::arrive(core, pod, stream.into(), peer, dialled).await;

@@ -5,9 +5,11 @@ use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use weft_rules::cluster::Service;
+use http::request::Parts;
+use weft_rules::cluster::{Cluster, Service};
+use weft_rules::http_route::Destination;
 use weft_rules::identity::Identity;
-use weft_rules::snapshot::{Protocol, Snapshot};
+use weft_rules::snapshot::{HttpDecision, Protocol, Snapshot, Unroutable};
 use weft_rules::workload::{Enrolment, Workload};
 
 use super::inbound::Caller;
@@ -33,6 +35,7 @@ pub(super) struct Downstream {
 enum Direction {
     Outbound,
     Inbound(Caller),
+    Gateway,
 }
 
 impl Downstream {
@@ -53,6 +56,22 @@ impl Downstream {
         Rc::new(Self { core, pod, peer, dialled, direction, caller: RefCell::new(None) })
     }
 
+    /// A connection that came to `pod` as a gateway: from here on it is the pod's own, by the rules bound to that gateway.
+    pub(super) fn at_gateway(
+        core: Rc<Core>,
+        pod: Arc<LocalPod>,
+        peer: SocketAddr,
+        dialled: SocketAddr,
+    ) -> Rc<Self> {
+        let direction = Direction::Gateway;
+        Rc::new(Self { core, pod, peer, dialled, direction, caller: RefCell::new(None) })
+    }
+
+    /// Whether the pod serves it as a gateway.
+    pub(super) fn is_at_gateway(&self) -> bool {
+        matches!(self.direction, Direction::Gateway)
+    }
+
     /// Whether it arrived for the pod: then it goes to the address dialled, by the rules of the pod's policies alone.
     pub(super) fn is_inbound(&self) -> bool {
         matches!(self.direction, Direction::Inbound(_))
@@ -62,7 +81,7 @@ impl Downstream {
     pub(super) fn visitor(&self) -> Option<&Caller> {
         match &self.direction {
             Direction::Inbound(caller) => Some(caller),
-            Direction::Outbound => None,
+            Direction::Outbound | Direction::Gateway => None,
         }
     }
 
@@ -80,7 +99,7 @@ impl Downstream {
             _ => {
                 let workload = match &self.direction {
                     // By its name, never by an address: a program may take any in its own namespace.
-                    Direction::Outbound => workload_of(&snapshot, &self.pod),
+                    Direction::Outbound | Direction::Gateway => workload_of(&snapshot, &self.pod),
                     Direction::Inbound(caller) => named(&snapshot, caller),
                 };
                 decide(&snapshot, &caller.insert((snapshot.generation, workload)).1)
@@ -103,6 +122,30 @@ impl Downstream {
         self.decide(|snapshot, _| {
             let own = snapshot.workload(&self.pod.network.key)?;
             snapshot.inbound_service(own, self.dialled.port()).map(Arc::clone)
+        })
+    }
+
+    /// Where a request on this connection goes.
+    pub(super) fn route_http(&self, request: &Parts) -> HttpDecision {
+        self.decide(|snapshot, own| match self.direction {
+            Direction::Gateway => match snapshot.gateway_port(&own.key, self.dialled.port()) {
+                Some(served) => snapshot.route_at_gateway(own, served, request),
+                None => HttpDecision::NoRoute,
+            },
+            Direction::Outbound | Direction::Inbound(_) => snapshot.route_http(own, self.dialled, request),
+        })
+    }
+
+    /// The endpoints of a destination, as this connection's caller sees them.
+    pub(super) fn cluster(&self, destination: &Destination) -> Result<Arc<Cluster>, Unroutable> {
+        self.decide(|snapshot, own| match self.direction {
+            Direction::Gateway => match snapshot.gateway_port(&own.key, self.dialled.port()) {
+                Some(served) => snapshot.cluster_at_gateway(own, served, destination),
+                None => snapshot.cluster(own, destination, self.dialled.port()),
+            },
+            Direction::Outbound | Direction::Inbound(_) => {
+                snapshot.cluster(own, destination, self.dialled.port())
+            }
         })
     }
 

@@ -134,6 +134,11 @@ fn path(down: &Downstream, to: &Towards) -> Path {
     }
     let address = to.address.ip().to_canonical();
     let shared = &down.core.shared;
+    let snapshot = shared.snapshot.load();
+    let workload = snapshot.workload_at(address);
+    if workload.is_some_and(|workload| workload.is_gateway()) {
+        return Path::Plain(Plaintext::DestinationOutside);
+    }
     if let Some(pod) = shared.pods.load().get(&address)
         && let Some(from) = down.source_towards(address)
     {
@@ -144,8 +149,7 @@ fn path(down: &Downstream, to: &Towards) -> Path {
         Some(TlsMode::Simple | TlsMode::Mutual) => return Path::Plain(Plaintext::OtherTls),
         Some(TlsMode::IstioMutual) | None => {}
     }
-    let snapshot = shared.snapshot.load();
-    match snapshot.workload_at(address) {
+    match workload {
         // One of this node that is not (yet, or any more) in the mesh has nobody to take a tunnel.
         Some(workload) if workload.enrolment == Enrolment::Enrolled && workload.node != *snapshot.node() => {
             let mandatory = to.mode() == Some(TlsMode::IstioMutual);

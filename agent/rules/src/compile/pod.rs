@@ -8,7 +8,7 @@ use weft_api::meta::{Labels, ObjectMeta};
 
 use super::CompilerOptions;
 use crate::intern::{Interner, NamedPorts};
-use crate::workload::{Enrolment, Workload};
+use crate::workload::{self, Enrolment, Workload};
 
 /// Labels that opt in or out, and the value that does. The first that is there decides.
 const NAMESPACE_SWITCHES: [(&str, &str, &str); 3] = [
@@ -81,6 +81,10 @@ impl PodRecord {
         let serving = !finished && !addresses.is_empty() && meta.deletion_timestamp.is_none();
         let pending = pod.status.phase == "Pending";
         let mut wish = Wish::read(&POD_SWITCHES, &meta.labels);
+        // A gateway serves whoever its node's agent is told of, whatever namespace it stands in.
+        if wish == Wish::Unsaid && workload::is_gateway(&meta.labels) {
+            wish = Wish::In;
+        }
         if meta.annotations.get("sidecar.istio.io/inject").is_some_and(|value| value == "false") {
             wish = Wish::Out;
         }

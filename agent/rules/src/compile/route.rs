@@ -15,14 +15,11 @@ use crate::http_route::{
     RetryPolicy, Rewrite, WeightedDestination,
 };
 use crate::intern::Interner;
-use crate::matching::{Condition, HttpMatch, MatchedPath, SourceMatch};
+use crate::matching::{Condition, HttpMatch, MESH, MatchedPath, SourceMatch};
 use crate::mesh::MeshSettings;
 use crate::pattern::TextMatch;
 use crate::virtual_service::{Age, HttpEntry, Rules, Subnet, TcpEntry, TcpMatch};
 use crate::visibility::Visibility;
-
-/// The reserved gateway that stands for all callers in the mesh.
-const MESH: &str = "mesh";
 
 /// Compiles one VirtualService.
 pub(crate) fn compile(object: &VirtualService, mesh: &MeshSettings, intern: &mut Interner) -> Rules {
@@ -38,6 +35,8 @@ pub(crate) fn compile(object: &VirtualService, mesh: &MeshSettings, intern: &mut
         name: intern.text(&meta.name),
         namespace: namespace.clone(),
     };
+    let bound = spec.gateways.iter().filter(|gateway| *gateway != MESH);
+    let gateways = bound.map(|gateway| gateway_name(gateway, &meta.namespace, intern)).collect();
     let mut context = Context { key: &key, namespace: &meta.namespace, mesh, intern };
     let pattern =
         |name: &String| HostPattern::parse(&host::resolve(name, &meta.namespace, &mesh.cluster_domain));
@@ -49,6 +48,21 @@ pub(crate) fn compile(object: &VirtualService, mesh: &MeshSettings, intern: &mut
         age,
         visibility,
         on_mesh,
+        gateways,
+    }
+}
+
+/// A Gateway as a VirtualService of `namespace` names it: `name` or `namespace/name`, also `name.namespace.svc…` of old.
+fn gateway_name(name: &str, namespace: &str, intern: &mut Interner) -> Arc<str> {
+    if name == MESH || name.contains('/') {
+        return intern.text(name);
+    }
+    match name.split_once('.') {
+        Some((name, rest)) => {
+            let namespace = rest.split_once('.').map_or(rest, |(namespace, _)| namespace);
+            intern.text(&format!("{namespace}/{name}"))
+        }
+        None => intern.text(&format!("{namespace}/{name}")),
     }
 }
 
@@ -69,11 +83,10 @@ impl Context<'_> {
                 None => route.clone(),
             };
             let (conditions, matched) = conditions(entry);
-            let gateways_only = !entry.gateways.is_empty() && !entry.gateways.iter().any(|name| name == MESH);
             // A match that names gateways is not restricted by its source.
             let by_source = entry.gateways.is_empty();
             let source = SourceMatch {
-                gateways_only,
+                gateways: self.match_gateways(&entry.gateways),
                 port: entry.port,
                 labels: (by_source && !entry.source_labels.is_empty())
                     .then(|| self.intern.labels(&entry.source_labels)),
@@ -82,6 +95,11 @@ impl Context<'_> {
             HttpMatch { source, conditions: conditions.into(), matched, route }
         });
         HttpEntry { matches: matches.collect(), route }
+    }
+
+    fn match_gateways(&mut self, names: &[String]) -> Option<Box<[Arc<str>]>> {
+        let (namespace, intern) = (self.namespace, &mut *self.intern);
+        (!names.is_empty()).then(|| names.iter().map(|name| gateway_name(name, namespace, intern)).collect())
     }
 
     fn source_namespace(&mut self, by_source: bool, namespace: Option<&str>) -> Option<Arc<str>> {
@@ -225,7 +243,7 @@ impl Context<'_> {
             let subnets = entry.destination_subnets.iter().filter_map(|text| Subnet::parse(text)).collect();
             TcpMatch {
                 source: SourceMatch {
-                    gateways_only: !by_source && !entry.gateways.iter().any(|name| name == MESH),
+                    gateways: self.match_gateways(&entry.gateways),
                     port: entry.port,
                     labels: (by_source && !entry.source_labels.is_empty())
                         .then(|| self.intern.labels(&entry.source_labels)),

@@ -8,7 +8,7 @@ use http::request::Parts;
 use super::in_words;
 use crate::host::{self, HostBuffer, RequestHost};
 use crate::http_route::Destination;
-use crate::matching::{HttpMatch, RequestView};
+use crate::matching::{At, HttpMatch, RequestView};
 use crate::snapshot::{HostEntry, Outbound, Protocol, Snapshot, Unroutable};
 use crate::virtual_service::{HttpEntry, HttpOutcome, Rules};
 use crate::workload::Workload;
@@ -75,7 +75,7 @@ pub(super) fn rules(
             notes.push(note);
             continue;
         }
-        match rules.route_http(caller, dst.port(), &request) {
+        match rules.route_http(caller, dst.port(), At::Mesh, &request) {
             HttpOutcome::Invisible => {
                 notes
                     .push(format!("VirtualService {} has no HTTP route for this caller and port", rules.key));
@@ -122,7 +122,10 @@ fn routes(rules: &Rules, caller: &Workload, port: u16, request: &RequestView<'_>
     for (index, entry) in rules.http.iter().enumerate() {
         let at = format!("http[{index}] of {}", rules.key);
         let matched = entry.matches.is_empty()
-            || entry.matches.iter().any(|entry| entry.source.admits(caller, port) && entry.matches(request));
+            || entry
+                .matches
+                .iter()
+                .any(|entry| entry.source.admits(caller, port, At::Mesh) && entry.matches(request));
         if matched && decided {
             notes.push(format!("{at} matches too, but comes later"));
         } else if matched {
@@ -140,7 +143,7 @@ fn routes(rules: &Rules, caller: &Workload, port: u16, request: &RequestView<'_>
 }
 
 fn because(entry: &HttpEntry, caller: &Workload, port: u16, request: &RequestView<'_>) -> String {
-    let fits = |entry: &&HttpMatch| entry.source.admits(caller, port) && entry.matches(request);
+    let fits = |entry: &&HttpMatch| entry.source.admits(caller, port, At::Mesh) && entry.matches(request);
     let Some(entry) = entry.matches.iter().find(fits) else { return ": it matches everything".into() };
     let mut reasons = entry.source.describe();
     reasons.extend(entry.conditions.iter().map(ToString::to_string));

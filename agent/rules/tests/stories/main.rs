@@ -5,6 +5,7 @@ mod authorization;
 mod bookinfo;
 mod destination_rule;
 mod explained;
+mod gateways;
 mod hosts;
 mod incremental;
 mod lists;

@@ -89,6 +89,16 @@ pub(super) async fn admit(
     }
 }
 
+/// As [`admit`], for a request that came to a gateway, before it is routed. External authorizers see no body.
+pub(super) async fn admit_head(
+    exchange: &Rc<Exchange>,
+    arrival: &Arrival,
+    head: Parts,
+) -> Result<Parts, Answer> {
+    let request = Request::from_parts(head, RequestBody::Empty);
+    Ok(admit(exchange, arrival, request).await?.into_parts().0)
+}
+
 fn answer(exchange: &Rc<Exchange>, refused: Refused) -> Response<ResponseBody> {
     match refused {
         Refused::Token(refusal, realm) => {
@@ -173,6 +183,23 @@ impl Arrival {
             identity,
         };
         Some(Self { guard, unproved, parties })
+    }
+
+    /// A request that came to a gateway pod, whose own policies decide first. `None`: it lets in everything.
+    pub(super) fn at_gateway(down: &Downstream) -> Option<Self> {
+        let shared = &down.core.shared;
+        let snapshot = shared.snapshot.load();
+        let workload = connection::workload_of(&snapshot, &down.pod);
+        let guard = snapshot.guard(&workload)?.clone();
+        let parties = Parties {
+            core: Rc::clone(&down.core),
+            pod: Arc::clone(&down.pod),
+            to: down.dialled,
+            own_identity: Identity::of(&workload, &shared.trust_domain),
+            peer: down.peer,
+            identity: None,
+        };
+        Some(Self { guard: Some(guard), unproved: false, parties })
     }
 
     /// Decides, and changes the request as tokens and external authorizers have it.

@@ -41,9 +41,7 @@ pub(super) async fn by_route(
         return local_reply::failure(exchange, &Kind::NoCluster.into());
     };
     let down = &exchange.down;
-    let cluster =
-        down.decide(|snapshot, caller| snapshot.cluster(caller, &chosen.destination, down.dialled.port()));
-    let cluster = match cluster {
+    let cluster = match down.cluster(&chosen.destination) {
         Ok(cluster) => cluster,
         Err(unroutable) => return local_reply::failure(exchange, &Error::new(Kind::NoCluster, unroutable)),
     };

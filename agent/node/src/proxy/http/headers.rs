@@ -11,13 +11,14 @@ use http::header::{
 use http::request::Parts;
 use http::uri::{Authority, PathAndQuery, Scheme, Uri};
 use http::{HeaderMap, HeaderValue, Method, Version};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use super::path;
 
 pub(super) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 pub(super) const X_FORWARDED_CLIENT_CERT: HeaderName = HeaderName::from_static("x-forwarded-client-cert");
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_ENVOY_ATTEMPT_COUNT: HeaderName = HeaderName::from_static("x-envoy-attempt-count");
 const X_ENVOY_EXPECTED_RQ_TIMEOUT_MS: HeaderName = HeaderName::from_static("x-envoy-expected-rq-timeout-ms");
@@ -82,6 +83,19 @@ pub(super) fn admit(request: &mut Parts, dialled: SocketAddr) -> Result<bool, Un
         headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static("http"));
     }
     Ok(upgrade)
+}
+
+/// What a gateway tells of its client: the address that it has seen, after those that others claim (Istio's gateways trust
+/// no proxy before them by default), and the scheme.
+pub(super) fn tell_client(headers: &mut HeaderMap, client: IpAddr) {
+    let client = client.to_canonical();
+    let told: Vec<&str> =
+        headers.get_all(X_FORWARDED_FOR).iter().filter_map(|line| line.to_str().ok()).collect();
+    let all = if told.is_empty() { client.to_string() } else { format!("{},{client}", told.join(",")) };
+    if let Ok(all) = HeaderValue::try_from(all) {
+        headers.insert(X_FORWARDED_FOR, all);
+    }
+    headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static("http"));
 }
 
 /// Moves the host to the `host` header and leaves path and query in the URI. A URI's authority wins over the header

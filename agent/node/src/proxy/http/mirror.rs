@@ -129,9 +129,7 @@ fn send(down: &Rc<Downstream>, mirror: &Mirror, request: &Parts, body: &mut Clie
     if core.mirrors.get() >= limits::MIRRORS {
         return;
     }
-    let cluster =
-        down.decide(|snapshot, caller| snapshot.cluster(caller, &mirror.destination, down.dialled.port()));
-    let Ok(cluster) = cluster else { return };
+    let Ok(cluster) = down.cluster(&mirror.destination) else { return };
     let Some(in_use) = cluster.pick(down.dialled, &[], fastrand::u64(..)) else { return };
     let http2 = match cluster.protocol {
         Protocol::Http => false,

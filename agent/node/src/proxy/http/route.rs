@@ -10,6 +10,7 @@ use hyper::body::Incoming;
 use weft_rules::http_route::{Abort, HttpAction, MatchedHttpRoute};
 use weft_rules::snapshot::HttpDecision;
 
+use super::admit::{self, Arrival};
 use super::body::{ClientBody, ResponseBody};
 use super::exchange::Exchange;
 use super::{forward, headers, local_reply};
@@ -40,8 +41,16 @@ pub(super) async fn answer(
     if down.is_inbound() {
         return forward::passthrough(exchange, request, body, upgrade).await;
     }
-    let decision = down.decide(|snapshot, caller| snapshot.route_http(caller, down.dialled, &request));
-    match decision {
+    if down.is_at_gateway() {
+        headers::tell_client(&mut request.headers, down.peer.ip());
+        if let Some(arrival) = Arrival::at_gateway(down) {
+            request = match admit::admit_head(exchange, &arrival, request).await {
+                Ok(request) => request,
+                Err(answer) => return *answer,
+            };
+        }
+    }
+    match down.route_http(&request) {
         HttpDecision::Route(matched) => {
             exchange.note(|outcome| outcome.route = Some(matched.route.clone()));
             by_route(exchange, &matched, request, body, upgrade).await

@@ -1,0 +1,142 @@
+//! Gateway.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::meta::{Labels, Resource};
+
+/// `networking.istio.io` Gateway.
+pub type Gateway = Resource<GatewaySpec>;
+
+/// `Gateway.spec`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct GatewaySpec {
+    /// The gateway pods that serve it, of any namespace.
+    pub selector: Labels,
+    /// What they serve.
+    pub servers: Vec<GatewayServer>,
+}
+
+/// One of `servers`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct GatewayServer {
+    /// Where it listens.
+    pub port: GatewayPort,
+    /// The address to listen on; Istio's gateways take any.
+    pub bind: Option<String>,
+    /// Names that it answers to: `host`, `*.domain`, `*`, each with `namespace/`, `./` or `*/` before it where only
+    /// VirtualServices of certain namespaces may serve it.
+    pub hosts: Vec<String>,
+    /// How TLS ends here.
+    pub tls: Option<ServerTls>,
+    /// Deprecated.
+    pub default_endpoint: Option<String>,
+    /// A name that is unique in the Gateway.
+    pub name: Option<String>,
+}
+
+/// `servers[].port`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct GatewayPort {
+    /// A port of the Service that selects the gateway's pods; of the pod itself where there is none.
+    pub number: u32,
+    /// `HTTP`, `HTTPS`, `GRPC`, `GRPC-WEB`, `HTTP2`, `MONGO`, `TCP`, `TLS`.
+    pub protocol: String,
+    /// Its name.
+    pub name: String,
+    /// Deprecated, as in Istio.
+    pub target_port: Option<u32>,
+}
+
+/// `servers[].tls`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct ServerTls {
+    /// Answers plain HTTP with a redirect to https.
+    pub https_redirect: bool,
+    /// Who is asked for a certificate.
+    pub mode: ServerTlsMode,
+    /// File of the certificate chain.
+    pub server_certificate: Option<String>,
+    /// File of the key.
+    pub private_key: Option<String>,
+    /// File of the roots for client certificates.
+    pub ca_certificates: Option<String>,
+    /// File of a revocation list.
+    pub ca_crl: Option<String>,
+    /// Names that a client's certificate may bear.
+    pub subject_alt_names: Vec<String>,
+    /// Secret with certificate and key.
+    pub credential_name: Option<String>,
+    /// Several of them.
+    pub credential_names: Vec<String>,
+    /// Files, several of them.
+    pub tls_certificates: Vec<ServerTlsCertificate>,
+    /// Hashes of public keys that a client may have.
+    pub verify_certificate_spki: Vec<String>,
+    /// Hashes of certificates that a client may have.
+    pub verify_certificate_hash: Vec<String>,
+    /// The oldest version of TLS.
+    pub min_protocol_version: Option<String>,
+    /// The newest.
+    pub max_protocol_version: Option<String>,
+    /// Cipher suites.
+    pub cipher_suites: Vec<String>,
+}
+
+/// One of `tls.tlsCertificates`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct ServerTlsCertificate {
+    /// File of the certificate chain.
+    pub server_certificate: Option<String>,
+    /// File of the key.
+    pub private_key: Option<String>,
+    /// File of the roots for client certificates.
+    pub ca_certificates: Option<String>,
+}
+
+/// `tls.mode`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum ServerTlsMode {
+    /// TLS goes through; its server name routes.
+    #[default]
+    Passthrough,
+    /// TLS ends here.
+    Simple,
+    /// TLS ends here, and clients show a certificate.
+    Mutual,
+    /// As `PASSTHROUGH`; every service has a server name of its own.
+    AutoPassthrough,
+    /// As `MUTUAL`, by certificates of the mesh.
+    IstioMutual,
+    /// As `MUTUAL`, for clients that have a certificate.
+    OptionalMutual,
+}
+
+/// What a Gateway's port speaks, by its `protocol`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ServerProtocol {
+    /// HTTP, HTTP2, GRPC, GRPC-WEB.
+    Http,
+    /// HTTPS, TLS.
+    Tls,
+    /// TCP, MONGO.
+    Tcp,
+}
+
+impl GatewayPort {
+    /// What it speaks; `None`: nothing that Istio knows.
+    pub fn speaks(&self) -> Option<ServerProtocol> {
+        Some(match self.protocol.to_ascii_uppercase().as_str() {
+            "HTTP" | "HTTP2" | "GRPC" | "GRPC-WEB" | "HTTP_PROXY" => ServerProtocol::Http,
+            "HTTPS" | "TLS" => ServerProtocol::Tls,
+            "TCP" | "MONGO" | "MYSQL" | "REDIS" => ServerProtocol::Tcp,
+            _ => return None,
+        })
+    }
+}

@@ -1,0 +1,145 @@
+//! What gateway pods serve: their ports, the hosts of each, and the VirtualServices bound to these.
+
+use std::sync::Arc;
+
+use http::request::Parts;
+
+use crate::cluster::Cluster;
+use crate::host::{self, HostBuffer, HostPattern, RequestHost};
+use crate::http_route::{Destination, HttpRoute};
+use crate::matching::{At, MatchedPath, RequestView};
+use crate::shard::Map;
+use crate::snapshot::{HttpDecision, RuleList, Snapshot, Unroutable, matched};
+use crate::virtual_service::HttpOutcome;
+use crate::workload::Workload;
+
+/// What the gateway pods of this node serve, by `namespace/name`.
+pub(crate) type GatewayPods = Map<Arc<str>, Arc<[GatewayPort]>>;
+
+/// A port of a gateway pod that speaks plain HTTP.
+#[derive(Debug)]
+pub struct GatewayPort {
+    /// The pod's own port.
+    pub(crate) pod_port: u16,
+    /// As the Gateways call it: the port of the Service.
+    pub(crate) server_port: u16,
+    /// The Gateways that have it, as `namespace/name`.
+    pub(crate) gateways: Box<[Arc<str>]>,
+    pub(crate) exact: Map<Arc<str>, VirtualHost>,
+    /// By what follows `*.`; empty for `*`.
+    pub(crate) below: Map<Arc<str>, VirtualHost>,
+}
+
+/// What is done with the requests for one host.
+#[derive(Debug, Default)]
+pub(crate) struct VirtualHost {
+    /// The VirtualServices that serve it, oldest first.
+    pub(crate) rules: RuleList,
+    /// The server asks for https.
+    pub(crate) redirect: Option<Arc<HttpRoute>>,
+}
+
+impl GatewayPort {
+    /// The host with the most specific name for a request; Envoy looks no further when none of its routes matches.
+    fn virtual_host(&self, authority: &str) -> Option<&VirtualHost> {
+        let mut lower = HostBuffer::new();
+        let name = match host::normalize(authority, &mut lower) {
+            RequestHost::Name(name) => name,
+            // Rules may name addresses, and `*` takes them too.
+            RequestHost::Address(address) => {
+                let name = address.to_string();
+                return self.exact.get(&*name).or_else(|| self.below.get(""));
+            }
+            RequestHost::Nothing => return self.below.get(""),
+        };
+        self.exact.get(name).or_else(|| host::suffixes(name).find_map(|suffix| self.below.get(suffix)))
+    }
+}
+
+impl Snapshot {
+    /// What a pod of this node serves as a gateway on one of its ports; `None`: nothing.
+    pub fn gateway_port(&self, pod: &str, port: u16) -> Option<&GatewayPort> {
+        self.gateways.get(pod)?.iter().find(|served| served.pod_port == port)
+    }
+
+    /// Decides where a request goes that came to a gateway pod. `gateway` is the pod itself, for whose labels and namespace
+    /// the rules are.
+    pub fn route_at_gateway(
+        &self,
+        gateway: &Workload,
+        served: &GatewayPort,
+        request: &Parts,
+    ) -> HttpDecision {
+        let request = RequestView::of(request);
+        let Some(virtual_host) = served.virtual_host(request.authority) else {
+            return HttpDecision::NoRoute;
+        };
+        if let Some(redirect) = &virtual_host.redirect {
+            return matched(redirect, MatchedPath::Prefix(1), &request);
+        }
+        let at = At::Gateways(&served.gateways);
+        // Envoy has the routes of all of them in one list.
+        let mut visible =
+            virtual_host.rules.iter().filter(|rules| rules.visibility.admits(&gateway.namespace));
+        let found =
+            visible.find_map(|rules| match rules.route_http(gateway, served.server_port, at, &request) {
+                HttpOutcome::Matched(route, path) => Some(matched(route, path, &request)),
+                HttpOutcome::NoMatch | HttpOutcome::Invisible => None,
+            });
+        found.unwrap_or(HttpDecision::NoRoute)
+    }
+
+    /// As [`Snapshot::cluster`], for a request at a gateway: where the destination names no port, a service's only one is
+    /// meant, else that of the gateway's server.
+    pub fn cluster_at_gateway(
+        &self,
+        gateway: &Workload,
+        served: &GatewayPort,
+        destination: &Destination,
+    ) -> Result<Arc<Cluster>, Unroutable> {
+        let only = self.service(&destination.host).and_then(|entry| match &*entry.ports {
+            [only] => Some(only.port),
+            _ => None,
+        });
+        self.cluster(gateway, destination, only.unwrap_or(served.server_port))
+    }
+}
+
+/// The more specific of two patterns where one holds the other; `None`: nothing is in both.
+pub(crate) fn common(a: &HostPattern, b: &HostPattern) -> Option<HostPattern> {
+    let holds = |wide: &HostPattern, narrow: &HostPattern| match (wide, narrow) {
+        (HostPattern::Exact(wide), HostPattern::Exact(narrow)) => wide == narrow,
+        (HostPattern::Below(wide), HostPattern::Exact(narrow)) => {
+            host::suffixes(narrow).any(|suffix| *suffix == **wide)
+        }
+        (HostPattern::Below(wide), HostPattern::Below(narrow)) => {
+            wide == narrow || host::suffixes(narrow).any(|suffix| *suffix == **wide)
+        }
+        (HostPattern::Exact(_), HostPattern::Below(_)) => false,
+    };
+    if holds(a, b) { Some(b.clone()) } else { holds(b, a).then(|| a.clone()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_narrower_of_two_hosts_is_served() {
+        for (a, b, both) in [
+            ("*", "shop.example.com", Some("shop.example.com")),
+            ("*.example.com", "shop.example.com", Some("shop.example.com")),
+            ("*.example.com", "*", Some("*.example.com")),
+            ("*.example.com", "*.shop.example.com", Some("*.shop.example.com")),
+            ("shop.example.com", "shop.example.com", Some("shop.example.com")),
+            ("*.example.com", "example.com", None),
+            ("a.example.com", "b.example.com", None),
+            ("a.example.com", "*.b.example.com", None),
+        ] {
+            let (a, b) = (HostPattern::parse(a), HostPattern::parse(b));
+            let both = both.map(HostPattern::parse);
+            assert_eq!(common(&a, &b), both, "{a} {b}");
+            assert_eq!(common(&b, &a), both, "{b} {a}");
+        }
+    }
+}
