@@ -1,5 +1,6 @@
 //! Programs that a world runs: recorded, so that a later run can end them, and ended when dropped.
 
+use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::io::Write as _;
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
@@ -133,13 +134,55 @@ pub fn pid(id: u32) -> Result<Pid> {
     i32::try_from(id).ok().and_then(Pid::from_raw).with_context(|| format!("{id} is no process id"))
 }
 
-fn record(records: &Path, id: u32) -> Result<()> {
-    let Some(start) = start_time(id) else { return Ok(()) };
-    let mut file = OpenOptions::new().create(true).append(true).open(records)?;
-    Ok(writeln!(file, "{id} {start}")?)
+/// A process, named for good: another one may get its id, but not with the same start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Recorded {
+    /// Process id.
+    pub id: u32,
+    /// When it was started, in ticks since boot.
+    start: u64,
 }
 
-/// When a process was started, in ticks since boot: with its id this names it for good.
+impl Recorded {
+    /// The process that has this id now.
+    pub fn of(id: u32) -> Option<Self> {
+        Some(Self { id, start: start_time(id)? })
+    }
+
+    /// Reads what its `Display` wrote.
+    pub fn read(line: &str) -> Option<Self> {
+        let (id, start) = line.trim().split_once(' ')?;
+        Some(Self { id: id.parse().ok()?, start: start.parse().ok()? })
+    }
+
+    /// Whether it still runs. One that has ended and is not yet waited for does not.
+    pub fn is_alive(&self) -> bool {
+        start_time(self.id) == Some(self.start) && !is_zombie(self.id)
+    }
+
+    /// Sends a signal, if it still runs.
+    pub fn signal(&self, signal: Signal) {
+        if self.is_alive()
+            && let Ok(pid) = pid(self.id)
+        {
+            kill_process(pid, signal).ok();
+        }
+    }
+}
+
+impl fmt::Display for Recorded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.id, self.start)
+    }
+}
+
+fn record(records: &Path, id: u32) -> Result<()> {
+    let Some(process) = Recorded::of(id) else { return Ok(()) };
+    let mut file = OpenOptions::new().create(true).append(true).open(records)?;
+    Ok(writeln!(file, "{process}")?)
+}
+
+/// When a process was started, in ticks since boot.
 fn start_time(id: u32) -> Option<u64> {
     let stat = fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
     // The second field is a name in parentheses, which may hold blanks.
@@ -148,25 +191,19 @@ fn start_time(id: u32) -> Option<u64> {
 
 /// Ends what is written down, where it is still the same process: agents get the time to leave in order.
 pub fn end_recorded(records: &Path) {
-    let text = text_of(records);
-    let recorded: Vec<(u32, u64)> = text
-        .lines()
-        .filter_map(|line| {
-            let (id, start) = line.split_once(' ')?;
-            Some((id.parse().ok()?, start.parse().ok()?))
-        })
-        .collect();
-    let alive = || {
-        let same = |&&(id, start): &&(u32, u64)| start_time(id) == Some(start) && !is_zombie(id);
-        recorded.iter().filter(same).map(|&(id, _)| id).collect::<Vec<u32>>()
-    };
-    for id in alive() {
-        if let Ok(pid) = pid(id) {
-            kill_process(pid, Signal::TERM).ok();
-        }
+    let recorded: Vec<Recorded> = text_of(records).lines().filter_map(Recorded::read).collect();
+    end_all(&recorded, Duration::from_secs(3));
+}
+
+/// Ends these: told first, and killed after `patience`.
+pub fn end_all(processes: &[Recorded], patience: Duration) {
+    for process in processes {
+        process.signal(Signal::TERM);
     }
-    within("end", Duration::from_secs(3), || alive().is_empty()).ok();
-    alive().into_iter().for_each(end_now);
+    within("end", patience, || !processes.iter().any(Recorded::is_alive)).ok();
+    for process in processes.iter().filter(|process| process.is_alive()) {
+        end_now(process.id);
+    }
 }
 
 fn is_zombie(id: u32) -> bool {

@@ -1,9 +1,12 @@
-//! `cargo xtask …`: set-up, eBPF build, demo, tests and benchmarks of weft.
+//! `cargo xtask …`: set-up, builds, demo, cluster, tests and benchmarks of weft.
 mod bench;
 mod build;
+mod cluster;
 mod demo;
+mod digest;
 mod ebpf;
 mod fuzz;
+mod image;
 mod progress;
 mod setup;
 mod test;
@@ -29,6 +32,10 @@ enum Command {
     Build(build::Args),
     /// Play the story of a mesh on this machine
     Demo(demo::Args),
+    /// A Kubernetes cluster of two nodes on this machine
+    Cluster(cluster::Args),
+    /// Write container images as OCI archives
+    Image(image::Args),
     /// Run every test
     Test(test::Args),
     /// Feed weft's parsers with what nobody would write
@@ -42,6 +49,8 @@ fn main() -> ExitCode {
         Command::Setup(args) => setup::run(&args),
         Command::Build(args) => build::run(&args),
         Command::Demo(args) => demo::run(&args),
+        Command::Cluster(args) => cluster::run(&args),
+        Command::Image(args) => image::run(&args),
         Command::Test(args) => test::run(&args),
         Command::Fuzz(args) => fuzz::run(&args),
         Command::Bench(args) => bench::run(&args),

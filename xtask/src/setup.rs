@@ -9,7 +9,7 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 
 use crate::ebpf::{self, Compiler, Toolchain};
-use crate::{progress, workspace};
+use crate::{cluster, progress, workspace};
 
 /// The version of bpf-linker that is built when the machine brings none.
 const LINKER_VERSION: &str = "0.13.0";
@@ -29,14 +29,24 @@ pub fn run(args: &Args) -> Result<()> {
     ebpf_toolchain()?;
     if !args.build_only {
         test_programs()?;
+        cluster_programs()?;
     }
-    eprintln!("Ready: `cargo xtask build`, `cargo xtask demo`, `cargo xtask test`.");
+    eprintln!(
+        "Ready: `cargo xtask build`, `cargo xtask demo`, `cargo xtask cluster up`, `cargo xtask test`."
+    );
     Ok(())
 }
 
 /// Installs the programs that tests, demo and benchmarks run.
 pub fn test_programs() -> Result<()> {
     packages::ensure("programs for demo, tests and benchmarks", packages::FOR_TESTS)
+}
+
+/// Installs and builds what a Kubernetes cluster on this machine consists of.
+pub fn cluster_programs() -> Result<()> {
+    packages::ensure("programs for a cluster", packages::FOR_CLUSTER)?;
+    let _lock = lock_cache()?;
+    cluster::ensure_programs()
 }
 
 /// The toolchain for the kernel programs, installed if it is missing.

@@ -54,6 +54,25 @@ pub const FOR_TESTS: &[Package] = &[
     ("iperf3", Evidence::Program("iperf3")),
 ];
 
+/// What a Kubernetes cluster on this machine runs, and what its images are made of.
+pub const FOR_CLUSTER: &[Package] = &[
+    ("iproute2", Evidence::Program("ip")),
+    ("util-linux", Evidence::Program("nsenter")),
+    ("kmod", Evidence::Program("modprobe")),
+    ("curl", Evidence::Program("curl")),
+    ("containerd", Evidence::Program("containerd")),
+    ("runc", Evidence::Program("runc")),
+    ("containernetworking-plugins", Evidence::File("/usr/lib/cni/bridge")),
+    ("iptables", Evidence::Program("iptables")),
+    ("conntrack", Evidence::Program("conntrack")),
+    ("ethtool", Evidence::Program("ethtool")),
+    ("socat", Evidence::Program("socat")),
+    ("busybox-static", Evidence::Program("busybox")),
+    ("binutils", Evidence::Program("strip")),
+    ("gcc", Evidence::Program("gcc")),
+    ("libc6-dev", Evidence::File("/usr/include/stdio.h")),
+];
+
 /// Installs those of `packages` whose content is missing. `what` says what they are for.
 pub fn ensure(what: &str, packages: &[Package]) -> Result<()> {
     let missing: Vec<&str> =
