@@ -5,16 +5,21 @@
 
 mod analyze;
 mod client;
+mod cluster;
 mod completion;
 mod edges;
 mod explain;
 mod get;
+mod install;
 mod list;
+mod manifest;
 #[cfg(target_os = "linux")]
 mod node;
 mod output;
 mod status;
 mod tap;
+mod uninstall;
+mod verify;
 mod version;
 
 use std::process::ExitCode;
@@ -54,6 +59,14 @@ enum Command {
     Tap(Box<tap::TapArgs>),
     /// Shows who talks to whom, and how safely
     Edges(edges::EdgesArgs),
+    /// Installs weft in a cluster, or changes what is installed
+    Install(install::InstallArgs),
+    /// Takes weft out of a cluster
+    Uninstall(uninstall::UninstallArgs),
+    /// Says whether everything is there as it was installed, and ready
+    VerifyInstall(verify::VerifyArgs),
+    /// Prints what `weft install` applies
+    Manifest(manifest::ManifestArgs),
     /// Prints versions
     Version(version::VersionArgs),
     /// Removes what a dead agent left behind
@@ -88,6 +101,10 @@ fn main() -> ExitCode {
         Command::Get(args) => args.run(),
         Command::Tap(args) => args.run(),
         Command::Edges(args) => args.run(),
+        Command::Install(args) => args.run(),
+        Command::Uninstall(args) => args.run(),
+        Command::VerifyInstall(args) => args.run(),
+        Command::Manifest(args) => args.run(),
         Command::Version(args) => args.run(),
         #[cfg(target_os = "linux")]
         Command::Cleanup(args) => args.run(),
