@@ -4,6 +4,8 @@
 //! 2 wrong usage.
 
 mod analyze;
+#[cfg(target_os = "linux")]
+mod ca;
 mod client;
 mod cluster;
 mod completion;
@@ -47,6 +49,9 @@ enum Command {
     /// Runs the node agent: captures the pods of this node and routes their traffic
     #[cfg(target_os = "linux")]
     Agent(Box<node::AgentArgs>),
+    /// Runs what a mesh has once: its certificate authority and the webhook that checks objects
+    #[cfg(target_os = "linux")]
+    Ca(Box<ca::CaArgs>),
     /// Shows the agent's health, what is enrolled, what is in force and what was refused
     Status(status::StatusArgs),
     /// Says what is wrong with manifests, with line and cure
@@ -95,6 +100,8 @@ fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         #[cfg(target_os = "linux")]
         Command::Agent(args) => args.run(),
+        #[cfg(target_os = "linux")]
+        Command::Ca(args) => args.run(),
         Command::Status(args) => args.run(),
         Command::Analyze(args) => args.run(),
         Command::Explain(args) => args.run(),
@@ -137,12 +144,11 @@ mod tests {
     }
 
     #[test]
-    fn every_flag_of_the_agent_can_be_set_in_the_environment() {
+    fn every_flag_of_what_runs_in_a_cluster_can_be_set_in_the_environment() {
         let cli = Cli::command();
-        let agent = cli.find_subcommand("agent").unwrap();
-        for flag in
-            agent.get_arguments().filter(|flag| !["help", "version"].contains(&flag.get_id().as_str()))
-        {
+        let commands = ["agent", "ca"].map(|name| cli.find_subcommand(name).unwrap());
+        let flags = commands.iter().flat_map(|command| command.get_arguments());
+        for flag in flags.filter(|flag| !["help", "version"].contains(&flag.get_id().as_str())) {
             let env = flag.get_env().unwrap_or_else(|| panic!("--{} has no variable", flag.get_id()));
             assert!(env.to_string_lossy().starts_with("WEFT_"), "{env:?}");
         }

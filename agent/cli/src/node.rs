@@ -148,7 +148,8 @@ impl AgentArgs {
     }
 }
 
-fn start_logging() {
+/// Logs to standard error, as WEFT_LOG says.
+pub fn start_logging() {
     let filter = EnvFilter::try_from_env("WEFT_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
     let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colour).init();
@@ -204,7 +205,7 @@ fn duration(text: &str) -> Result<Duration, String> {
 }
 
 /// Reads `--certificate-life`.
-fn life(text: &str) -> Result<Duration, String> {
+pub fn life(text: &str) -> Result<Duration, String> {
     let life = duration(text)?;
     if (SHORTEST_LIFE..=LONGEST_LIFE).contains(&life) {
         Ok(life)

@@ -1,1 +1,31 @@
-//! What a mesh has once: the certificate authority and the validating webhook, in one Deployment.
+//! What a mesh has once: the certificate authority and the validating webhook, in one Deployment of two replicas.
+//!
+//! ```text
+//! Secret ── root ──▶ ca ── publish ──▶ ConfigMap weft-ca-root, caBundle of the webhook
+//!                    │ └── serving ──▶ certificates of its own doors
+//! agents ── grpc ──▶ tokens (TokenReview: which node?) ──▶ issue (does the account run there? pods) ──▶ ca signs
+//! API server ── webhook ──▶ admission: what `weft analyze` says
+//! ```
+//!
+//! Every replica does all of it by what the API server has; none keeps anything of its own.
+
+mod admission;
+mod ca;
+mod caller;
+mod causes;
+mod grpc;
+mod health;
+mod issue;
+mod listener;
+mod metrics;
+mod pods;
+mod publish;
+mod root;
+mod run;
+mod secret;
+mod serving;
+mod tokens;
+mod watching;
+mod webhook;
+
+pub use run::{ControllerOptions, run};

@@ -21,9 +21,11 @@ mod request;
 mod rotation;
 mod service;
 mod status;
+mod succession;
 mod tls;
 mod trust;
 mod verify;
+pub mod wire;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
@@ -36,10 +38,13 @@ use weft_api::admin::Certificates;
 use weft_rules::identity::Identity;
 
 use account::Account;
+pub use authority::{Authority, AuthorityError, Parts, new_root};
 use ca::{Ca, Health};
 pub use certificate::Refusal;
 use renew::Renewer;
+pub use request::Request;
 pub use service::ServiceOptions;
+pub use succession::Succession;
 pub use tls::{Tls, alpn};
 use trust::Trust;
 pub use trust::{LONGEST_LIFE, Root};

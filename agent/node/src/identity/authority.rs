@@ -7,7 +7,7 @@ use rcgen::{
     ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PublicKeyData,
     SanType,
 };
-use rustls::pki_types::{CertificateDer, CertificateSigningRequestDer, UnixTime};
+use rustls::pki_types::{CertificateDer, CertificateSigningRequestDer, PrivatePkcs8KeyDer, UnixTime};
 use webpki::KeyUsage;
 use weft_rules::identity::Identity;
 
@@ -133,18 +133,41 @@ impl Authority {
         if csr.public_key.algorithm() != &PKCS_ECDSA_P256_SHA256 {
             return Err(refused("its key is not of P-256"));
         }
-        let mut params = CertificateParams::default();
-        params.distinguished_name = DistinguishedName::new();
+        let mut params = self.leaf(CertificateParams::default(), life, now);
         params.subject_alt_names = vec![name];
+        params.extended_key_usages =
+            vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        let leaf = params.signed_by(&csr.public_key, &self.issuer)?.der().clone();
+        Ok(self.chain_of(leaf))
+    }
+
+    /// Makes a key and a certificate by which a server of the mesh itself is recognised under `names` of DNS.
+    pub fn sign_server(
+        &self,
+        names: &[String],
+        life: Duration,
+        now: SystemTime,
+    ) -> Result<(Vec<CertificateDer<'static>>, PrivatePkcs8KeyDer<'static>), AuthorityError> {
+        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
+        let mut params = self.leaf(CertificateParams::new(names)?, life, now);
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        let leaf = params.signed_by(&key, &self.issuer)?.der().clone();
+        Ok((self.chain_of(leaf), key.serialize_der().into()))
+    }
+
+    /// What every certificate that it signs has.
+    fn leaf(&self, mut params: CertificateParams, life: Duration, now: SystemTime) -> CertificateParams {
+        params.distinguished_name = DistinguishedName::new();
         params.not_before = (now - BACKDATED).into();
         params.not_after = (now + life.min(LONGEST_LIFE)).min(self.not_after).into();
         params.is_ca = IsCa::ExplicitNoCa;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        params.extended_key_usages =
-            vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
         params.use_authority_key_identifier_extension = true;
-        let leaf = params.signed_by(&csr.public_key, &self.issuer)?.der().clone();
-        Ok(std::iter::once(leaf).chain(self.chain.iter().cloned()).collect())
+        params
+    }
+
+    fn chain_of(&self, leaf: CertificateDer<'static>) -> Vec<CertificateDer<'static>> {
+        std::iter::once(leaf).chain(self.chain.iter().cloned()).collect()
     }
 
     fn prove(&self, trust_domain: &str, now: SystemTime) -> Result<(), AuthorityError> {
@@ -164,6 +187,13 @@ impl Authority {
             .verify(leaf, between, UnixTime::since_unix_epoch(since_1970), &KeyUsage::server_auth())
             .map(drop)
             .map_err(AuthorityError::Unbelieved)
+    }
+}
+
+/// The same key, which is the certificate's, and the same to trust.
+impl PartialEq for Authority {
+    fn eq(&self, other: &Self) -> bool {
+        (&self.certificate, &self.chain, &self.roots) == (&other.certificate, &other.chain, &other.roots)
     }
 }
 

@@ -17,14 +17,12 @@ use rustls::pki_types::pem::PemObject;
 use super::Issued;
 use super::authority::{self, Authority, AuthorityError, Parts};
 use super::request::Request;
+use super::succession::Succession;
 
 const KEY: &str = "ca-key.pem";
 const CERTIFICATE: &str = "ca-cert.pem";
 const CHAIN: &str = "cert-chain.pem";
 const ROOTS: &str = "root-cert.pem";
-
-/// A signing key that is new in the folder waits so long: the other agents trust its root by then.
-const SETTLE: Duration = Duration::from_secs(5);
 
 /// Why a folder is no CA.
 #[derive(Debug, thiserror::Error)]
@@ -81,9 +79,7 @@ pub struct Folder {
     dir: PathBuf,
     trust_domain: Arc<str>,
     stamp: Stamp,
-    authority: Authority,
-    /// Takes over at its time.
-    next: Option<(Authority, Instant)>,
+    signs: Succession,
 }
 
 /// Tells changed files from the same ones: device, inode, size, time of change.
@@ -101,7 +97,7 @@ impl Folder {
         }
         let stamp = stamp(dir);
         let authority = read(dir, &trust_domain, now)?;
-        Ok(Self { dir: dir.to_owned(), trust_domain, stamp, authority, next: None })
+        Ok(Self { dir: dir.to_owned(), trust_domain, stamp, signs: Succession::new(authority) })
     }
 
     /// Reads the files again if they have changed. True: they have. After an error, what was read last stays in force.
@@ -112,32 +108,18 @@ impl Folder {
         }
         let authority = read(&self.dir, &self.trust_domain, now)?;
         self.stamp = stamp;
-        if authority.certificate() == self.authority.certificate() {
-            self.authority = authority;
-            self.next = None;
-        } else {
-            self.next = Some((authority, Instant::now() + SETTLE));
-        }
+        self.signs.take(authority, Instant::now());
         Ok(true)
     }
 
     /// Lets a new signing key take over when it is time. True: it has.
     pub fn settle(&mut self, now: Instant) -> bool {
-        match self.next.take() {
-            Some((authority, due)) if due <= now => {
-                self.authority = authority;
-                true
-            }
-            next => {
-                self.next = next;
-                false
-            }
-        }
+        self.signs.settle(now)
     }
 
     /// What the folder names as trusted.
     pub fn roots(&self) -> &[CertificateDer<'static>] {
-        self.next.as_ref().map_or(&self.authority, |(next, _)| next).roots()
+        self.signs.roots()
     }
 
     /// Signs.
@@ -147,7 +129,8 @@ impl Folder {
         life: Duration,
         now: SystemTime,
     ) -> Result<Issued, AuthorityError> {
-        let chain = self.authority.sign(request.csr(), request.identity(), &self.trust_domain, life, now)?;
+        let signer = self.signs.signer();
+        let chain = signer.sign(request.csr(), request.identity(), &self.trust_domain, life, now)?;
         Ok(Issued { chain, roots: self.roots().to_vec() })
     }
 }

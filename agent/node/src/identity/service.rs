@@ -11,9 +11,9 @@ use tonic::metadata::AsciiMetadataValue;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
 
 use super::request::Request;
+use super::wire::{CertificateRequest, CertificateResponse, METHOD};
 use super::{Issued, certificate};
 
-const METHOD: &str = "/istio.v1.auth.IstioCertificateService/CreateCertificate";
 /// Longest wait for a connection.
 const CONNECT: Duration = Duration::from_secs(5);
 /// Longest wait for an answer.
@@ -74,25 +74,6 @@ pub enum ServiceError {
     Answer(&'static str),
 }
 
-/// Asks for a certificate. Source: istio/api, security/v1alpha1/ca.proto.
-#[derive(Clone, PartialEq, prost::Message)]
-struct CertificateRequest {
-    #[prost(string, tag = "1")]
-    csr: String,
-    /// In seconds.
-    #[prost(int64, tag = "3")]
-    validity_duration: i64,
-    #[prost(message, optional, tag = "4")]
-    metadata: Option<prost_types::Struct>,
-}
-
-/// The certificates from leaf to root, each in PEM.
-#[derive(Clone, PartialEq, prost::Message)]
-struct CertificateResponse {
-    #[prost(string, repeated, tag = "1")]
-    cert_chain: Vec<String>,
-}
-
 /// A client of one service.
 #[derive(Debug)]
 pub struct Service {
@@ -128,15 +109,9 @@ impl Service {
 
     /// Asks for a certificate.
     pub async fn issue(&self, request: &Request, life: Duration) -> Result<Issued, ServiceError> {
-        let name = prost_types::value::Kind::StringValue(request.identity().to_string());
-        let name = prost_types::Value { kind: Some(name) };
-        let message = CertificateRequest {
-            csr: request.csr_pem().to_owned(),
-            validity_duration: i64::try_from(life.as_secs()).unwrap_or(i64::MAX),
-            metadata: Some(prost_types::Struct {
-                fields: [("ImpersonatedIdentity".to_owned(), name)].into(),
-            }),
-        };
+        let life = i64::try_from(life.as_secs()).unwrap_or(i64::MAX);
+        let message =
+            CertificateRequest::new(request.csr_pem().to_owned(), life, request.identity().to_string());
         let mut message = tonic::Request::new(message);
         if let Some(token) = self.token()? {
             message.metadata_mut().insert("authorization", token);

@@ -1,0 +1,156 @@
+//! Which service accounts run where: the CA's own watch of Pods.
+
+use std::collections::HashMap;
+use std::sync::{PoisonError, RwLock};
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::{Api, ApiResource};
+use kube::core::Object;
+use kube::runtime::watcher::{Config, Event};
+use kube::{Client, ResourceExt};
+use serde::Deserialize;
+use tokio::sync::watch;
+
+use crate::watching;
+
+/// Pods that are on a node and have not finished: the server sends no others.
+const ALIVE: &str = "spec.nodeName!=,status.phase!=Succeeded,status.phase!=Failed";
+
+/// What is read of a Pod's spec.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Spec {
+    /// Where it runs.
+    pub node_name: Option<String>,
+    /// As whom.
+    pub service_account_name: Option<String>,
+}
+
+/// What is read of a Pod's status.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub struct Status {
+    /// `Succeeded` and `Failed` have finished.
+    pub phase: Option<String>,
+}
+
+/// A Pod as the CA sees it.
+pub type LeanPod = Object<Spec, Status>;
+
+/// A service account on a node.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Place {
+    node: String,
+    namespace: String,
+    account: String,
+}
+
+/// Where each live pod is, and how many are at each place.
+#[derive(Debug, Default)]
+pub struct Index {
+    /// By namespace and name.
+    pods: HashMap<(String, String), Place>,
+    places: HashMap<Place, usize>,
+}
+
+impl Index {
+    fn apply(&mut self, pod: LeanPod) {
+        let name = name_of(&pod);
+        self.remove(&name);
+        let finished = pod.status.and_then(|status| status.phase);
+        if finished.is_some_and(|phase| phase == "Succeeded" || phase == "Failed") {
+            return;
+        }
+        let Some(node) = pod.spec.node_name.filter(|node| !node.is_empty()) else { return };
+        let account = pod.spec.service_account_name.filter(|account| !account.is_empty());
+        let account = account.unwrap_or_else(|| "default".to_owned());
+        let place = Place { node, namespace: name.0.clone(), account };
+        *self.places.entry(place.clone()).or_default() += 1;
+        self.pods.insert(name, place);
+    }
+
+    fn remove(&mut self, name: &(String, String)) {
+        let Some(place) = self.pods.remove(name) else { return };
+        if let Some(count) = self.places.get_mut(&place) {
+            *count -= 1;
+            if *count == 0 {
+                self.places.remove(&place);
+            }
+        }
+    }
+}
+
+fn name_of(pod: &LeanPod) -> (String, String) {
+    (pod.namespace().unwrap_or_default(), pod.name_any())
+}
+
+/// Every live pod of the cluster, by node and service account.
+#[derive(Debug, Default)]
+pub struct Pods {
+    index: RwLock<Index>,
+    /// True once the first list is complete; rings with each change.
+    complete: watch::Sender<bool>,
+}
+
+impl Pods {
+    /// Whether the first list is complete.
+    pub fn is_complete(&self) -> bool {
+        *self.complete.borrow()
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.index.read().unwrap_or_else(PoisonError::into_inner).pods.len()
+    }
+
+    /// Whether a live pod of the account is on the node.
+    pub fn runs(&self, node: &str, namespace: &str, account: &str) -> bool {
+        let place =
+            Place { node: node.to_owned(), namespace: namespace.to_owned(), account: account.to_owned() };
+        self.index.read().unwrap_or_else(PoisonError::into_inner).places.contains_key(&place)
+    }
+
+    /// As [`Self::runs`], after waiting at most so long for the watch to hear of it: the node's agent may be quicker.
+    pub async fn runs_soon(&self, node: &str, namespace: &str, account: &str, longest: Duration) -> bool {
+        let mut changes = self.complete.subscribe();
+        let waiting = async {
+            while !self.runs(node, namespace, account) {
+                if changes.changed().await.is_err() {
+                    return;
+                }
+            }
+        };
+        // What counts is what is there now.
+        let _ = tokio::time::timeout(longest, waiting).await;
+        self.runs(node, namespace, account)
+    }
+
+    /// Follows the API server for as long as the process lives.
+    pub async fn follow(&self, client: Client) {
+        let api: Api<LeanPod> = Api::all_with(client, &ApiResource::erase::<Pod>(&()));
+        let mut fresh = Index::default();
+        watching::follow(api, Config::default().fields(ALIVE), "pods", |event| self.take(event, &mut fresh))
+            .await;
+    }
+
+    /// Takes an event in; `fresh` is the list that is under way.
+    pub fn take(&self, event: Event<LeanPod>, fresh: &mut Index) {
+        match event {
+            Event::Init => return *fresh = Index::default(),
+            Event::InitApply(pod) => return fresh.apply(pod),
+            Event::InitDone => {
+                let listed = std::mem::take(fresh);
+                *self.index.write().unwrap_or_else(PoisonError::into_inner) = listed;
+            }
+            Event::Apply(pod) => self.index.write().unwrap_or_else(PoisonError::into_inner).apply(pod),
+            Event::Delete(pod) => {
+                self.index.write().unwrap_or_else(PoisonError::into_inner).remove(&name_of(&pod));
+            }
+        }
+        self.complete.send_replace(true);
+    }
+}
+
+#[cfg(test)]
+mod tests;
