@@ -150,7 +150,10 @@ impl AgentArgs {
 
 /// Logs to standard error, as WEFT_LOG says.
 pub fn start_logging() {
-    let filter = EnvFilter::try_from_env("WEFT_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    // Weft tells by itself, and once, what the API client says at each attempt.
+    let told = std::env::var("WEFT_LOG").ok().filter(|told| !told.is_empty());
+    let filter = format!("kube_client=off,{}", told.as_deref().unwrap_or("info"));
+    let filter = EnvFilter::try_new(filter).unwrap_or_else(|_| EnvFilter::new("kube_client=off,info"));
     let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colour).init();
 }

@@ -4,14 +4,14 @@ use std::error::Error;
 
 /// An error with its causes, each once.
 pub fn all(error: &dyn Error) -> String {
-    let causes = std::iter::successors(Some(error), |error| error.source());
-    let mut text = String::new();
-    for cause in causes.map(ToString::to_string) {
-        if text.is_empty() {
-            text = cause;
-        } else if !text.contains(&cause) {
-            text = format!("{text}: {cause}");
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        let what = cause.to_string();
+        if !text.contains(&what) {
+            text = format!("{text}: {what}");
         }
+        next = cause.source();
     }
     text
 }

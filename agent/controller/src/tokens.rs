@@ -91,8 +91,9 @@ impl Tokens {
         let question = caller::question(token);
         let asking = self.reviews.create(&params, &question);
         let answer = tokio::time::timeout(ANSWER, asking).await;
-        let review =
-            answer.map_err(|_| TokenError::Unknown("it does not answer in time".to_owned()))?.map_err(|error| TokenError::Unknown(causes::all(&error)))?;
+        let review = answer
+            .map_err(|_| TokenError::Unknown("it does not answer in time".to_owned()))?
+            .map_err(|error| TokenError::Unknown(causes::all(&error)))?;
         Ok(caller::node(review, &self.user))
     }
 }
