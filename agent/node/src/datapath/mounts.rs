@@ -156,7 +156,8 @@ fn below(root: &Path, path: &Path) -> PathBuf {
     root.join(path.strip_prefix("/").unwrap_or(path))
 }
 
-/// Opens the root of the machine's cgroup2 hierarchy.
+/// Opens the root of the machine's cgroup2 hierarchy; on a node that is itself a container (kind and its like), the root
+/// of what that node has of it: all its pods are below.
 pub fn cgroup_root() -> Result<File, DatapathError> {
     let own = mounted_cgroups("thread-self", Path::new(HERE));
     let others = other_mount_namespaces().into_iter().flat_map(|process| {
@@ -176,15 +177,44 @@ pub fn cgroup_root() -> Result<File, DatapathError> {
             return Ok(dir);
         }
     }
+    if let Some(dir) = cgroup_root_of_first_process() {
+        return Ok(dir);
+    }
     Err(DatapathError::Unsupported {
         missing: found_part.map_or_else(
             || "no cgroup2 hierarchy is mounted, and none can be".to_owned(),
             |path| format!("{} is a part of the cgroup2 hierarchy, not its root", path.display()),
         ),
         cure: "enable cgroup v2, and give the agent the host's /sys/fs/cgroup (a hostPath volume) \
-               or run it as root"
+               and the node's processes (hostPID), or run it as root"
             .to_owned(),
     })
+}
+
+/// The root of the cgroup namespace of the node's first process. That says nothing where the agent is in the container
+/// that it would be found in: it would capture itself and nobody else.
+fn cgroup_root_of_first_process() -> Option<File> {
+    if mount_namespace("1") == mount_namespace("self") {
+        return None;
+    }
+    let namespace: OwnedFd = File::open("/proc/1/ns/cgroup").ok()?.into();
+    let mount = || {
+        move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::ControlGroup))?;
+        unattached_cgroup2()
+    };
+    let dir = thread::scope(|scope| {
+        scope.spawn(mount).join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    });
+    match dir {
+        Ok(dir) => {
+            tracing::info!("this node is a container: its own part of the cgroup2 hierarchy is captured");
+            Some(dir)
+        }
+        Err(error) => {
+            tracing::warn!(%error, "cannot open the root of the node's cgroup namespace");
+            None
+        }
+    }
 }
 
 fn mounted_cgroups(process: &str, root: &Path) -> Vec<PathBuf> {
