@@ -2,19 +2,37 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
-use std::sync::Arc;
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
-use crate::pod::Pod;
 use crate::process::Output;
+
+/// From where a request is sent: a program is run there by these words before its name.
+#[derive(Debug, Clone)]
+pub(crate) struct Caller {
+    /// For a person.
+    pub(crate) name: String,
+    /// As `ip netns exec NAME`, or `kubectl exec POD --`.
+    pub(crate) words: Vec<String>,
+}
+
+impl Caller {
+    /// `program`, to be run there.
+    pub(crate) fn command(&self, program: &str) -> Command {
+        let mut words = self.words.iter().map(String::as_str).chain([program]);
+        let mut command = Command::new(words.next().unwrap_or(program));
+        command.args(words);
+        command
+    }
+}
 
 /// A request to be.
 #[derive(Debug, Clone)]
 pub struct Request {
-    pod: Arc<Pod>,
+    caller: Caller,
     url: String,
     flags: Vec<String>,
 }
@@ -33,8 +51,8 @@ pub struct Answer {
 }
 
 impl Request {
-    pub(crate) fn new(pod: Arc<Pod>, url: &str) -> Self {
-        Self { pod, url: url.to_owned(), flags: Vec::new() }
+    pub(crate) fn new(caller: Caller, url: &str) -> Self {
+        Self { caller, url: url.to_owned(), flags: Vec::new() }
     }
 
     /// Adds a flag of `curl`.
@@ -72,12 +90,12 @@ impl Request {
 
     /// Sends it. Any status is fine; no answer is an error.
     pub fn send(self) -> Result<Answer> {
-        let mut command = self.pod.command("curl");
+        let mut command = self.caller.command("curl");
         // Paths go as they are; a name server is never asked.
         command.args(["-sS", "-i", "--path-as-is", "--max-time", "15"]).args(&self.flags).arg(&self.url);
         let output = Output::of(&mut command)?;
         if output.code != 0 {
-            bail!("{} from {}: curl {}: {}", self.url, self.pod.spec.name, output.code, output.stderr.trim());
+            bail!("{} from {}: curl {}: {}", self.url, self.caller.name, output.code, output.stderr.trim());
         }
         Answer::parse(&output.stdout).with_context(|| format!("{}: {:?}", self.url, output.stdout))
     }

@@ -23,6 +23,7 @@
 mod agent;
 mod builders;
 mod capture;
+mod cluster;
 mod http;
 mod manifest;
 mod mesh;
@@ -39,6 +40,7 @@ mod world;
 pub use agent::{Agent, AgentSpec};
 pub use builders::{PodBuilder, ServiceBuilder};
 pub use capture::{Capture, Flow};
+pub use cluster::{Cluster, ClusterPod, Namespace, cluster_story};
 pub use http::{Answer, Request, get};
 pub use manifest::{PodSpec, ServiceSpec};
 pub use mesh::{Mesh, story};

@@ -250,7 +250,7 @@ impl Mesh {
 
     /// A request from a pod, to be refined and sent.
     pub fn http(&self, from: &str, url: &str) -> Result<Request> {
-        Ok(Request::new(self.the(from)?, url))
+        Ok(Request::new(self.the(from)?.caller(), url))
     }
 
     /// A GET from a pod.
@@ -260,7 +260,7 @@ impl Mesh {
 
     /// Starts a load generator: `weft-app load ARGS…`.
     pub fn load(&self, from: &str, args: &[&str]) -> Result<Load> {
-        Load::start(&*self.the(from)?, args)
+        Load::start(self.the(from)?.command(built_binary("weft-app")?).arg("load").args(args))
     }
 
     /// Sends `count` requests over `connections` and counts.
@@ -359,7 +359,7 @@ pub fn story(play: impl FnOnce(&Mesh) -> Result<()>) {
 }
 
 /// Writes down how long a story took, where the runner wants to know.
-fn note_time(took: Duration) {
+pub(crate) fn note_time(took: Duration) {
     let Some(path) = std::env::var_os("WEFT_TEST_TIMES") else { return };
     if let Ok(mut file) = fs::OpenOptions::new().create(true).append(true).open(path) {
         // Tests run on threads of their names.

@@ -12,6 +12,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
+use crate::http::Caller;
 use crate::manifest::PodSpec;
 use crate::network::NETNS_DIR;
 use crate::process::{Daemon, Output};
@@ -52,6 +53,11 @@ impl Pod {
         let mut command = Command::new("ip");
         command.args(["netns", "exec", &self.netns]).arg(program);
         command
+    }
+
+    pub(crate) fn caller(&self) -> Caller {
+        let words = ["ip", "netns", "exec", &self.netns];
+        Caller { name: self.spec.name.clone(), words: words.map(str::to_owned).into() }
     }
 
     /// Runs a program in the pod to its end.

@@ -2,13 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::io::Read as _;
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context, Result};
 use serde::Deserialize;
-
-use crate::pod::Pod;
-use crate::world::built_binary;
 
 /// A load generator at work in a pod.
 #[derive(Debug)]
@@ -43,15 +40,10 @@ pub struct LoadReport {
 }
 
 impl Load {
-    /// Starts `weft-app load ARGS…` in the pod.
-    pub(crate) fn start(pod: &Pod, args: &[&str]) -> Result<Self> {
-        let child = pod
-            .command(built_binary("weft-app")?)
-            .arg("load")
-            .args(args)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()?;
+    /// Starts a command that comes to `weft-app load ARGS…` somewhere.
+    pub(crate) fn start(command: &mut Command) -> Result<Self> {
+        let child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
+        let child = child.with_context(|| format!("cannot run {}", command.get_program().display()))?;
         Ok(Self { child })
     }
 

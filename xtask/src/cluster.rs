@@ -28,6 +28,8 @@ use crate::progress::{Step, already};
 use crate::workspace;
 
 pub use kubernetes::{bin as program, coredns_version, ensure as ensure_programs};
+pub use layout::Shared;
+pub use status::is_whole as stands;
 
 /// Flags of `cargo xtask cluster`.
 #[derive(clap::Args)]
@@ -39,7 +41,10 @@ pub struct Args {
 #[derive(clap::Subcommand)]
 enum Action {
     /// Bring it up and print what to export; when it stands already, only that
-    Up,
+    Up {
+        #[command(flatten)]
+        shared: layout::Shared,
+    },
     /// Take it down without a trace
     Down,
     /// What runs; exit code 1 if not all of it does
@@ -94,35 +99,45 @@ enum Switch {
 pub fn run(args: &Args) -> Result<()> {
     ensure!(rustix::process::geteuid().is_root(), "the cluster makes namespaces and mounts: run it as root");
     match &args.action {
-        Action::Up => {
-            let _lock = lock()?;
-            up::run()
+        Action::Up { shared } => {
+            up(*shared)?;
+            status::print_use()
         }
-        Action::Down => {
-            let _lock = lock()?;
-            let step = Step::begin("cluster, down", "");
-            down::run()?;
-            step.done();
-            Ok(())
-        }
+        Action::Down => down(),
         Action::Status => status::run(),
         Action::Node { switch, name } => switch_node(node::named(name)?, *switch),
         Action::Exec { name, command } => {
             Err(node::command(node::named(name)?, command)?.exec()).context("cannot run nsenter")
         }
-        Action::Load { archives } => {
-            let step = Step::begin(&format!("{} image archives into both nodes", archives.len()), "");
-            let names = load::run(archives)?;
-            step.done();
-            for name in names {
-                println!("{name}");
-            }
-            Ok(())
-        }
+        Action::Load { archives } => load(archives),
         Action::Apiserver { switch } => switch_apiserver(*switch),
         Action::NodeBoot { name } => node::boot(node::named(name)?),
         Action::NodeInit { name } => node_init::run(node::named(name)?),
     }
+}
+
+/// Brings it up, unless it stands.
+pub fn up(shared: Shared) -> Result<()> {
+    let _lock = lock()?;
+    up::run(shared)
+}
+
+/// Takes it down.
+pub fn down() -> Result<()> {
+    let _lock = lock()?;
+    let step = Step::begin("cluster, down", "");
+    down::run()?;
+    step.done();
+    Ok(())
+}
+
+/// Imports image archives into both nodes.
+pub fn load(archives: &[PathBuf]) -> Result<()> {
+    let step = Step::begin(&format!("{} images into both nodes", archives.len()), "");
+    let names = load::run(archives)?;
+    step.done();
+    already(&names.join(", "));
+    Ok(())
 }
 
 fn switch_node(node: &layout::Node, switch: Switch) -> Result<()> {

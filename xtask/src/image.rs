@@ -73,6 +73,13 @@ pub fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
+/// Writes weft's image and the test application's, as built last; answers where they are.
+pub fn write_for_tests() -> Result<Vec<PathBuf>> {
+    let (dir, programs) = places(Profile::Dev)?;
+    let images = [("weft", contents::weft(&programs)?), ("app", contents::app(&programs)?)];
+    images.iter().map(|(file, image)| write(&dir, file, image)).collect()
+}
+
 /// Writes what every cluster begins with.
 pub fn write_for_cluster(dir: &Path) -> Result<()> {
     write(dir, "pause", &contents::pause()?)?;

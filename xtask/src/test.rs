@@ -4,6 +4,7 @@
 //! others from running. What this machine cannot run is skipped with its reason; with `CI=true` a skip is a failure.
 
 mod binaries;
+mod on_cluster;
 mod report;
 mod runner;
 
@@ -18,6 +19,12 @@ pub struct Args {
     /// Only these parts
     #[arg(long, value_enum)]
     only: Vec<Part>,
+    /// Only stories on a Kubernetes cluster: the same as `--only cluster`
+    #[arg(long, conflicts_with = "only")]
+    cluster: bool,
+    /// With --cluster: use the cluster that stands, if one does, and leave it standing
+    #[arg(long, requires = "cluster")]
+    keep: bool,
     /// Only tests whose name contains this
     filter: Option<String>,
 }
@@ -33,11 +40,14 @@ enum Part {
     Stories,
     /// Stories of minutes, only when they are asked for
     Endurance,
+    /// Stories on a Kubernetes cluster of two nodes
+    Cluster,
 }
 
 /// Runs every test.
 pub fn run(args: &Args) -> Result<()> {
     let wanted = |part: Part| match (args.only.is_empty(), &args.filter) {
+        _ if args.cluster => part == Part::Cluster,
         (false, _) => args.only.contains(&part),
         (true, _) if part == Part::Endurance => false,
         (true, Some(_)) => part != Part::Lint,
@@ -49,12 +59,12 @@ pub fn run(args: &Args) -> Result<()> {
     if wanted(Part::Lint) {
         lint(&mut report);
     }
+    let filter = args.filter.as_deref();
     if wanted(Part::Unit) || wanted(Part::Stories) || wanted(Part::Endurance) {
         let binaries = binaries::build()?;
         report.restart_clock();
-        let filter = args.filter.as_deref();
         if wanted(Part::Unit) {
-            let unit: Vec<_> = binaries.iter().filter(|binary| !binary.is_stories()).collect();
+            let unit: Vec<_> = binaries.iter().filter(|binary| binary.is_unit()).collect();
             report.add("unit tests", runner::run(&unit, filter)?);
             report.add("examples in the documentation", runner::documentation(filter)?);
         }
@@ -68,6 +78,9 @@ pub fn run(args: &Args) -> Result<()> {
                 runner::run_endurance(stories, filter)
             })?;
         }
+    }
+    if wanted(Part::Cluster) {
+        report.add("stories on a cluster", on_cluster::run(filter, args.keep)?);
     }
     let skips_fail = std::env::var("CI").is_ok_and(|ci| ci == "true");
     if report.print(skips_fail) { Ok(()) } else { bail!("not everything is as it should be") }

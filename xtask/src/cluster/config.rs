@@ -1,6 +1,6 @@
 //! The files that a node's programs read. Each is a pure function of the node.
 
-use super::layout::{DNS_SERVICE, DOMAIN, Node, PODS, kubeconfig, pki};
+use super::layout::{DNS_SERVICE, DOMAIN, Node, PODS, Shared, kubeconfig, pki};
 use crate::image::PAUSE;
 
 /// Where containerd listens, on the node.
@@ -57,7 +57,8 @@ pub fn cni(node: &Node) -> String {
 }
 
 /// The kubelet's. Its node is a control group, so disks and files are the machine's: no eviction before they are full.
-pub fn kubelet(node: &Node) -> String {
+pub fn kubelet(node: &Node, shared: Shared) -> String {
+    let root = if shared.cgroups { format!("/{}", node.cgroup()) } else { "/".to_owned() };
     let serving = |ending: &str| pki(&format!("{}-serving.{ending}", node.name));
     format!(
         "apiVersion: kubelet.config.k8s.io/v1beta1\n\
@@ -65,7 +66,7 @@ pub fn kubelet(node: &Node) -> String {
          failCgroupV1: false\n\
          failSwapOn: false\n\
          cgroupDriver: cgroupfs\n\
-         cgroupRoot: /\n\
+         cgroupRoot: {root}\n\
          containerRuntimeEndpoint: unix://{CONTAINERD_SOCKET}\n\
          address: {address}\n\
          healthzBindAddress: 127.0.0.1\n\
@@ -99,6 +100,7 @@ pub fn kube_proxy(node: &Node) -> String {
          clusterCIDR: {PODS}\n\
          hostnameOverride: {}\n\
          oomScoreAdj: 0\n\
+         iptables: {{minSyncPeriod: 100ms}}\n\
          conntrack: {{maxPerCore: 0, min: 0, tcpEstablishedTimeout: 0s, tcpCloseWaitTimeout: 0s}}\n",
         kubeconfig("kube-proxy"),
         node.name
@@ -108,13 +110,16 @@ pub fn kube_proxy(node: &Node) -> String {
 #[cfg(test)]
 mod tests {
     use super::{cni, containerd, kube_proxy, kubelet};
-    use crate::cluster::layout::NODES;
+    use crate::cluster::layout::{NODES, Shared};
 
     #[test]
     fn each_node_has_its_own() {
         let [n1, n2] = &NODES;
-        assert!(kubelet(n1).contains("address: 10.77.0.11\n"));
-        assert!(kubelet(n2).contains("tlsCertFile: /var/lib/weft-cluster/pki/n2-serving.crt\n"));
+        let alone = Shared { pids: false, cgroups: false };
+        assert!(kubelet(n1, alone).contains("address: 10.77.0.11\n"));
+        assert!(kubelet(n1, alone).contains("cgroupRoot: /\n"));
+        assert!(kubelet(n1, Shared { cgroups: true, ..alone }).contains("cgroupRoot: /weft-cluster-n1\n"));
+        assert!(kubelet(n2, alone).contains("tlsCertFile: /var/lib/weft-cluster/pki/n2-serving.crt\n"));
         assert!(kube_proxy(n2).contains("hostnameOverride: n2\n"));
         assert!(cni(n2).contains(r#"{"subnet": "10.244.2.0/24"}"#));
     }

@@ -90,6 +90,36 @@ pub fn log(name: &str) -> PathBuf {
     state("log").join(format!("{name}.log"))
 }
 
+/// What the nodes have in common beyond one kernel. A node of one's own shares nothing; a machine that is the only node
+/// has process ids and control groups as the kernel numbers and roots them, which is what sharing shows.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::Args)]
+pub struct Shared {
+    /// Nodes without process ids of their own: what BPF sees as a process is then what /proc of a node shows
+    #[arg(long = "share-pids")]
+    pub pids: bool,
+    /// Nodes without a root of control groups of their own: both nodes' agents then attach to the machine's
+    #[arg(long = "share-cgroups")]
+    pub cgroups: bool,
+}
+
+impl Shared {
+    /// As the standing cluster was brought up.
+    pub fn read() -> Self {
+        let is_there = |name: &str| state(name).exists();
+        Self { pids: is_there("share-pids"), cgroups: is_there("share-cgroups") }
+    }
+
+    /// Keeps it for nodes that are switched on later.
+    pub fn write(self) -> std::io::Result<()> {
+        for (name, holds) in [("share-pids", self.pids), ("share-cgroups", self.cgroups)] {
+            if holds {
+                std::fs::write(state(name), "")?;
+            }
+        }
+        Ok(())
+    }
+}
+
 /// Here once the API server has the objects without which a kubelet need not begin.
 pub fn go() -> PathBuf {
     state("nodes-go")

@@ -1,7 +1,8 @@
 //! A node: one process in namespaces of its own, and all that it starts.
 //!
 //! `node-boot` joins the node's control groups and becomes `unshare`, whose child, `node-init`, is the node's pid 1. When
-//! `unshare` is killed, so is pid 1, and with it everything on the node: a node's power switch.
+//! `unshare` is killed, so is pid 1, and with it everything on the node: a node's power switch. Where nodes share process
+//! ids, what is in the node's control groups is ended one by one.
 
 use std::fs;
 use std::os::unix::process::CommandExt as _;
@@ -13,13 +14,13 @@ use anyhow::{Context, Result, bail, ensure};
 use weft_tests::process::{end_now, pid};
 use weft_tests::within;
 
-use super::layout::{self, Node};
+use super::layout::{self, Node, Shared};
 use super::{cgroups, config, kubernetes, mount_points, network, processes};
 
 /// Where Debian has the CNI plugins.
 const CNI_PLUGINS: &str = "/usr/lib/cni";
-/// What a node is a namespace of its own for, besides its network.
-const NAMESPACES: [&str; 5] = ["--mount", "--uts", "--ipc", "--pid", "--cgroup"];
+/// What a node always has to itself, besides its network.
+const NAMESPACES: [&str; 3] = ["--mount", "--uts", "--ipc"];
 
 /// Writes the node's files. They outlive its reboots.
 pub fn make(node: &Node) -> Result<()> {
@@ -33,7 +34,7 @@ pub fn make(node: &Node) -> Result<()> {
     }
     fs::write(dir.join("cni-conf/10-bridge.conflist"), config::cni(node))?;
     fs::write(dir.join("containerd.toml"), config::containerd())?;
-    fs::write(dir.join("kubelet.yaml"), config::kubelet(node))?;
+    fs::write(dir.join("kubelet.yaml"), config::kubelet(node, Shared::read()))?;
     fs::write(dir.join("kube-proxy.yaml"), config::kube_proxy(node))?;
     // CoreDNS answers for the cluster alone: there is nobody to ask beyond it.
     Ok(fs::write(dir.join("resolv.conf"), "")?)
@@ -75,8 +76,14 @@ pub fn boot(node: &Node) -> Result<()> {
     cgroups::join(&cgroups::hierarchies()?, &node.cgroup())?;
     let mut command = Command::new("nsenter");
     command.arg(format!("--net=/run/netns/{}", node.netns()));
-    command.arg("unshare").args(NAMESPACES);
-    command.args(["--fork", "--kill-child", "--mount-proc", "--propagation", "private"]);
+    command.arg("unshare").args(NAMESPACES).args(["--propagation", "private"]);
+    let shared = Shared::read();
+    if !shared.cgroups {
+        command.arg("--cgroup");
+    }
+    if !shared.pids {
+        command.args(["--pid", "--fork", "--kill-child", "--mount-proc"]);
+    }
     command.arg(xtask).args(["cluster", "node-init", node.name]);
     // What the node's programs find in PATH: kubectl is for a person who looks around.
     let path = std::env::var("PATH").unwrap_or_default();
@@ -89,16 +96,19 @@ pub fn command(node: &Node, words: &[String]) -> Result<Command> {
     let init = init(node)?;
     let mut command = Command::new("nsenter");
     command.arg("--target").arg(init.to_string());
-    command.args(["--mount", "--uts", "--ipc", "--net", "--pid", "--cgroup", "--wdns=/", "--"]);
+    command.args(["--net", "--pid", "--cgroup", "--wdns=/"]).args(NAMESPACES).arg("--");
     command.args(words);
     Ok(command)
 }
 
-/// The node's pid 1, as the machine numbers it.
+/// The node's first process, as the machine numbers it.
 fn init(node: &Node) -> Result<u32> {
     let Some(outer) = processes::running(node.name) else {
         bail!("{} does not run: `cargo xtask cluster node start {}`", node.name, node.name);
     };
+    if Shared::read().pids {
+        return Ok(outer.id);
+    }
     let file = format!("/proc/{0}/task/{0}/children", outer.id);
     let children = fs::read_to_string(&file).with_context(|| format!("cannot read {file}"))?;
     let child = children.split_whitespace().next().and_then(|id| id.parse().ok());

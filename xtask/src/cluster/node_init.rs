@@ -17,7 +17,7 @@ use rustix::process::{WaitOptions, wait};
 
 use super::cgroups::{self, Hierarchy};
 use super::config::CONTAINERD_SOCKET;
-use super::layout::{self, Node};
+use super::layout::{self, Node, Shared};
 use super::{kubernetes, mount_points};
 
 /// Between two looks for what somebody else does.
@@ -30,14 +30,16 @@ const SERVICES: [&str; 3] = ["containerd", "kubelet", "kube-proxy"];
 
 /// Runs the node until it is killed.
 pub fn run(node: &Node) -> Result<()> {
-    ensure!(rustix::process::getpid().is_init(), "node-init is for a node's pid 1");
+    let shared = Shared::read();
+    ensure!(shared.pids || rustix::process::getpid().is_init(), "node-init is for a node's pid 1");
     rustix::system::sethostname(node.name.as_bytes())?;
     let hierarchies = cgroups::hierarchies()?;
     mount_system(&hierarchies).context("cannot mount the node's /sys")?;
     mount_own(node)?;
     set_sysctls();
     // The node's services beside its pods: in version 2, a group that has groups takes no processes.
-    cgroups::join(&hierarchies, "node.d")?;
+    let group = if shared.cgroups { format!("{}/node.d", node.cgroup()) } else { "node.d".to_owned() };
+    cgroups::join(&hierarchies, &group)?;
 
     let mut services = HashMap::new();
     services.insert(start(node, "containerd")?, "containerd");
@@ -53,7 +55,10 @@ pub fn run(node: &Node) -> Result<()> {
     }
     loop {
         // Whatever loses its parent becomes this process's child: containers' shims, for one.
-        let Ok(Some((pid, status))) = wait(WaitOptions::empty()) else { continue };
+        let Ok(Some((pid, status))) = wait(WaitOptions::empty()) else {
+            sleep(PERIOD);
+            continue;
+        };
         if let Some(name) = services.remove(&pid.as_raw_nonzero().get()) {
             println!("{name} has ended: {status:?}");
             sleep(RESTART);

@@ -5,19 +5,25 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use weft_tests::process::Output;
 
-use super::layout::{self, NODES, STATE};
+use super::layout::{self, NODES, STATE, Shared};
 use super::{control, down, kubernetes, mount_points, network, node, objects, pki, status, sysctls};
 use crate::progress::{self, Step};
 use crate::{image, setup, workspace};
 
-/// Brings it up, unless it stands; then says how to use it.
-pub fn run() -> Result<()> {
+/// Brings it up, unless it stands.
+pub fn run(shared: Shared) -> Result<()> {
     setup::cluster_programs()?;
     if status::is_whole() {
         progress::already("the cluster stands");
+        let standing = Shared::read();
+        let any = Shared::default();
+        ensure!(
+            shared == standing || shared == any,
+            "it stands as {standing:?}: `cargo xtask cluster down` first"
+        );
     } else {
         if Path::new(STATE).exists() {
             let step = Step::begin("what is left of another cluster goes", "");
@@ -25,19 +31,20 @@ pub fn run() -> Result<()> {
             step.done();
         }
         let begun = Instant::now();
-        build().with_context(|| {
+        build(shared).with_context(|| {
             format!("the cluster is not up; what its parts say is in {STATE}/log (`cargo xtask cluster down` removes it)")
         })?;
         eprintln!("  ✓ two nodes, cluster DNS [{:.1} s]", begun.elapsed().as_secs_f32());
     }
-    status::print_use()
+    Ok(())
 }
 
-fn build() -> Result<()> {
+fn build(shared: Shared) -> Result<()> {
     let step = Step::begin("network, certificates, images", "");
     for dir in ["log", "processes", "images"] {
         fs::create_dir_all(layout::state(dir))?;
     }
+    shared.write()?;
     sysctls::save()?;
     load_modules();
     mount_points::make()?;

@@ -25,14 +25,30 @@ impl Binary {
     pub fn is_stories(&self) -> bool {
         self.name == "weft-tests/stories"
     }
+
+    /// Whether it holds the stories on a cluster.
+    pub fn is_cluster(&self) -> bool {
+        self.name == "weft-tests/cluster"
+    }
+
+    /// Whether it needs nothing but itself.
+    pub fn is_unit(&self) -> bool {
+        !self.is_stories() && !self.is_cluster()
+    }
 }
 
 /// Builds all of them.
 pub fn build() -> Result<Vec<Binary>> {
+    build_only(&[])
+}
+
+/// Builds those that cargo's `targets` choose. All of the workspace's features are on, so that nothing is built twice.
+pub fn build_only(targets: &[&str]) -> Result<Vec<Binary>> {
     eprintln!("  … tests");
     let start = Instant::now();
     let mut cargo = workspace::cargo();
     cargo.args(["test", "--workspace", "--no-run", "--message-format", "json-render-diagnostics"]);
+    cargo.args(targets);
     let mut child = cargo.stdout(Stdio::piped()).spawn().context("cannot run cargo")?;
     let output = child.stdout.take().context("no output")?;
     let mut binaries = Vec::new();

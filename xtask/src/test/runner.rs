@@ -19,6 +19,11 @@ pub fn run(binaries: &[&Binary], filter: Option<&str>) -> Result<Outcome> {
     run_with(binaries, filter, &["--skip", ENDURANCE])
 }
 
+/// Runs what shares one cluster: one after the other, in the order of names.
+pub fn run_on_cluster(binaries: &[&Binary], filter: Option<&str>) -> Result<Outcome> {
+    run_with(binaries, filter, &["--ignored", "--nocapture", "--test-threads=1"])
+}
+
 /// Runs what takes minutes.
 pub fn run_endurance(binaries: &[&Binary], filter: Option<&str>) -> Result<Outcome> {
     run_with(binaries, filter.or(Some(ENDURANCE)), &["--ignored", "--nocapture", "--test-threads=1"])
