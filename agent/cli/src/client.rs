@@ -1,12 +1,15 @@
-//! Asks an agent: HTTP over the unix socket in its run directory, a fresh connection for each question.
+//! Asks agents: HTTP over the unix socket in an agent's run directory, a fresh connection for each question. An agent of a
+//! cluster is reached by a command in its pod that relays to that socket: who may do that, Kubernetes decides.
+
+mod exec;
+mod place;
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
 use bytes::Bytes;
-use clap::Args;
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
@@ -16,15 +19,23 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
+pub use place::AgentAt;
+
+use exec::AgentPod;
+
 /// How long an answer may take that nobody asked to wait for.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Which agent to ask.
-#[derive(Debug, Clone, Args)]
-pub struct AgentAt {
-    /// Run directory of the agent to ask (on this node)
-    #[arg(long, value_name = "DIR", env = "WEFT_RUN_DIR", default_value = "/run/weft")]
-    pub run_dir: PathBuf,
+/// An agent that can be asked.
+#[derive(Debug, Clone)]
+pub enum Agent {
+    /// On this machine.
+    Here {
+        /// Its run directory.
+        run_dir: PathBuf,
+    },
+    /// In a cluster.
+    InPod(Box<AgentPod>),
 }
 
 /// Nobody answers.
@@ -55,12 +66,32 @@ pub enum Unreachable {
     },
 }
 
+impl Unreachable {
+    /// What it means that a socket cannot be connected to.
+    pub fn new(run_dir: &Path, source: io::Error) -> Self {
+        let dir = run_dir.to_owned();
+        match source.kind() {
+            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => Self::Nobody { dir },
+            io::ErrorKind::PermissionDenied => Self::Forbidden { dir },
+            _ => Self::Other { dir, source },
+        }
+    }
+}
+
 /// Runs a command's questions.
 pub fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
     tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start")?.block_on(work)
 }
 
-impl AgentAt {
+impl Agent {
+    /// The node, of an agent in a cluster.
+    pub fn node(&self) -> Option<&str> {
+        match self {
+            Self::Here { .. } => None,
+            Self::InPod(pod) => Some(&pod.node),
+        }
+    }
+
     /// Gets a value.
     pub async fn get<T: DeserializeOwned>(&self, path: &str) -> anyhow::Result<T> {
         let body = self.send(Method::GET, path, Bytes::new());
@@ -88,31 +119,55 @@ impl AgentAt {
     }
 
     fn silent(&self) -> anyhow::Error {
-        anyhow!("the agent at {} does not answer", self.run_dir.display())
+        anyhow!("{self} does not answer")
     }
 
     async fn send(&self, method: Method, path: &str, body: Bytes) -> anyhow::Result<Response<Incoming>> {
-        let stream = self.connect().await?;
-        let (mut sender, connection) =
-            http1::handshake(TokioIo::new(stream)).await.context("the agent does not speak HTTP")?;
-        tokio::spawn(connection);
         let request = Request::builder()
             .method(method)
             .uri(path)
             .header(http::header::HOST, "weft")
             .header(http::header::CONTENT_TYPE, "application/json")
             .body(Full::new(body))?;
-        sender.send_request(request).await.context("the agent ended while it was asked")
+        match self {
+            Self::Here { run_dir } => {
+                let stream = UnixStream::connect(socket(run_dir)).await;
+                exchange(stream.map_err(|source| Unreachable::new(run_dir, source))?, request).await
+            }
+            Self::InPod(pod) => {
+                let relayed = pod.dial().await?;
+                let complaint = relayed.complaint();
+                match exchange(relayed, request).await {
+                    Err(error) => Err(complaint.or(error).await.context(self.to_string())),
+                    answer => answer,
+                }
+            }
+        }
     }
+}
 
-    async fn connect(&self) -> Result<UnixStream, Unreachable> {
-        let dir = self.run_dir.clone();
-        UnixStream::connect(self.run_dir.join("admin.sock")).await.map_err(|source| match source.kind() {
-            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => Unreachable::Nobody { dir },
-            io::ErrorKind::PermissionDenied => Unreachable::Forbidden { dir },
-            _ => Unreachable::Other { dir, source },
-        })
+impl std::fmt::Display for Agent {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Here { run_dir } => write!(f, "the agent at {}", run_dir.display()),
+            Self::InPod(pod) => write!(f, "the agent of node {}", pod.node),
+        }
     }
+}
+
+/// The socket of the agent with this run directory.
+pub fn socket(run_dir: &Path) -> PathBuf {
+    run_dir.join("admin.sock")
+}
+
+async fn exchange<S>(stream: S, request: Request<Full<Bytes>>) -> anyhow::Result<Response<Incoming>>
+where
+    S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin + 'static,
+{
+    let (mut sender, connection) =
+        http1::handshake(TokioIo::new(stream)).await.context("the agent does not speak HTTP")?;
+    tokio::spawn(connection);
+    sender.send_request(request).await.context("the agent ended while it was asked")
 }
 
 async fn good(answer: Response<Incoming>) -> anyhow::Result<Response<Incoming>> {

@@ -7,11 +7,13 @@ use clap::Args;
 use weft_api::admin::{EdgeEnd, EdgeRow, EdgeSecurity, PeerSelector, paths};
 
 use crate::client::{AgentAt, block_on};
+use crate::gather::{Gathered, gather};
 use crate::list::{self, ListFormat, Row};
 use crate::output::{Outcome, Table, Tone, Usage, plain};
 
 /// Counts are of what this node's agent has seen since it started: what its pods asked for, and what came to them from
-/// elsewhere.
+/// elsewhere. In a cluster every agent is asked: what went from one node to another, both have seen, and NODES says whose
+/// count a line is.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 A PEER is deploy/NAME[.NS] (or another kind of workload), svc/NAME[.NS], ns/NAME, NAME[.NS], app=NAME or version=NAME.
@@ -70,19 +72,19 @@ impl EdgesArgs {
             }
         }
         let mut rows = block_on(async {
-            let before = EdgeRow::fetch(&self.agent).await?;
+            let before = gather::<EdgeRow>(&self.agent).await?;
             if self.interval.is_zero() {
                 return Ok(before);
             }
             let begun = Instant::now();
             tokio::time::sleep(self.interval).await;
-            let mut rows = EdgeRow::fetch(&self.agent).await?;
+            let mut rows = gather::<EdgeRow>(&self.agent).await?;
             add_rates(&mut rows, &before, begun.elapsed());
             Ok(rows)
         })?;
-        rows.retain(|row| self.wants(row));
+        rows.lines.retain(|line| self.wants(&line.row));
         let place = self.namespace.as_ref().map_or_else(String::new, |ns| format!(" in namespace {ns}"));
-        list::show(&rows, self.output, &format!("{}{place}", EdgeRow::NOTHING))
+        list::show(rows, self.output, &format!("{}{place}", EdgeRow::NOTHING))
     }
 
     fn wants(&self, row: &EdgeRow) -> bool {
@@ -104,11 +106,13 @@ fn key(row: &EdgeRow) -> (&EdgeEnd, &EdgeEnd, &str, EdgeSecurity, &str) {
 }
 
 #[expect(clippy::cast_precision_loss, reason = "counts of a few seconds")]
-fn add_rates(rows: &mut [EdgeRow], before: &[EdgeRow], elapsed: Duration) {
+fn add_rates(rows: &mut Gathered<EdgeRow>, before: &Gathered<EdgeRow>, elapsed: Duration) {
     let count = |row: &EdgeRow| row.requests + row.connections;
-    let earlier: HashMap<_, u64> = before.iter().map(|row| (key(row), count(row))).collect();
-    for row in rows {
-        let since = count(row).saturating_sub(earlier.get(&key(row)).copied().unwrap_or(0));
+    let earlier: HashMap<_, u64> =
+        before.lines.iter().map(|line| ((&line.nodes, key(&line.row)), count(&line.row))).collect();
+    for line in &mut rows.lines {
+        let (nodes, row) = (&line.nodes, &mut line.row);
+        let since = count(row).saturating_sub(earlier.get(&(nodes, key(row))).copied().unwrap_or(0));
         row.rate = Some(since as f64 / elapsed.as_secs_f64());
     }
 }
@@ -152,6 +156,11 @@ impl Row for EdgeRow {
 
     fn namespace(&self) -> &str {
         &self.source.namespace
+    }
+
+    fn identity(&self) -> String {
+        // Two agents' counts are two lines.
+        String::new()
     }
 
     fn name(&self) -> String {
@@ -228,8 +237,11 @@ mod tests {
             reason: "plaintext: caller not in the mesh".into(),
             ..row()
         };
-        let mut rows = [row(), outside];
-        add_rates(&mut rows, &[EdgeRow { requests: 2, ..row() }], Duration::from_secs(2));
+        let rows = [row(), outside];
+        let mut now = Gathered::here(rows.to_vec());
+        let before = Gathered::here(vec![EdgeRow { requests: 2, ..row() }]);
+        add_rates(&mut now, &before, Duration::from_secs(2));
+        let rows: Vec<EdgeRow> = now.lines.into_iter().map(|line| line.row).collect();
         assert_eq!(
             EdgeRow::table(&rows).render(Paint::plain()),
             "SOURCE            IDENTITY  DESTINATION      IDENTITY      PROTOCOL  REQUESTS  CONNECTIONS  FAILED  DENIED  \
@@ -253,7 +265,7 @@ mod tests {
                 to: all(to),
                 interval: Duration::ZERO,
                 output: None,
-                agent: AgentAt { run_dir: "/nonexistent".into() },
+                agent: AgentAt { run_dir: Some("/nonexistent".into()), ..AgentAt::default() },
             }
         };
         for (from, to, wanted) in [

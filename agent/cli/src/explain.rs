@@ -3,13 +3,14 @@
 use std::fmt::Write;
 use std::time::Duration;
 
+use anyhow::anyhow;
 use clap::Args;
-use weft_api::admin::{Backend, ExplainRequest, Explanation, paths};
+use weft_api::admin::{Backend, ExplainRequest, Explanation, Peer, PeerSelector, WorkloadRow, paths};
 
-use crate::client::{AgentAt, block_on};
+use crate::client::{Agent, AgentAt, block_on};
 use crate::output::{self, Format, Outcome, Paint, Tone, Usage, count, safe};
 
-/// Decides by the rules in force, as the proxy would, and sends nothing.
+/// Decides by the rules in force, as the proxy would, and sends nothing. In a cluster the agent of the caller's node is asked.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -71,13 +72,42 @@ impl ExplainArgs {
             path: self.path,
             headers: self.headers,
         };
-        let answer: Explanation = block_on(self.agent.ask(paths::EXPLAIN, &question, Duration::ZERO))?;
+        let answer: Explanation = block_on(async {
+            let agents = self.agent.agents().await?;
+            let agent = agent_of(&agents, &question.from).await?;
+            agent.ask(paths::EXPLAIN, &question, Duration::ZERO).await
+        })?;
         match self.output {
             Some(format) => output::data(format, &answer)?,
             None => output::print(&render(&answer, Paint::stdout())?)?,
         }
         Ok(Outcome::Good)
     }
+}
+
+/// The agent that serves the caller; any one, where the caller is on no node that is known: it says so.
+async fn agent_of<'a>(agents: &'a [Agent], from: &str) -> anyhow::Result<&'a Agent> {
+    let first = agents.first().ok_or_else(|| anyhow!("no agent"))?;
+    let (false, Ok(from)) = (agents.len() == 1, from.parse::<PeerSelector>()) else { return Ok(first) };
+    let workloads: Vec<WorkloadRow> = first.get(paths::WORKLOADS).await?;
+    let callers = workloads.iter().filter(|row| is_called(row, &from));
+    let caller = callers.min_by_key(|row| (&row.namespace, &row.name));
+    let node = caller.and_then(|row| row.node.as_deref());
+    Ok(agents.iter().find(|agent| node.is_some() && agent.node() == node).unwrap_or(first))
+}
+
+/// Whether the agent would take this pod for the caller.
+fn is_called(row: &WorkloadRow, from: &PeerSelector) -> bool {
+    let workload = row.owner.as_deref().and_then(|owner| owner.split_once('/')).map_or("", |(_, name)| name);
+    let address = row.addresses.first().and_then(|address| address.parse().ok());
+    from.matches(&Peer {
+        namespace: row.namespace.clone(),
+        pod: row.name.clone(),
+        workload: workload.to_owned(),
+        address: address.map(|address| std::net::SocketAddr::new(address, 0)),
+        labels: row.labels.clone(),
+        ..Peer::default()
+    })
 }
 
 fn render(answer: &Explanation, paint: Paint) -> Result<String, std::fmt::Error> {

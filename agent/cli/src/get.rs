@@ -6,10 +6,11 @@ use clap::{Args, Subcommand};
 use weft_api::admin::{Backend, CertificateRow, EndpointRow, PolicyRow, RouteRow, WorkloadRow, paths};
 
 use crate::client::{AgentAt, block_on};
+use crate::gather::gather;
 use crate::list::{self, ListFormat, Row};
 use crate::output::{Outcome, Table, Tone, plain};
 
-/// Lists what is in force on the agent.
+/// Lists what is in force on the agent, or on all agents of a cluster: NODES says where a line holds.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -72,13 +73,13 @@ impl GetArgs {
 
 impl Selection {
     fn list<R: Row>(&self) -> anyhow::Result<Outcome> {
-        let mut rows = block_on(R::fetch(&self.agent))?;
+        let mut rows = block_on(gather::<R>(&self.agent))?;
         let mut place = String::new();
         if let Some(namespace) = &self.namespace {
-            rows.retain(|row: &R| row.namespace() == namespace);
+            rows.lines.retain(|line| line.row.namespace() == namespace);
             place = format!(" in namespace {namespace}");
         }
-        list::show(&rows, self.output, &format!("{}{place}", R::NOTHING))
+        list::show(rows, self.output, &format!("{}{place}", R::NOTHING))
     }
 }
 
@@ -144,6 +145,15 @@ impl Row for EndpointRow {
         format!("endpoint/{}", self.address)
     }
 
+    fn identity(&self) -> String {
+        // Near for one agent, far for the others.
+        serde_json::to_string(&Self { local: false, ..self.clone() }).unwrap_or_default()
+    }
+
+    fn absorb(&mut self, _: Self, _: &str) {
+        self.local = false;
+    }
+
     fn table(rows: &[Self]) -> Table {
         let mut table =
             Table::new(&["SERVICE", "PORT", "PROTOCOL", "ADDRESS", "WORKLOAD", "NODE", "HEALTH", "SUBSETS"]);
@@ -179,6 +189,17 @@ impl Row for WorkloadRow {
 
     fn name(&self) -> String {
         format!("pod/{}.{}", self.name, self.namespace)
+    }
+
+    fn identity(&self) -> String {
+        Row::name(self)
+    }
+
+    fn absorb(&mut self, other: Self, node: &str) {
+        // A pod's own node knows best.
+        if other.node.as_deref() == Some(node) {
+            *self = other;
+        }
     }
 
     fn table(rows: &[Self]) -> Table {

@@ -2,12 +2,12 @@
 
 mod kustomize;
 pub mod node_pod;
-mod object;
+pub mod object;
 pub mod plan;
 pub mod present;
 pub mod removal;
 pub mod rollout;
-mod values;
+pub mod values;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;

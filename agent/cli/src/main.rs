@@ -11,6 +11,7 @@ mod cluster;
 mod completion;
 mod edges;
 mod explain;
+mod gather;
 mod get;
 mod install;
 mod list;
@@ -18,6 +19,8 @@ mod manifest;
 #[cfg(target_os = "linux")]
 mod node;
 mod output;
+mod precheck;
+mod relay;
 mod status;
 mod tap;
 mod uninstall;
@@ -74,26 +77,26 @@ enum Command {
     Manifest(manifest::ManifestArgs),
     /// Prints versions
     Version(version::VersionArgs),
+    /// Speaks to an agent's socket over standard input and output
+    #[command(hide = true)]
+    Relay(relay::RelayArgs),
     /// Removes what a dead agent left behind
     #[cfg(target_os = "linux")]
     Cleanup(node::CleanupArgs),
-    /// Says whether this machine can run the agent, line by line
-    #[cfg(target_os = "linux")]
-    Precheck(node::PrecheckArgs),
+    /// Says whether weft can run in a cluster, or on this machine, line by line
+    Precheck(precheck::PrecheckArgs),
     /// Commands under the name that istioctl gives them
-    #[cfg(target_os = "linux")]
-    #[command(name = "x", hide = true, subcommand)]
+    #[command(name = "x", alias = "experimental", hide = true, subcommand)]
     Experimental(Experimental),
     /// Prints a completion script for a shell
     Completion(completion::CompletionArgs),
 }
 
 /// `weft x …`
-#[cfg(target_os = "linux")]
 #[derive(Debug, Subcommand)]
 enum Experimental {
-    /// Says whether this machine can run the agent, line by line
-    Precheck(node::PrecheckArgs),
+    /// Says whether weft can run in a cluster, or on this machine, line by line
+    Precheck(precheck::PrecheckArgs),
 }
 
 fn main() -> ExitCode {
@@ -113,12 +116,10 @@ fn main() -> ExitCode {
         Command::VerifyInstall(args) => args.run(),
         Command::Manifest(args) => args.run(),
         Command::Version(args) => args.run(),
+        Command::Relay(args) => args.run(),
         #[cfg(target_os = "linux")]
         Command::Cleanup(args) => args.run(),
-        #[cfg(target_os = "linux")]
-        Command::Precheck(_) => node::PrecheckArgs::run(),
-        #[cfg(target_os = "linux")]
-        Command::Experimental(Experimental::Precheck(_)) => node::PrecheckArgs::run(),
+        Command::Precheck(args) | Command::Experimental(Experimental::Precheck(args)) => args.run(),
         Command::Completion(args) => args.run(),
     };
     match outcome {

@@ -1,6 +1,4 @@
-//! The commands that work on this node itself: `agent`, `cleanup`, `precheck`.
-
-mod precheck;
+//! The commands that work on this node itself: `agent`, `cleanup`.
 
 use std::io::IsTerminal;
 use std::net::SocketAddr;
@@ -12,8 +10,6 @@ use tracing_subscriber::EnvFilter;
 use weft_node::agent::{AgentOptions, run};
 use weft_node::identity::{CaOptions, LONGEST_LIFE, SHORTEST_LIFE, ServiceOptions};
 use weft_node::telemetry::AccessLog;
-
-pub use precheck::PrecheckArgs;
 
 use crate::output::{self, Outcome, Usage};
 

@@ -3,17 +3,19 @@
 use std::fmt::Write;
 use std::time::{Duration, Instant};
 
+use anyhow::Context;
 use clap::Args;
+use futures_util::future::join_all;
 use weft_api::admin::{
     Applied, AuthorityKind, CertificateState, Certificates, Mode, Status, WaitApplied, paths,
 };
 use weft_api::finding::Finding;
 
 use crate::analyze;
-use crate::client::{AgentAt, Unreachable, block_on};
+use crate::client::{Agent, AgentAt, Unreachable, block_on};
 use crate::output::{self, Format, Outcome, Paint, Table, Tone, count, plain, safe};
 
-/// Exit code 1 if the agent is not ready, not reachable, or still behind what its source holds. Objects that were
+/// In a cluster it tells of the agent of every node. Exit code 1 if an agent is not ready, not reachable, or still behind what its source holds. Objects that were
 /// refused are shown; their last good versions stay in force, and the agent counts as healthy.
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -43,38 +45,70 @@ impl StatusArgs {
     /// Waits if told to, asks and prints.
     pub fn run(&self) -> anyhow::Result<Outcome> {
         block_on(async {
-            let applied = match self.wait_applied {
-                Some(patience) => Some(self.wait(patience).await?),
-                None => None,
-            };
-            let status: Status = self.agent.get(paths::STATUS).await?;
-            match self.output {
-                Some(format) => output::data(format, &status)?,
-                None => output::print(&render(&status, Paint::stdout())?)?,
+            let agents = self.agent.agents().await?;
+            let answers = join_all(agents.iter().map(|agent| self.ask(agent))).await;
+            if let [Agent::Here { .. }] = &*agents {
+                let (status, good) = answers.into_iter().next().context("nobody was asked")??;
+                match self.output {
+                    Some(format) => output::data(format, &status)?,
+                    None => output::print(&render(&status, Paint::stdout())?)?,
+                }
+                return Ok(if good { Outcome::Good } else { Outcome::Bad });
             }
-            if let Some(Applied { applied: false, waiting_for, .. }) = &applied {
-                eprintln!("weft: not all is in force yet; waiting for {}", waiting_for.join("; "));
+            let mut outcome = Outcome::Good;
+            let mut all = Vec::new();
+            for answer in answers {
+                match answer {
+                    Ok((status, good)) => {
+                        outcome = if good { outcome } else { Outcome::Bad };
+                        all.push(status);
+                    }
+                    Err(error) => {
+                        outcome = Outcome::Bad;
+                        eprintln!("weft: {error:#}");
+                    }
+                }
             }
-            let good = match applied {
-                Some(applied) => applied.applied,
-                None => status.ready && status.waiting_for.is_empty(),
-            };
-            Ok(if good { Outcome::Good } else { Outcome::Bad })
+            if let Some(format) = self.output {
+                output::data(format, &all)?;
+            } else {
+                let paint = Paint::stdout();
+                let texts: Result<Vec<String>, _> = all.iter().map(|status| render(status, paint)).collect();
+                output::print(&texts?.join("\n"))?;
+            }
+            Ok(outcome)
         })
     }
 
-    /// Waits for an agent that is starting, too.
-    async fn wait(&self, patience: Duration) -> anyhow::Result<Applied> {
-        let until = Instant::now() + patience;
-        loop {
-            let left = until.saturating_duration_since(Instant::now());
-            let timeout_ms = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
-            match self.agent.ask(paths::WAIT_APPLIED, &WaitApplied { timeout_ms }, left).await {
-                Err(error) if error.is::<Unreachable>() && !left.is_zero() => {
-                    tokio::time::sleep(Duration::from_millis(25).min(left)).await;
-                }
-                answer => return answer,
+    /// One agent's status, and whether it is good.
+    async fn ask(&self, agent: &Agent) -> anyhow::Result<(Status, bool)> {
+        let applied = match self.wait_applied {
+            Some(patience) => Some(wait(agent, patience).await?),
+            None => None,
+        };
+        let status: Status = agent.get(paths::STATUS).await?;
+        if let Some(Applied { applied: false, waiting_for, .. }) = &applied {
+            eprintln!("weft: not all is in force yet at {agent}; waiting for {}", waiting_for.join("; "));
+        }
+        let good = match applied {
+            Some(applied) => applied.applied,
+            None => status.ready && status.waiting_for.is_empty(),
+        };
+        Ok((status, good))
+    }
+}
+
+/// Waits for an agent that is starting, too.
+async fn wait(agent: &Agent, patience: Duration) -> anyhow::Result<Applied> {
+    let until = Instant::now() + patience;
+    loop {
+        let left = until.saturating_duration_since(Instant::now());
+        let timeout_ms = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
+        match agent.ask(paths::WAIT_APPLIED, &WaitApplied { timeout_ms }, left).await {
+            Err(error) if error.is::<Unreachable>() && !left.is_zero() => {
+                tokio::time::sleep(Duration::from_millis(25).min(left)).await;
             }
+            answer => return answer,
         }
     }
 }

@@ -7,6 +7,7 @@ use anyhow::Context;
 use bytes::BytesMut;
 use clap::{ArgMatches, Args, FromArgMatches, ValueEnum};
 use http_body_util::BodyExt;
+use tokio::sync::mpsc;
 use weft_api::admin::{
     HttpTap, Peer, PeerSelector, StatusRange, TapClause, TapEvent, TapFilter, TapRecord, TapTerm, TcpState,
     TcpTap, Verdict, paths,
@@ -15,7 +16,7 @@ use weft_api::admin::{
 use crate::client::{AgentAt, block_on};
 use crate::output::{Outcome, Paint, Tone, safe};
 
-/// Shows what ends on this node from now on, until Ctrl-C.
+/// Shows what ends on this node from now on, until Ctrl-C; on all nodes of a cluster, each line with its node.
 ///
 /// Repeated flags of one kind are alternatives; different kinds must all hold; --not turns the flag that follows it
 /// around. What arrives faster than it is read is left out, and counted.
@@ -165,36 +166,82 @@ impl TapArgs {
         let mut left = max.unwrap_or(u64::MAX);
         let paint = Paint::stdout();
         block_on(async {
-            let mut body = agent.stream(paths::TAP, &self.filter).await?;
+            let agents = agent.agents().await?;
+            let (sender, mut lines) = mpsc::channel(64);
+            for agent in &agents {
+                let body = agent.stream(paths::TAP, &self.filter).await?;
+                let node = agent.node().map(str::to_owned);
+                tokio::spawn(split(body, node, agent.to_string(), sender.clone()));
+            }
+            drop(sender);
             if output == TapFormat::Text {
                 eprintln!("Listening; Ctrl-C ends.");
             }
-            let mut pending = BytesMut::new();
             let mut out = std::io::stdout().lock();
-            while let Some(frame) = body.frame().await {
-                let Ok(data) = frame.context("the agent has ended")?.into_data() else { continue };
-                pending.extend_from_slice(&data);
-                while let Some(end) = pending.iter().position(|byte| *byte == b'\n') {
-                    let line = pending.split_to(end + 1);
-                    let event: TapEvent =
-                        serde_json::from_slice(&line).context("cannot understand the agent")?;
-                    match output {
-                        TapFormat::Text => out.write_all(render(&event, paint)?.as_bytes())?,
-                        TapFormat::Json | TapFormat::Jsonl => out.write_all(&line)?,
+            while let Some(line) = lines.recv().await {
+                let Line { node, text } = line?;
+                let event: TapEvent = serde_json::from_slice(&text).context("cannot understand the agent")?;
+                match (output, node) {
+                    (TapFormat::Text, None) => out.write_all(render(&event, paint)?.as_bytes())?,
+                    (TapFormat::Text, Some(node)) => {
+                        let node = paint.word(Tone::Faint, &node);
+                        out.write_all(format!("{node}  {}", render(&event, paint)?).as_bytes())?;
                     }
-                    if !matches!(event, TapEvent::LeftOut { .. }) {
-                        left -= 1;
-                    }
-                    if left == 0 {
-                        out.flush()?;
-                        return Ok(Outcome::Good);
+                    (_, None) => out.write_all(&text)?,
+                    (_, Some(node)) => {
+                        let mut event: serde_json::Value = serde_json::from_slice(&text)?;
+                        event["node"] = node.into();
+                        writeln!(out, "{event}")?;
                     }
                 }
-                out.flush()?;
+                if !matches!(event, TapEvent::LeftOut { .. }) {
+                    left -= 1;
+                }
+                // What is there already is written at once.
+                if left == 0 || lines.is_empty() {
+                    out.flush()?;
+                }
+                if left == 0 {
+                    return Ok(Outcome::Good);
+                }
             }
             anyhow::bail!("the agent has ended")
         })
     }
+}
+
+/// A line of an agent's stream.
+struct Line {
+    node: Option<String>,
+    text: BytesMut,
+}
+
+/// Cuts an agent's stream into lines.
+async fn split(
+    mut body: hyper::body::Incoming,
+    node: Option<String>,
+    agent: String,
+    lines: mpsc::Sender<anyhow::Result<Line>>,
+) {
+    let mut pending = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        let data = match frame {
+            Ok(frame) => frame.into_data(),
+            Err(error) => {
+                let _ = lines.send(Err(anyhow::anyhow!(error).context(format!("{agent} has ended")))).await;
+                return;
+            }
+        };
+        let Ok(data) = data else { continue };
+        pending.extend_from_slice(&data);
+        while let Some(end) = pending.iter().position(|byte| *byte == b'\n') {
+            let line = Line { node: node.clone(), text: pending.split_to(end + 1) };
+            if lines.send(Ok(line)).await.is_err() {
+                return;
+            }
+        }
+    }
+    let _ = lines.send(Err(anyhow::anyhow!("{agent} has ended"))).await;
 }
 
 fn render(event: &TapEvent, paint: Paint) -> Result<String, std::fmt::Error> {

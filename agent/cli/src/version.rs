@@ -1,12 +1,13 @@
 //! `weft version`.
 
 use clap::Args;
+use futures_util::future::join_all;
 use weft_api::admin::{Status, paths};
 
-use crate::client::{AgentAt, Unreachable, block_on};
+use crate::client::{Agent, AgentAt, Unreachable, block_on};
 use crate::output::{self, Format, Outcome};
 
-/// Prints this program's version, and the agent's if one runs on this node.
+/// Prints this program's version, and those of the agents: of this machine's if one runs here, else of the cluster's.
 #[derive(Debug, Args)]
 pub struct VersionArgs {
     /// Print data instead of text
@@ -19,27 +20,71 @@ pub struct VersionArgs {
 #[derive(Debug, serde::Serialize)]
 struct Versions {
     client: &'static str,
+    /// This machine's agent.
     agent: Option<String>,
+    /// The agents of a cluster.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    agents: Vec<AgentVersion>,
+}
+
+/// An agent, and its version or why it is not known.
+#[derive(Debug, serde::Serialize)]
+struct AgentVersion {
+    node: String,
+    version: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    problem: Option<String>,
 }
 
 impl VersionArgs {
     /// Prints versions. That there is no mesh is no failure.
     pub fn run(&self) -> anyhow::Result<Outcome> {
         let client = env!("CARGO_PKG_VERSION");
-        let status = block_on(self.agent.get::<Status>(paths::STATUS));
-        let agent = status.as_ref().ok().map(|status| status.version.clone());
-        if let Some(format) = self.output {
-            output::data(format, &Versions { client, agent })?;
-            return Ok(Outcome::Good);
-        }
-        let found = match status {
-            Ok(status) => format!("agent   {} on node {}", status.version, status.node),
-            Err(error) if matches!(error.downcast_ref(), Some(Unreachable::Nobody { .. })) => {
-                format!("no mesh was found: no agent runs at {}", self.agent.run_dir.display())
+        let mut versions = Versions { client, agent: None, agents: Vec::new() };
+        let found = match block_on(self.ask(&mut versions)) {
+            Ok(found) => found,
+            Err(error) => {
+                let told = format!("{error:#}");
+                let nobody = error.downcast_ref::<Unreachable>();
+                match nobody {
+                    Some(Unreachable::Nobody { dir }) if self.agent.run_dir.is_some() => {
+                        format!("no mesh was found: no agent runs at {}\n", dir.display())
+                    }
+                    Some(Unreachable::Nobody { .. }) => {
+                        "no mesh was found: no agent runs on this machine, and no cluster is known here\n"
+                            .to_owned()
+                    }
+                    _ if told.starts_with("no mesh was found") => format!("{told}\n"),
+                    _ => format!("no mesh was found: {told}\n"),
+                }
             }
-            Err(error) => format!("no mesh was found: {error:#}"),
         };
-        output::print(&format!("client  {client}\n{found}\n"))?;
+        match self.output {
+            Some(format) => output::data(format, &versions)?,
+            None => output::print(&format!("client  {client}\n{found}"))?,
+        }
         Ok(Outcome::Good)
+    }
+
+    async fn ask(&self, versions: &mut Versions) -> anyhow::Result<String> {
+        let agents = self.agent.agents().await?;
+        let answers = join_all(agents.iter().map(|agent| agent.get::<Status>(paths::STATUS))).await;
+        let mut text = String::new();
+        for (agent, answer) in agents.iter().zip(answers) {
+            let Agent::InPod(pod) = agent else {
+                let status = answer?;
+                versions.agent = Some(status.version.clone());
+                return Ok(format!("agent   {} on node {}\n", status.version, status.node));
+            };
+            let node = pod.node.clone();
+            let (version, problem) = match answer {
+                Ok(status) => (Some(status.version), None),
+                Err(error) => (None, Some(format!("{error:#}"))),
+            };
+            let told = version.as_deref().or(problem.as_deref()).unwrap_or_default();
+            text += &["agent   ", told, " on node ", &node, "\n"].concat();
+            versions.agents.push(AgentVersion { node, version, problem });
+        }
+        Ok(text)
     }
 }

@@ -2,7 +2,7 @@
 
 use weft_api::admin::{CertificateRow, CertificateState, Certificates, PolicyRow, paths};
 
-use crate::client::AgentAt;
+use crate::client::Agent;
 use crate::list::Row;
 use crate::output::{Table, Tone, plain};
 
@@ -10,7 +10,7 @@ impl Row for CertificateRow {
     const PATH: &'static str = paths::CERTIFICATES;
     const NOTHING: &'static str = "No certificates: no certificate authority, or no pods in the mesh";
 
-    async fn fetch(agent: &AgentAt) -> anyhow::Result<Vec<Self>> {
+    async fn fetch(agent: &Agent) -> anyhow::Result<Vec<Self>> {
         Ok(agent.get::<Certificates>(Self::PATH).await?.certificates)
     }
 
@@ -73,6 +73,17 @@ impl Row for PolicyRow {
 
     fn name(&self) -> String {
         format!("{}/{}.{}", self.kind.to_ascii_lowercase(), self.name, self.namespace)
+    }
+
+    fn identity(&self) -> String {
+        serde_json::to_string(&Self { workloads: Vec::new(), ..self.clone() }).unwrap_or_default()
+    }
+
+    fn absorb(&mut self, other: Self, _: &str) {
+        // Each agent tells of its own pods.
+        self.workloads.extend(other.workloads);
+        self.workloads.sort();
+        self.workloads.dedup();
     }
 
     fn table(rows: &[Self]) -> Table {

@@ -24,6 +24,14 @@ impl Table {
         self.rows.push(cells.collect());
     }
 
+    /// Adds a column on the left.
+    pub fn put_first(&mut self, name: &'static str, cells: Vec<String>) {
+        self.header.insert(0, name);
+        for (row, cell) in self.rows.iter_mut().zip(cells) {
+            row.insert(0, (safe(&cell).into_owned(), None));
+        }
+    }
+
     /// The table as text; the last column is not padded.
     pub fn render(&self, paint: Paint) -> String {
         let mut widths: Vec<usize> = self.header.iter().map(|name| name.chars().count()).collect();

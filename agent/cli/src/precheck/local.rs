@@ -1,50 +1,25 @@
-//! `weft precheck`: can this machine run the agent?
+//! Can this machine run the agent?
 
-use std::fmt::Write;
 use std::fs;
 use std::path::Path;
 
-use clap::Args;
-
-use crate::output::{self, Outcome, Paint, Tone};
-
-/// Each line is one thing that the agent needs; a failure has its cure beside it. Nothing is changed.
-#[derive(Debug, Args)]
-#[command(after_help = "\
-Examples:
-  weft precheck            exit code 1 if the agent cannot run here")]
-pub struct PrecheckArgs {}
+use super::Line;
 
 /// What one look shows: a good state in words, or what is wrong and what to do.
 type Finding = Result<String, (String, &'static str)>;
 
-impl PrecheckArgs {
-    /// Looks at everything.
-    pub fn run() -> anyhow::Result<Outcome> {
-        let looks: [(&str, Finding); 6] = [
-            ("kernel", kernel(&read("/proc/sys/kernel/osrelease"))),
-            ("btf", btf()),
-            ("cgroup2", cgroup2(&read("/proc/self/mounts"))),
-            ("bpffs", Ok(bpffs(&read("/proc/self/mounts")))),
-            ("capabilities", capabilities(&read("/proc/self/status"))),
-            ("bpf", bpf()),
-        ];
-        let paint = Paint::stdout();
-        let mut text = String::new();
-        let mut outcome = Outcome::Good;
-        for (what, finding) in looks {
-            match finding {
-                Ok(state) => writeln!(text, "{}  {what:<13} {state}", paint.word(Tone::Good, "ok  "))?,
-                Err((problem, cure)) => {
-                    outcome = Outcome::Bad;
-                    writeln!(text, "{}  {what:<13} {problem}", paint.word(Tone::Bad, "FAIL"))?;
-                    writeln!(text, "                    {cure}")?;
-                }
-            }
-        }
-        output::print(&text)?;
-        Ok(outcome)
-    }
+/// Looks at everything. Nothing is changed.
+pub fn look() -> Vec<Line> {
+    let looks: [(&str, Finding); 7] = [
+        ("kernel", kernel(&read("/proc/sys/kernel/osrelease"))),
+        ("btf", btf()),
+        ("cgroup2", cgroup2(&read("/proc/self/mounts"))),
+        ("bpffs", Ok(bpffs(&read("/proc/self/mounts")))),
+        ("capabilities", capabilities(&read("/proc/self/status"))),
+        ("bpf", bpf()),
+        ("cni", Ok(cni(Path::new("/etc/cni/net.d")))),
+    ];
+    looks.into_iter().map(|(what, finding)| Line::new(what, finding)).collect()
 }
 
 fn read(path: &str) -> String {
@@ -104,6 +79,23 @@ fn capabilities(status: &str) -> Finding {
         Ok(NEEDED.map(|(name, _)| name).join(", "))
     } else {
         Err((format!("{} missing", lacking.join(", ")), "run as root, or grant the capabilities"))
+    }
+}
+
+/// Which network plugins the kubelet would use; a machine that is no node has none.
+fn cni(dir: &Path) -> String {
+    let mut files: Vec<String> = fs::read_dir(dir)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .filter(|name| matches!(name.rsplit_once('.'), Some((base, "conflist" | "conf")) if !base.is_empty()))
+        .collect();
+    files.sort();
+    match files.first() {
+        // The kubelet's runtime takes the first one by name.
+        Some(first) => format!("{}/{first}", dir.display()),
+        None => format!("nothing in {}", dir.display()),
     }
 }
 
