@@ -65,6 +65,8 @@ pub struct Status {
     pub ready: bool,
     /// What readiness or the newest generation waits for: `first-sync`, `programs-attached`, `worker-1`, …
     pub waiting_for: Vec<String>,
+    /// What keeps the agent from hearing of changes; it goes on by what it knows.
+    pub troubles: Vec<String>,
     /// One entry per proxy thread.
     pub workers: Vec<Worker>,
     /// The pods of this node, enrolled or not.

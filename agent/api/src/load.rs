@@ -1,4 +1,4 @@
-//! Reads manifests: YAML or JSON text in; typed, checked objects and findings out.
+//! Reads manifests, and objects as the API server serves them: YAML or JSON in; typed, checked objects and findings out.
 
 mod broken;
 mod fault;
@@ -34,7 +34,7 @@ pub struct LoadedObject {
     pub object: Object,
     /// Warnings and hints about it; never an error.
     pub findings: Vec<Finding>,
-    /// Where it starts in the file, from 1.
+    /// Where it starts in the file, from 1; 0 without a file.
     pub line: usize,
 }
 
@@ -45,7 +45,7 @@ pub struct Refused {
     pub key: Option<ObjectKey>,
     /// Why: at least one error, and warnings.
     pub findings: Vec<Finding>,
-    /// Where it starts in the file, from 1.
+    /// Where it starts in the file, from 1; 0 without a file.
     pub line: usize,
 }
 
@@ -98,6 +98,12 @@ pub fn load(file: &str, text: &str) -> Loaded {
         }
     }
     loaded
+}
+
+/// Reads one object of a kind that weft reads, in JSON as the Kubernetes API serves it: the same checks and the same
+/// findings as for a file, without file and line. Never panics; a text that is no JSON is refused.
+pub fn load_served(kind: &str, json: &str) -> Result<LoadedObject, Refused> {
+    read::served(kind, json)
 }
 
 #[cfg(test)]

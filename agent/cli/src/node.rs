@@ -7,11 +7,12 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use tracing_subscriber::EnvFilter;
-use weft_node::agent::{AgentOptions, run};
+use weft_node::agent::{AgentOptions, SourceOptions, run};
+use weft_node::discovery::cluster::ClusterOptions;
 use weft_node::identity::{CaOptions, LONGEST_LIFE, SHORTEST_LIFE, ServiceOptions};
 use weft_node::telemetry::AccessLog;
 
-use crate::output::{self, Outcome, Usage};
+use crate::output::{self, Outcome};
 
 const DEFAULT_RUN_DIR: &str = "/run/weft";
 const DEFAULT_BPF_DIR: &str = "/sys/fs/bpf/weft";
@@ -20,6 +21,7 @@ const DEFAULT_BPF_DIR: &str = "/sys/fs/bpf/weft";
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
+  weft agent                                     in a pod of a DaemonSet: serve the cluster's pods of this node
   weft agent --standalone ./manifests            serve the pods that the YAML below ./manifests names
   weft agent --standalone d --node n2 --run-dir /run/weft-n2 \\
              --metrics-addr 127.0.0.1:25020 --readiness-addr 127.0.0.1:25021
@@ -29,9 +31,12 @@ A pod joins by its namespace's label weft.dev/mesh=enabled (or istio-injection=e
 istio.io/dataplane-mode=ambient); the annotation weft.dev/netns says which network namespace is its own.
 WEFT_LOG sets the log level of the agent's own messages (on standard error): info, debug, weft_node=debug.")]
 pub struct AgentArgs {
-    /// Read objects from the YAML files below DIR, and follow changes
+    /// Read objects from the YAML files below DIR, and follow changes [default: read them from the Kubernetes API]
     #[arg(long, value_name = "DIR", env = "WEFT_STANDALONE")]
     standalone: Option<PathBuf>,
+    /// Without --standalone, reach the API server by FILE [default: as the pod that this is]
+    #[arg(long, value_name = "FILE", env = "WEFT_KUBECONFIG", conflicts_with = "standalone")]
+    kubeconfig: Option<PathBuf>,
     /// Name of this node [default: the host's name]
     #[arg(long, value_name = "NAME", env = "WEFT_NODE")]
     node: Option<String>,
@@ -97,21 +102,16 @@ enum LogFormat {
 impl AgentArgs {
     /// Runs the agent until it is told to end.
     pub fn run(self) -> anyhow::Result<Outcome> {
-        let options = self.options()?;
+        let options = self.options();
         start_logging();
         run(options)?;
         Ok(Outcome::Good)
     }
 
-    fn options(&self) -> Result<AgentOptions, Usage> {
-        let Some(standalone) = self.standalone.clone() else {
-            return Err(Usage(
-                "running in a cluster is not there yet; use --standalone DIR to read objects from a folder of YAML".to_owned(),
-            ));
-        };
+    fn options(&self) -> AgentOptions {
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        Ok(AgentOptions {
-            standalone,
+        AgentOptions {
+            source: self.source(),
             node: self.node.clone().filter(|name| !name.is_empty()).unwrap_or_else(host_name),
             run_dir: self.run_dir.clone(),
             bpf_dir: bpf_dir(self.bpf_dir.as_deref(), &self.run_dir),
@@ -129,7 +129,18 @@ impl AgentArgs {
             keep_pinned: self.keep_pinned,
             workers: self.workers.map_or(cores, usize::from),
             drain_timeout: self.drain_timeout,
-        })
+        }
+    }
+
+    fn source(&self) -> SourceOptions {
+        match &self.standalone {
+            Some(dir) => SourceOptions::Folder(dir.clone()),
+            None => SourceOptions::Cluster(ClusterOptions {
+                kubeconfig: self.kubeconfig.clone(),
+                root_namespace: self.root_namespace.clone(),
+                ca_root: self.run_dir.join("ca-root.pem"),
+            }),
+        }
     }
 
     fn ca(&self) -> Option<CaOptions> {

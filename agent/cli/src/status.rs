@@ -136,6 +136,9 @@ fn render(status: &Status, paint: Paint) -> Result<String, std::fmt::Error> {
     if !status.waiting_for.is_empty() {
         writeln!(text, "{}  for {}", paint.word(Tone::Warn, "Waits"), status.waiting_for.join("; "))?;
     }
+    for trouble in &status.troubles {
+        writeln!(text, "{} {trouble}; going on by what is known", paint.word(Tone::Warn, "Hears nothing:"))?;
+    }
     if !status.pods.is_empty() {
         let mut table = Table::new(&["NAMESPACE", "POD", "ADDRESSES", "IN MESH", "WHY NOT"]);
         for pod in &status.pods {

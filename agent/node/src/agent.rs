@@ -5,9 +5,8 @@
 //! Traffic never waits for any of the others.
 
 mod control;
+mod netns;
 mod pods;
-// Nothing asks for it before there are pods of a cluster.
-#[allow(dead_code)]
 mod process;
 mod readiness;
 mod run_dir;
@@ -23,6 +22,9 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use weft_rules::snapshot::Snapshot;
 
+use crate::discovery::cluster::{Cluster, ClusterOptions, ConnectError};
+use crate::discovery::folder::Followed;
+use crate::discovery::{News, Source};
 use crate::identity::{CaOptions, Identities, IdentityOptions};
 use crate::telemetry::{AccessLog, Telemetry};
 use crate::tokens::Keyring;
@@ -30,11 +32,20 @@ pub use control::Message;
 pub use readiness::Readiness;
 pub use view::View;
 
+/// Where an agent's objects come from.
+#[derive(Debug, Clone)]
+pub enum SourceOptions {
+    /// Standalone mode: a folder of manifests.
+    Folder(PathBuf),
+    /// The API server of a cluster.
+    Cluster(ClusterOptions),
+}
+
 /// What `weft agent` was told.
 #[derive(Debug, Clone)]
 pub struct AgentOptions {
-    /// Folder of manifests.
-    pub standalone: PathBuf,
+    /// Where objects come from.
+    pub source: SourceOptions,
     /// Name of this node.
     pub node: String,
     /// Directory of this agent's own files.
@@ -77,6 +88,9 @@ pub enum AgentError {
         /// Why.
         source: std::io::Error,
     },
+    /// No client of the API server.
+    #[error(transparent)]
+    Cluster(#[from] ConnectError),
     /// An address is taken, or not ours.
     #[error("cannot listen on {address} for {what}")]
     Listen {
@@ -150,8 +164,7 @@ async fn serve(options: AgentOptions) -> Result<(), AgentError> {
     let mut hangup = signal(SignalKind::hangup()).map_err(start("the signal handler"))?;
     allow_many_files();
 
-    let dir = options.standalone.clone();
-    std::fs::read_dir(&dir).map_err(|source| AgentError::Folder { dir, source })?;
+    check_source(&options.source)?;
     let run_dir = run_dir::RunDir::take(&options.run_dir)?;
     let metrics = listen("metrics", options.metrics_addr).await?;
     let ready = listen("readiness", options.readiness_addr).await?;
@@ -180,10 +193,11 @@ async fn serve(options: AgentOptions) -> Result<(), AgentError> {
     local.spawn_local(fetcher.run(shared.snapshot.clone()));
 
     let (ended, mut control_ended) = tokio::sync::oneshot::channel();
-    control::spawn(shared.clone(), messages, ended).map_err(start("the control thread"))?;
+    let source = source(&shared).await?;
+    control::spawn(shared.clone(), source, messages, ended).map_err(start("the control thread"))?;
     tracing::info!(
         node = %shared.options.node,
-        dir = %shared.options.standalone.display(),
+        source = ?shared.options.source,
         run_dir = %shared.options.run_dir.display(),
         metrics = %shared.options.metrics_addr,
         readiness = %shared.options.readiness_addr,
@@ -213,6 +227,30 @@ async fn serve(options: AgentOptions) -> Result<(), AgentError> {
     shared.telemetry.flush(Duration::from_secs(1));
     drop(run_dir);
     Ok(())
+}
+
+/// Refuses a source of which nothing can be had.
+fn check_source(source: &SourceOptions) -> Result<(), AgentError> {
+    let SourceOptions::Folder(dir) = source else { return Ok(()) };
+    match std::fs::read_dir(dir) {
+        Ok(_) => Ok(()),
+        Err(source) => Err(AgentError::Folder { dir: dir.clone(), source }),
+    }
+}
+
+/// Starts what learns of objects; the control thread hears of it.
+async fn source(shared: &Shared) -> Result<Source, AgentError> {
+    let control = shared.control.clone();
+    let report = move |news| _ = control.send(Message::News(news));
+    Ok(match &shared.options.source {
+        SourceOptions::Folder(dir) => {
+            Source::Folder(Box::new(Followed::new(dir.clone(), move |seen| report(News::Folder(seen)))))
+        }
+        SourceOptions::Cluster(options) => {
+            let cluster = Cluster::start(options.clone(), move |news| report(News::Cluster(news)));
+            Source::Cluster(Box::new(cluster.await?))
+        }
+    })
 }
 
 /// Starts what fetches certificates, where there is a CA; the control thread hears of each attempt.

@@ -56,8 +56,11 @@ pub struct CompilerOptions {
     pub root_namespace: String,
     /// `cluster.local`, of SPIFFE names; MeshConfig may say otherwise.
     pub trust_domain: String,
-    /// A pod without `spec.nodeName` runs here (standalone mode).
-    pub absent_node_is_local: bool,
+    /// Objects come from a cluster, not from files. In files a pod without `spec.nodeName` runs here, its annotation
+    /// names its network namespace, and labels say which pods of other nodes are in the mesh. In a cluster such a pod
+    /// runs nowhere yet, a pod's owner is not believed about namespaces, and a pod of another node is in the mesh when
+    /// its condition `weft.dev/Enrolled` says so.
+    pub cluster: bool,
 }
 
 /// A change of one object. An object that is not valid never gets here.
@@ -130,12 +133,21 @@ impl Compiler {
 
     /// Applies changes, all at once, and returns the snapshot after them. Never panics.
     pub fn apply(&mut self, changes: Vec<Change>) -> Arc<Snapshot> {
+        self.take_in(changes);
+        self.compile()
+    }
+
+    /// Takes note of changes that the next [`Self::apply`] applies with its own. Never panics.
+    pub fn take_in(&mut self, changes: Vec<Change>) {
         for change in changes {
             match change {
                 Change::Put(object) => self.put(object),
                 Change::Delete(key) => self.delete(&key),
             }
         }
+    }
+
+    fn compile(&mut self) -> Arc<Snapshot> {
         if std::mem::take(&mut self.mesh_changed) {
             self.reload_mesh();
         }

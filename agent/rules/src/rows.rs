@@ -177,6 +177,8 @@ fn somebody_in(namespace: &Arc<str>) -> Workload {
         canonical_revision: none,
         netns: None,
         probe_ports: Box::default(),
+        uid: "".into(),
+        announced: None,
         enrolment: Enrolment::NotSelected,
     }
 }

@@ -28,11 +28,16 @@ pub struct Workload {
     pub canonical_service: Arc<str>,
     /// Istio's `*_canonical_revision`: `service.istio.io/canonical-revision`, `app.kubernetes.io/version`, `version`, else `latest`.
     pub canonical_revision: Arc<str>,
+    /// Tells it from others that had its name, or will; known for pods of this node only.
+    pub uid: Arc<str>,
     /// Network namespace from the annotation `weft.dev/netns`: a name below `/var/run/netns`, or an absolute path.
+    /// Not read in a cluster.
     pub netns: Option<Arc<str>>,
     /// Ports that its node's kubelet connects to, for probes and hooks; known for pods of this node only.
     pub probe_ports: Box<[u16]>,
-    /// Whether its sockets should be redirected.
+    /// In a cluster, what its condition `weft.dev/Enrolled` says; `None`: nothing.
+    pub announced: Option<bool>,
+    /// Whether its sockets should be redirected, if it is of this node; whether they are, if it is of another.
     pub enrolment: Enrolment,
 }
 
@@ -71,6 +76,8 @@ pub enum Enrolment {
     HasSidecar,
     /// Finished, or without an address.
     NotRunning,
+    /// Opted in, and of another node, whose agent has not said yet that it is in the mesh.
+    NotYet,
 }
 
 impl Enrolment {
@@ -83,6 +90,7 @@ impl Enrolment {
             Self::HostNetwork => Some("uses the host's network"),
             Self::HasSidecar => Some("has its own sidecar"),
             Self::NotRunning => Some("not running"),
+            Self::NotYet => Some("not enrolled yet"),
         }
     }
 }

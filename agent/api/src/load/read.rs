@@ -105,13 +105,60 @@ fn object(file: &str, node: &mut Node<'_>, duplicates: Vec<Problem>, loaded: &mu
     }
     let kind = kind.to_owned();
     let (object, problems) = typed(&kind, node, duplicates);
+    match judge(object, problems, key, &resource, Some((file, node))) {
+        Ok(accepted) => loaded.objects.push(accepted),
+        Err(refused) => loaded.refused.push(refused),
+    }
+}
+
+/// Accepts an object, or refuses it where a problem is an error.
+fn judge(
+    object: Option<Object>,
+    problems: Vec<Problem>,
+    key: Option<ObjectKey>,
+    resource: &str,
+    source: Option<(&str, &Node<'_>)>,
+) -> Result<LoadedObject, Refused> {
+    let line = source.map_or(0, |(_, node)| node.line);
     let findings: Vec<Finding> =
-        problems.into_iter().map(|problem| problem.into_finding(&resource, Some((file, node)))).collect();
+        problems.into_iter().map(|problem| problem.into_finding(resource, source)).collect();
     match object {
         Some(object) if !findings.iter().any(Finding::is_error) => {
-            loaded.objects.push(LoadedObject { object, findings, line });
+            Ok(LoadedObject { object, findings, line })
         }
-        _ => loaded.refused.push(Refused { key, findings, line }),
+        _ => Err(Refused { key, findings, line }),
+    }
+}
+
+/// Reads one object of a kind that weft reads, as the API server serves it.
+pub(super) fn served(kind: &str, json: &str) -> Result<LoadedObject, Refused> {
+    if let Some(object) = plain(kind, json) {
+        let (object, problems) = checked(object, Vec::new());
+        let key = object.key();
+        let resource = key.to_string();
+        return judge(Some(object), problems, Some(key), &resource, None);
+    }
+    let value = serde_json::from_str(json).unwrap_or_default();
+    let mut node = Node::from_json(value);
+    let key = key_of(&node, kind);
+    let resource = resource(key.as_ref(), kind);
+    let (object, problems) = typed(kind, &mut node, Vec::new());
+    judge(object, problems, key, &resource, None)
+}
+
+/// Reads a kind of Kubernetes' own, whose unknown fields mean nothing, straight from the text: there are many of them.
+/// `None` where it does not fit, or for another kind.
+fn plain(kind: &str, json: &str) -> Option<Object> {
+    fn read<T: DeserializeOwned>(json: &str) -> Option<Arc<T>> {
+        serde_json::from_str(json).ok().map(Arc::new)
+    }
+    match kind {
+        "Namespace" => read(json).map(Object::Namespace),
+        "Pod" => read(json).map(Object::Pod),
+        "Service" => read(json).map(Object::Service),
+        "ConfigMap" => read(json).map(Object::ConfigMap),
+        "EndpointSlice" => read(json).map(Object::EndpointSlice),
+        _ => None,
     }
 }
 
@@ -182,8 +229,19 @@ fn typed(kind: &str, node: &mut Node<'_>, problems: Vec<Problem>) -> (Option<Obj
     let mut reader = Reader { node, schema, problems, taken: Vec::new() };
     let object = reader.object(kind);
     reader.restore();
-    let mut problems = reader.problems;
-    let Some(mut object) = object else { return (None, problems) };
+    let problems = reader.problems;
+    match object {
+        Some(object) => {
+            let (object, problems) = checked(object, problems);
+            (Some(object), problems)
+        }
+        None => (None, problems),
+    }
+}
+
+/// Says which namespace the object is in, and checks what it means if its form is good.
+fn checked(mut object: Object, mut problems: Vec<Problem>) -> (Object, Vec<Problem>) {
+    let kind = object.kind();
     if let Some(metadata) = metadata_mut(&mut object) {
         metadata.namespace = namespace_of(kind, std::mem::take(&mut metadata.namespace));
     }
@@ -191,7 +249,7 @@ fn typed(kind: &str, node: &mut Node<'_>, problems: Vec<Problem>) -> (Option<Obj
         problems.extend(validate::check(&object));
         problems.extend(validate::without_force(&object));
     }
-    (Some(object), problems)
+    (object, problems)
 }
 
 /// A policy without a spec is one with an empty spec: an AuthorizationPolicy of that kind allows nothing, and must not be

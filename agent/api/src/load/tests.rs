@@ -1,5 +1,6 @@
 //! Manifests in, objects and findings out.
 use super::*;
+use crate::finding::code;
 
 /// All findings as `weft analyze` prints them, each with its line.
 fn told(text: &str) -> Vec<String> {
@@ -219,4 +220,56 @@ fn empty_values_count_as_absent() {
         (object.spec.gateways.len(), object.spec.http[0].r#match.len(), object.spec.http[0].timeout),
         (0, 0, None)
     );
+}
+
+#[test]
+fn what_the_api_server_serves_is_judged_as_files_are() {
+    let served = |spec: &str| {
+        load_served(
+            "VirtualService",
+            &format!(
+                r#"{{"apiVersion": "networking.istio.io/v1", "kind": "VirtualService", "metadata": {{"name": "a", "namespace": "shop",
+                "uid": "7", "resourceVersion": "12", "generation": 1, "managedFields": [{{"manager": "kubectl", "fieldsV1": {{"f:spec": {{}}}}}}]}},
+                "spec": {spec}, "status": {{"conditions": [{{"type": "x"}}]}}}}"#
+            ),
+        )
+    };
+    let good = served(
+        r#"{"hosts": ["web"], "http": [{"timeout": "5s", "route": [{"destination": {"host": "web"}, "weight": 1}]}]}"#,
+    );
+    let good = good.expect("accepted");
+    assert_eq!(good.findings, []);
+    assert_eq!(good.object.key().to_string(), "VirtualService/shop/a");
+
+    let wrong = served(
+        r#"{"hosts": ["web"], "http": [{"route": [{"destination": {"host": "web"}, "weigth": -1.5}]}]}"#,
+    );
+    let wrong = wrong.expect_err("refused");
+    assert_eq!(wrong.key.expect("a name").to_string(), "VirtualService/shop/a");
+    let [finding] = &wrong.findings[..] else { panic!("{:?}", wrong.findings) };
+    assert_eq!((&*finding.code, &*finding.path), (code::UNKNOWN_FIELD, "spec.http[0].route[0].weigth"));
+    assert_eq!((&finding.file, finding.line), (&None, None));
+    // Refused by what it means.
+    assert!(served(r#"{"hosts": [], "http": []}"#).is_err());
+}
+
+#[test]
+fn kinds_of_kubernetes_are_read_from_what_is_served() {
+    let slice = |port: u32| {
+        load_served(
+            "EndpointSlice",
+            &format!(
+                r#"{{"metadata": {{"name": "a", "namespace": "shop", "managedFields": []}}, "addressType": "IPv4",
+                "endpoints": [{{"addresses": ["10.0.0.1"], "hints": {{}}}}], "ports": [{{"port": {port}}}]}}"#
+            ),
+        )
+    };
+    assert_eq!(slice(80).expect("accepted").object.key().to_string(), "EndpointSlice/shop/a");
+    // The API server does not look at these numbers.
+    let refused = slice(100_000).expect_err("refused");
+    assert_eq!(refused.key.expect("a name").to_string(), "EndpointSlice/shop/a");
+    assert!(refused.findings[0].path.starts_with("ports[0].port"), "{:?}", refused.findings);
+    let namespace = load_served("Namespace", r#"{"metadata": {"name": "shop"}}"#).expect("accepted");
+    assert_eq!(namespace.object.key().to_string(), "Namespace/shop");
+    assert!(load_served("Pod", "no json").is_err());
 }

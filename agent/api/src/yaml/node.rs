@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 /// A value of a document.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Node<'a> {
-    /// Line in the whole text, from 1.
+    /// Line in the whole text, from 1; 0 for what comes without a text.
     pub line: usize,
     /// What it is.
     pub data: Data<'a>,
@@ -79,6 +79,33 @@ pub(crate) fn shorten(text: &str) -> Cow<'_, str> {
     match text.char_indices().nth(LONGEST) {
         Some((end, _)) => Cow::Owned(format!("{}…", &text[..end])),
         None => Cow::Borrowed(text),
+    }
+}
+
+impl Node<'static> {
+    /// A value that comes without lines.
+    pub fn from_json(value: serde_json::Value) -> Self {
+        use serde_json::Value;
+        let data = match value {
+            Value::Null => Data::Null,
+            Value::Bool(value) => Data::Bool(value),
+            Value::Number(number) => {
+                let written = Cow::Owned(number.to_string());
+                match number.as_i64() {
+                    Some(integer) => Data::Integer(integer, written),
+                    None => Data::Float(number.as_f64().unwrap_or(f64::NAN), written),
+                }
+            }
+            Value::String(text) => Data::Text(text.into()),
+            Value::Array(items) => Data::List(items.into_iter().map(Self::from_json).collect()),
+            Value::Object(entries) => {
+                let entries = entries
+                    .into_iter()
+                    .map(|(key, value)| (Key { line: 0, text: key.into() }, Self::from_json(value)));
+                Data::Map(entries.collect())
+            }
+        };
+        Self { line: 0, data }
     }
 }
 

@@ -9,7 +9,7 @@ use weft_api::admin::{
 use weft_rules::explain::ExplainError;
 use weft_rules::{explain, rows};
 
-use crate::agent::Shared;
+use crate::agent::{Shared, SourceOptions};
 use crate::datapath::DatapathStatus;
 
 /// `weft status`. `datapath` is missing while the control thread is busy.
@@ -33,10 +33,14 @@ pub fn status(shared: &Shared, datapath: Option<&DatapathStatus>) -> Status {
     Status {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         node: shared.options.node.clone(),
-        mode: Mode::Standalone,
+        mode: match shared.options.source {
+            SourceOptions::Folder(_) => Mode::Standalone,
+            SourceOptions::Cluster(_) => Mode::Cluster,
+        },
         generation: view.generation,
         ready,
         waiting_for,
+        troubles: view.troubles.clone(),
         workers,
         pods,
         objects: view.objects.clone(),

@@ -1,6 +1,7 @@
 //! The control thread: objects → rules → snapshot → pods → workers, in rounds. One round takes in everything that
 //! happened since the last, so that a burst of changes costs one compilation.
 
+mod announce;
 mod enrol;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -11,29 +12,30 @@ use arc_swap::ArcSwap;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout, timeout_at};
 use weft_api::admin::{Applied, PodEnrolment};
+use weft_api::object::Object;
 use weft_rules::compile::{Change, Compiler, CompilerOptions};
+use weft_rules::workload::Workload;
 
+use super::netns::NetnsFinder;
 use super::pods::{Desired, Enrolled};
+use super::process::PodProcesses;
 use super::readiness::Guard;
 use super::{AgentError, Shared, View};
 use crate::datapath::{Datapath, DatapathOptions, DatapathStatus};
-use crate::discovery::watch::{News, Seen, Watch};
-use crate::discovery::{Folder, Scan};
+use crate::discovery::{News, Source};
 use crate::proxy::{self, Command, LocalPods, Worker};
 
 /// Events of one change arrive within so long of each other; the first starts the clock.
 const DEBOUNCE: Duration = Duration::from_millis(4);
-/// How often a file that is being written is looked at again.
-const BUSY_RETRY: Duration = Duration::from_millis(15);
+/// How often a worker that did not answer is asked again.
+const WORKER_RETRY: Duration = Duration::from_millis(15);
 /// How often a network namespace that is not there is looked for, at first and later.
 const NETNS_RETRY: Duration = Duration::from_millis(25);
 const NETNS_RETRY_LATER: Duration = Duration::from_millis(250);
 /// How often the namespaces of enrolled pods are looked at: a pod may come back under its name with another.
 const NETNS_CHECK: Duration = Duration::from_millis(500);
-/// How often all files are looked at without being told to, in case the watch missed something.
-const CHECK: Duration = Duration::from_secs(5);
-/// The same where there is no watch.
-const CHECK_UNWATCHED: Duration = Duration::from_millis(500);
+/// The longest that nothing is looked at.
+const LONGEST_SLEEP: Duration = Duration::from_secs(5);
 /// A worker that does not answer for so long is reported.
 const WORKER_ANSWER: Duration = Duration::from_secs(1);
 
@@ -45,9 +47,9 @@ const LAST_CAPTURES: Duration = Duration::from_millis(20);
 /// What the control thread is told.
 #[derive(Debug)]
 pub enum Message {
-    /// Something happened in the folder.
-    Seen(Seen),
-    /// Somebody waits until all that the folder holds now is in force.
+    /// Something happened where objects come from.
+    News(News),
+    /// Somebody waits until all that is there now is in force.
     Wait {
         /// Where to answer.
         reply: oneshot::Sender<Applied>,
@@ -71,6 +73,7 @@ struct Waiter {
 /// Starts the control thread; `ended` hears how it ends.
 pub fn spawn(
     shared: Arc<Shared>,
+    source: Source,
     messages: mpsc::UnboundedReceiver<Message>,
     ended: oneshot::Sender<Result<(), AgentError>>,
 ) -> std::io::Result<()> {
@@ -78,7 +81,7 @@ pub fn spawn(
     let programs = shared.readiness.hold("programs-attached");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     std::thread::Builder::new().name("weft-control".to_owned()).spawn(move || {
-        let outcome = Control::start(shared, guard, programs)
+        let outcome = Control::start(shared, source, guard, programs)
             .and_then(|control| runtime.block_on(control.run(messages)));
         let _ = ended.send(outcome);
     })?;
@@ -87,9 +90,7 @@ pub fn spawn(
 
 struct Control {
     shared: Arc<Shared>,
-    folder: Folder,
-    watch: Option<Watch>,
-    news: News,
+    source: Source,
     compiler: Compiler,
     datapath: Datapath,
     workers: Vec<Worker>,
@@ -101,14 +102,21 @@ struct Control {
     certificates_moved: bool,
     local_pods: Arc<ArcSwap<LocalPods>>,
     enrolled: BTreeMap<Arc<str>, Enrolled>,
+    finder: NetnsFinder,
+    /// All pods of this node.
+    local: BTreeMap<Arc<str>, Arc<Workload>>,
     desired: BTreeMap<Arc<str>, Desired>,
+    /// Pods that should leave the mesh, and stay until the other nodes know of it.
+    leaving: BTreeSet<Arc<str>>,
+    /// When to look at them again.
+    leaves_at: Option<Instant>,
     /// Pods that should be enrolled and are not, and why.
     waiting_pods: BTreeMap<Arc<str>, String>,
     waiting_since: Instant,
-    busy: BTreeSet<std::path::PathBuf>,
-    checked: Instant,
     pods_checked: Instant,
     waiters: Vec<Waiter>,
+    /// All that was there at start is known.
+    begun: bool,
     first_sync: Option<Guard>,
     /// The lines of `weft status`: every pod of this node.
     rows: Arc<[PodEnrolment]>,
@@ -118,7 +126,12 @@ struct Control {
 }
 
 impl Control {
-    fn start(shared: Arc<Shared>, first_sync: Guard, programs: Guard) -> Result<Self, AgentError> {
+    fn start(
+        shared: Arc<Shared>,
+        source: Source,
+        first_sync: Guard,
+        programs: Guard,
+    ) -> Result<Self, AgentError> {
         let options = &shared.options;
         let datapath = Datapath::start(&DatapathOptions {
             run_dir: options.run_dir.clone(),
@@ -147,15 +160,14 @@ impl Control {
             cluster_domain: "cluster.local".to_owned(),
             root_namespace: options.root_namespace.clone(),
             trust_domain: options.trust_domain.clone(),
-            absent_node_is_local: true,
+            cluster: matches!(source, Source::Cluster(_)),
         });
-        let mut news = News::default();
-        news.add(Seen::Anything, std::time::Instant::now());
-        let folder = Folder::new(options.standalone.clone());
+        let finder = match &source {
+            Source::Folder(_) => NetnsFinder::Annotation,
+            Source::Cluster(_) => NetnsFinder::Processes(PodProcesses::default()),
+        };
         Ok(Self {
-            folder,
-            watch: None,
-            news,
+            source,
             compiler,
             datapath,
             confirmed: vec![0; workers.len()],
@@ -164,13 +176,16 @@ impl Control {
             certificates_moved: false,
             local_pods,
             enrolled: BTreeMap::new(),
+            finder,
+            local: BTreeMap::new(),
             desired: BTreeMap::new(),
+            leaving: BTreeSet::new(),
+            leaves_at: None,
             waiting_pods: BTreeMap::new(),
             waiting_since: Instant::now(),
-            busy: BTreeSet::new(),
-            checked: Instant::now(),
             pods_checked: Instant::now(),
             waiters: Vec::new(),
+            begun: false,
             first_sync: Some(first_sync),
             claimed: false,
             rows: Arc::default(),
@@ -186,10 +201,10 @@ impl Control {
             match timeout_at(wake, messages.recv()).await {
                 Ok(Some(message)) => {
                     if self.take(message, &mut messages).await {
-                        return self.shut_down().await;
+                        return self.shut_down(messages).await;
                     }
                 }
-                Ok(None) => return self.shut_down().await,
+                Ok(None) => return self.shut_down(messages).await,
                 Err(_) => {}
             }
         }
@@ -201,9 +216,9 @@ impl Control {
         let mut next = Some(first);
         while let Some(message) = next {
             match message {
-                Message::Seen(seen) => self.news.add(seen, std::time::Instant::now()),
+                Message::News(news) => self.source.take(news),
                 Message::Wait { reply, timeout } => {
-                    self.news.add(Seen::Anything, std::time::Instant::now());
+                    self.source.look_everywhere();
                     self.waiters.push(Waiter { reply, until: Instant::now() + timeout });
                 }
                 Message::Datapath(reply) => _ = reply.send(self.datapath.status()),
@@ -222,32 +237,32 @@ impl Control {
 
     fn next_wake(&self) -> Instant {
         let now = Instant::now();
-        let check = self.checked + if self.watch.is_some() { CHECK } else { CHECK_UNWATCHED };
-        let busy = (!self.busy.is_empty()).then(|| now + BUSY_RETRY);
+        let look = self.source.next_look().map(Instant::from_std);
         let pods = (!self.waiting_pods.is_empty()).then(|| {
             let young = self.waiting_since.elapsed() < Duration::from_secs(5);
             now + if young { NETNS_RETRY } else { NETNS_RETRY_LATER }
         });
         let netns = (!self.desired.is_empty()).then(|| self.pods_checked + NETNS_CHECK);
-        let workers = self.unconfirmed.then(|| now + BUSY_RETRY);
+        let workers = self.unconfirmed.then(|| now + WORKER_RETRY);
         let waiter = self.waiters.iter().map(|waiter| waiter.until).min();
-        [busy, pods, netns, workers, waiter].into_iter().flatten().fold(check, Instant::min).max(now)
+        let all = [look, pods, netns, workers, waiter, self.leaves_at].into_iter().flatten();
+        all.fold(now + LONGEST_SLEEP, Instant::min).max(now)
     }
 
     /// Brings everything up to date.
     async fn round(&mut self) -> Result<(), AgentError> {
-        let now = std::time::Instant::now();
-        let due = self.checked + if self.watch.is_some() { CHECK } else { CHECK_UNWATCHED };
-        let check = due <= Instant::now();
-        if check || self.first_sync.is_some() {
-            self.checked = Instant::now();
-            self.news.add(Seen::Anything, now);
-            self.news.tidy(now);
-            self.watch_folder();
+        let scan = self.source.changes(self.first_sync.is_some());
+        if !self.source.is_complete() {
+            self.compiler.take_in(scan.changes);
+            if scan.reported {
+                self.publish();
+            }
+            self.answer();
+            return Ok(());
         }
-        let scan = self.scan(now);
-        let pods_changed = scan.changes.iter().any(concerns_pods);
-        let changed = !scan.changes.is_empty();
+        let begins = !std::mem::replace(&mut self.begun, true);
+        let pods_changed = begins || scan.changes.iter().any(|change| self.concerns_pods(change));
+        let changed = begins || !scan.changes.is_empty();
         let reported = scan.reported || changed;
         self.rows_stale |= pods_changed;
         if changed {
@@ -257,7 +272,8 @@ impl Control {
             self.desire();
         }
         let pods_due = self.pods_checked + NETNS_CHECK <= Instant::now();
-        let pods = pods_changed || pods_due || !self.waiting_pods.is_empty();
+        let leaves_due = self.leaves_at.is_some_and(|at| at <= Instant::now());
+        let pods = pods_changed || pods_due || leaves_due || !self.waiting_pods.is_empty();
         let moved = pods && self.enrol();
         if !self.claimed {
             self.claimed = true;
@@ -266,6 +282,7 @@ impl Control {
         if moved {
             self.own_certificates().await;
         }
+        self.announce();
         let confirmed = self.confirm().await?;
         self.rows_stale |= moved;
         let certificates = std::mem::take(&mut self.certificates_moved);
@@ -274,34 +291,6 @@ impl Control {
         }
         self.answer();
         Ok(())
-    }
-
-    fn scan(&mut self, now: std::time::Instant) -> Scan {
-        self.news.again(std::mem::take(&mut self.busy));
-        if self.news.is_empty() {
-            return Scan::default();
-        }
-        let extent = self.news.take();
-        let mut scan = self.folder.scan(&extent, &self.news.writing, now);
-        self.busy = std::mem::take(&mut scan.busy);
-        scan
-    }
-
-    /// Sees to it that the folder is watched; without a watch it is looked at now and then.
-    fn watch_folder(&mut self) {
-        let sender = self.shared.control.clone();
-        let report = move |seen| _ = sender.send(Message::Seen(seen));
-        if self.watch.as_ref().is_some_and(|watch| watch.stands(self.folder.dir())) {
-            return;
-        }
-        match Watch::start(self.folder.dir(), report) {
-            Ok(watch) => self.watch = Some(watch),
-            Err(error) => {
-                if self.watch.take().is_some() || self.first_sync.is_some() {
-                    tracing::warn!(dir = %self.folder.dir().display(), %error, "cannot watch; looking every {CHECK_UNWATCHED:?}");
-                }
-            }
-        }
     }
 
     fn compile(&mut self, changes: Vec<Change>) {
@@ -343,17 +332,19 @@ impl Control {
         Ok(true)
     }
 
-    /// What the newest state of the folder waits for.
+    /// What the newest state waits for.
     fn waiting_for(&self) -> Vec<String> {
         let generation = self.shared.snapshot.load().generation;
-        let files = self.busy.iter().map(|path| format!("file {} is being written", path.display()));
+        let objects = self.source.waiting_for().into_iter();
         let pods = self.waiting_pods.iter().map(|(key, why)| format!("pod {key}: {why}"));
+        let leaving =
+            self.leaving.iter().map(|key| format!("pod {key}: leaves when the other nodes know of it"));
         let workers = (self.confirmed.iter().enumerate())
             .filter(|(_, confirmed)| self.unconfirmed && **confirmed < generation)
             .map(|(index, _)| format!("worker-{index}"));
         let certificates = self.shared.identities.iter().flat_map(|identities| identities.on_their_way());
         let certificates = certificates.map(|account| format!("certificate of {account}"));
-        files.chain(pods).chain(workers).chain(certificates).collect()
+        objects.chain(pods).chain(leaving).chain(workers).chain(certificates).collect()
     }
 
     fn answer(&mut self) {
@@ -388,7 +379,7 @@ impl Control {
         if std::mem::take(&mut self.rows_stale) {
             self.rows = self.pod_rows().into();
         }
-        let refused = self.folder.refused();
+        let refused = self.source.refused();
         self.shared.telemetry.state(self.generation(), self.enrolled.len(), refused.len());
         if let Some(identities) = &self.shared.identities {
             self.shared.telemetry.certificates(identities.ends());
@@ -398,17 +389,19 @@ impl Control {
             workers: self.confirmed.clone(),
             waiting_for: self.waiting_for(),
             pods: self.rows.clone(),
-            objects: self.folder.counts(),
+            objects: self.source.counts(),
+            troubles: self.source.troubles(),
             refused,
-            not_in_force: self.folder.not_in_force(),
+            not_in_force: self.source.not_in_force(),
         }));
     }
 
     /// Lets traffic past the mesh (or leaves it to a successor), waits for open connections, takes down the rest.
-    async fn shut_down(mut self) -> Result<(), AgentError> {
+    async fn shut_down(mut self, messages: mpsc::UnboundedReceiver<Message>) -> Result<(), AgentError> {
         let _draining = self.shared.readiness.hold("draining");
         let keep = self.shared.options.keep_pinned;
         if !keep {
+            self.withdraw(messages).await;
             self.release_all();
             // Connections that were captured just before are still on their way to the listeners.
             tokio::time::sleep(LAST_CAPTURES).await;
@@ -429,12 +422,22 @@ impl Control {
         tracing::info!(keep_pinned = keep, "ended");
         Ok(())
     }
-}
 
-/// Whether a change may bring pods into the mesh or out of it.
-fn concerns_pods(change: &Change) -> bool {
-    match change {
-        Change::Put(object) => matches!(object.kind(), "Pod" | "Namespace"),
-        Change::Delete(key) => matches!(&*key.kind, "Pod" | "Namespace"),
+    /// Whether a change may bring pods of this node into the mesh or out of it.
+    fn concerns_pods(&self, change: &Change) -> bool {
+        let is_known = |namespace: &str, name: &str| self.local.contains_key(&*format!("{namespace}/{name}"));
+        match change {
+            Change::Put(Object::Pod(pod)) => {
+                let node = &pod.spec.node_name;
+                node.is_empty()
+                    || *node == self.shared.options.node
+                    || is_known(&pod.metadata.namespace, &pod.metadata.name)
+            }
+            Change::Put(object) => object.kind() == "Namespace",
+            Change::Delete(key) => match &*key.kind {
+                "Pod" => is_known(&key.namespace, &key.name),
+                kind => kind == "Namespace",
+            },
+        }
     }
 }

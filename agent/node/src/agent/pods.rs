@@ -10,6 +10,7 @@ use std::sync::Arc;
 use weft_api::admin::PodEnrolment;
 use weft_rules::workload::{Enrolment, Workload};
 
+use super::netns::{self, NetnsFinder, netns_path};
 use crate::datapath::{LocalPod, PodNetwork};
 
 /// Identifies a network namespace, however it is named: the device and inode of its file.
@@ -22,12 +23,14 @@ pub struct Enrolled {
     pub pod: Arc<LocalPod>,
     /// Its network namespace when it was enrolled.
     pub netns: NetnsId,
+    /// Tells the pod from others of its name; empty in standalone mode.
+    pub uid: Arc<str>,
 }
 
 /// A pod that should be enrolled.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Desired {
-    /// What the kernel's side needs to know.
+    /// What the kernel's side needs to know; its path is that of `netns`.
     pub network: PodNetwork,
     /// Its network namespace as it is now, or why there is none.
     pub netns: Result<NetnsId, String>,
@@ -71,7 +74,8 @@ pub fn plan<'a>(
                 }
             }
             Ok(netns) => match have {
-                Some((network, at)) if at == netns && **network == want.network => {}
+                // A namespace may be reached by another path today.
+                Some((network, at)) if at == netns && network.addresses == want.network.addresses => {}
                 Some(_) => {
                     plan.release.push(key.clone());
                     plan.enrol.push((want.network.clone(), *netns));
@@ -83,12 +87,6 @@ pub fn plan<'a>(
     }
     plan.release.sort();
     plan
-}
-
-/// Where a pod's network namespace is: a name below `/var/run/netns`, or a path.
-pub fn netns_path(annotation: &str) -> PathBuf {
-    // `join` takes an absolute path as it is.
-    Path::new("/var/run/netns").join(annotation)
 }
 
 /// Finds the network namespace that a path names. The agent's own is no pod's.
@@ -119,19 +117,35 @@ pub fn is_local(workload: &Workload, node: &str) -> bool {
     workload.node.is_empty() || *workload.node == *node
 }
 
-/// What the kernel's side needs to know of a local workload that should be enrolled; `Err` says why it cannot be.
-pub fn network_of(workload: &Workload) -> Result<PodNetwork, String> {
-    if workload.enrolment != Enrolment::Enrolled {
-        return Err(reason(workload.enrolment).to_owned());
+/// Why a local workload should not be enrolled; `None` for one that should. Without an annotation in a file, it cannot be.
+pub fn obstacle(workload: &Workload, finder: &NetnsFinder) -> Option<&'static str> {
+    match (workload.enrolment, finder) {
+        (Enrolment::Enrolled, NetnsFinder::Annotation) if workload.netns.is_none() => {
+            Some(netns::NO_ANNOTATION)
+        }
+        (Enrolment::Enrolled, _) => None,
+        (enrolment, _) => Some(reason(enrolment)),
     }
-    let Some(netns) = &workload.netns else {
-        return Err("no annotation weft.dev/netns says which network namespace is the pod's".to_owned());
-    };
-    Ok(PodNetwork {
-        key: workload.key.clone(),
-        netns: netns_path(netns),
-        addresses: workload.addresses.clone(),
-    })
+}
+
+impl Desired {
+    /// A local workload that should be enrolled; where its namespace is, is not known yet.
+    pub fn new(workload: &Workload) -> Self {
+        let network = PodNetwork {
+            key: workload.key.clone(),
+            netns: PathBuf::new(),
+            addresses: workload.addresses.clone(),
+        };
+        Self { network, netns: Err(String::new()) }
+    }
+
+    /// Looks for its namespace as it is now.
+    pub fn locate(&mut self, workload: &Workload, finder: &mut NetnsFinder) {
+        self.netns = finder.find(workload).map(|(path, id)| {
+            self.network.netns = path;
+            id
+        });
+    }
 }
 
 /// Why a pod is not in the mesh, in words.
@@ -143,18 +157,20 @@ pub fn reason(enrolment: Enrolment) -> &'static str {
         Enrolment::HostNetwork => "it shares the node's network",
         Enrolment::HasSidecar => "it brings its own istio-proxy",
         Enrolment::NotRunning => "it has ended, or has no address",
+        Enrolment::NotYet => "its node has not said that it is in the mesh",
     }
 }
 
 /// A line of `weft status`.
-pub fn row(workload: &Workload, problem: Option<&str>) -> PodEnrolment {
+pub fn row(workload: &Workload, problem: Option<&str>, netns: Option<&Path>) -> PodEnrolment {
+    let annotated = || workload.netns.as_ref().map(|netns| netns_path(netns));
     PodEnrolment {
         namespace: workload.namespace.to_string(),
         name: workload.name.to_string(),
         addresses: workload.addresses.iter().map(ToString::to_string).collect(),
         enrolled: problem.is_none(),
         reason: problem.map(str::to_owned),
-        netns: workload.netns.as_ref().map(|netns| netns_path(netns).display().to_string()),
+        netns: netns.map(Path::to_owned).or_else(annotated).map(|path| path.display().to_string()),
         ..PodEnrolment::default()
     }
 }

@@ -13,12 +13,14 @@ pub struct View {
     pub generation: u64,
     /// By worker, the snapshot that it last confirmed.
     pub workers: Vec<u64>,
-    /// What the newest state of the folder waits for before it is all in force.
+    /// What the newest state waits for before it is all in force.
     pub waiting_for: Vec<String>,
     /// The pods of this node.
     pub pods: Arc<[PodEnrolment]>,
     /// Objects in force, by kind.
     pub objects: BTreeMap<String, usize>,
+    /// What keeps the agent from hearing of changes.
+    pub troubles: Vec<String>,
     /// What was refused.
     pub refused: Vec<Finding>,
     /// What is accepted and has no effect yet.

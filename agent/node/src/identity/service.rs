@@ -103,7 +103,13 @@ impl Service {
         }
         let endpoint = endpoint.connect_timeout(CONNECT).timeout(ANSWER).tcp_nodelay(true);
         let service = Self { options, endpoint, channel: RefCell::default() };
-        service.root()?;
+        match service.root() {
+            // In a cluster the agent itself puts it there, once it has heard of the roots.
+            Err(ServiceError::File { path, why }) if why.kind() == std::io::ErrorKind::NotFound => {
+                tracing::info!(file = %path.display(), "the roots of the CA are not there yet");
+            }
+            other => drop(other?),
+        }
         Ok(service)
     }
 

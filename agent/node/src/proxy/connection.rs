@@ -199,6 +199,8 @@ fn named_only(pod: &LocalPod) -> Workload {
         canonical_service: name.into(),
         addresses: pod.network.addresses.clone(),
         probe_ports: Box::default(),
+        uid: "".into(),
+        announced: None,
         enrolment: Enrolment::Enrolled,
         key: Arc::clone(&key),
         ..made_up(namespace.into(), "default".into())
@@ -221,6 +223,8 @@ fn made_up(namespace: Arc<str>, service_account: Arc<str>) -> Workload {
         canonical_revision: "latest".into(),
         netns: None,
         probe_ports: Box::default(),
+        uid: "".into(),
+        announced: None,
         enrolment: Enrolment::NotSelected,
     }
 }

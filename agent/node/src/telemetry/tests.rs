@@ -24,6 +24,8 @@ fn workload(name: &str, node: &str, labels: &[(&str, &str)]) -> Arc<Workload> {
         workload_name: name.into(),
         netns: None,
         probe_ports: Box::default(),
+        uid: "".into(),
+        announced: None,
         enrolment: Enrolment::Enrolled,
     })
 }

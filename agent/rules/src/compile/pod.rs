@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use weft_api::kubernetes::{Container, IntOrString, Pod, ProbeTarget};
 use weft_api::meta::{Labels, ObjectMeta};
+use weft_api::names::ENROLLED_CONDITION;
 
 use super::CompilerOptions;
 use crate::intern::{Interner, NamedPorts};
@@ -59,6 +60,8 @@ pub(super) struct PodRecord {
     pub(super) ports: NamedPorts,
     wish: Wish,
     obstacle: Option<Enrolment>,
+    /// Runs on another node of a cluster, whose agent says whether it is in the mesh.
+    elsewhere: bool,
 }
 
 impl PodRecord {
@@ -92,6 +95,7 @@ impl PodRecord {
         let named = ports.filter(|port| !port.name.is_empty());
         let named: Vec<_> = named.map(|port| (intern.text(&port.name), port.container_port)).collect();
         let ports = intern.ports(&named);
+        let workload = workload(pod, addresses, options, intern);
         Self {
             created: intern.text(&meta.creation_timestamp),
             ready: serving && !pending && condition.is_none_or(|condition| condition.status == "True"),
@@ -99,18 +103,25 @@ impl PodRecord {
             ports,
             wish,
             obstacle,
-            workload: Arc::new(workload(pod, addresses, options, intern)),
+            elsewhere: options.cluster && *workload.node != *options.node,
+            workload: Arc::new(workload),
         }
     }
 
     /// Decides whether the pod is in the mesh, given what its namespace says. True if that changed.
     pub(super) fn enrol(&mut self, namespace: Wish) -> bool {
-        let enrolment = match (self.obstacle, self.wish, namespace) {
+        let wanted = match (self.obstacle, self.wish, namespace) {
             (Some(Enrolment::NotRunning), ..) => Enrolment::NotRunning,
             (_, Wish::Out, _) => Enrolment::OptedOut,
             (_, Wish::Unsaid, Wish::Out | Wish::Unsaid) => Enrolment::NotSelected,
             (Some(obstacle), ..) => obstacle,
             (None, ..) => Enrolment::Enrolled,
+        };
+        let enrolment = match self.workload.announced {
+            // Also one that has lost its label a moment ago: its node ends the enrolment after it has said so.
+            Some(true) if self.elsewhere && self.obstacle.is_none() => Enrolment::Enrolled,
+            _ if self.elsewhere && wanted == Enrolment::Enrolled => Enrolment::NotYet,
+            _ => wanted,
         };
         if self.workload.enrolment == enrolment {
             return false;
@@ -123,6 +134,13 @@ impl PodRecord {
     pub(super) fn owns_addresses(&self) -> bool {
         !matches!(self.obstacle, Some(Enrolment::NotRunning | Enrolment::HostNetwork))
     }
+}
+
+/// What the condition `weft.dev/Enrolled` says.
+fn announced(pod: &Pod) -> Option<bool> {
+    let conditions = &pod.status.conditions;
+    let condition = conditions.iter().find(|condition| condition.type_ == ENROLLED_CONDITION)?;
+    Some(condition.status == "True")
 }
 
 fn addresses(pod: &Pod) -> Vec<IpAddr> {
@@ -151,7 +169,7 @@ fn workload(pod: &Pod, addresses: Vec<IpAddr>, options: &CompilerOptions, intern
         name => name,
     };
     let node = match pod.spec.node_name.as_str() {
-        "" if options.absent_node_is_local => options.node.as_str(),
+        "" if !options.cluster => options.node.as_str(),
         name => name,
     };
     let local = node == options.node;
@@ -167,7 +185,11 @@ fn workload(pod: &Pod, addresses: Vec<IpAddr>, options: &CompilerOptions, intern
         labels: intern.labels(&meta.labels),
         addresses,
         node: intern.text(node),
-        netns: meta.annotations.get("weft.dev/netns").map(|netns| netns.as_str().into()),
+        uid: if local { meta.uid.as_str().into() } else { intern.text("") },
+        netns: (meta.annotations.get("weft.dev/netns"))
+            .filter(|_| !options.cluster)
+            .map(|netns| netns.as_str().into()),
+        announced: if options.cluster { announced(pod) } else { None },
         enrolment: Enrolment::NotSelected,
     }
 }
@@ -236,7 +258,7 @@ mod tests {
             cluster_domain: "cluster.local".into(),
             trust_domain: "cluster.local".into(),
             root_namespace: "istio-system".into(),
-            absent_node_is_local: true,
+            cluster: false,
         };
         let pod: Pod = serde_json::from_value(pod).unwrap();
         let mut record = PodRecord::compile(&pod, &options, &mut Interner::default());
@@ -310,6 +332,47 @@ mod tests {
             (pod(none(), none(), "Succeeded"), Wish::In, Enrolment::NotRunning),
         ] {
             assert_eq!(compiled(given.clone(), namespace).workload.enrolment, expected, "{given}");
+        }
+    }
+
+    #[test]
+    fn in_a_cluster_the_condition_says_which_pods_of_other_nodes_are_in_the_mesh() {
+        let options = CompilerOptions {
+            node: "n1".into(),
+            cluster_domain: "cluster.local".into(),
+            trust_domain: "cluster.local".into(),
+            root_namespace: "istio-system".into(),
+            cluster: true,
+        };
+        let compiled = |node: &str, condition: Option<&str>, host_network: bool, namespace| {
+            let conditions: Vec<_> = condition
+                .iter()
+                .map(|status| json!({"type": ENROLLED_CONDITION, "status": status}))
+                .collect();
+            let pod = json!({"metadata": {"name": "a", "namespace": "shop", "uid": "u", "annotations": {"weft.dev/netns": "b"}},
+                "spec": {"nodeName": node, "hostNetwork": host_network},
+                "status": {"podIP": "10.0.0.1", "conditions": conditions}});
+            let pod: Pod = serde_json::from_value(pod).unwrap();
+            let mut record = PodRecord::compile(&pod, &options, &mut Interner::default());
+            record.enrol(namespace);
+            record.workload
+        };
+        for (node, condition, host_network, namespace, expected) in [
+            ("n2", None, false, Wish::In, Enrolment::NotYet),
+            ("n2", Some("False"), false, Wish::In, Enrolment::NotYet),
+            ("n2", Some("True"), false, Wish::In, Enrolment::Enrolled),
+            ("n2", Some("True"), false, Wish::Unsaid, Enrolment::Enrolled),
+            ("n2", Some("True"), true, Wish::In, Enrolment::HostNetwork),
+            ("n2", Some("False"), false, Wish::Unsaid, Enrolment::NotSelected),
+            ("n1", None, false, Wish::In, Enrolment::Enrolled),
+            ("n1", Some("True"), false, Wish::Unsaid, Enrolment::NotSelected),
+            ("", None, false, Wish::In, Enrolment::NotYet),
+        ] {
+            let workload = compiled(node, condition, host_network, namespace);
+            assert_eq!(workload.enrolment, expected, "{node} {condition:?} {namespace:?}");
+            // A pod's owner could name another's.
+            assert_eq!(workload.netns, None);
+            assert_eq!(&*workload.uid, if node == "n1" { "u" } else { "" });
         }
     }
 

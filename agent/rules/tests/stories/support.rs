@@ -17,7 +17,7 @@ pub fn options() -> CompilerOptions {
         cluster_domain: "cluster.local".into(),
         root_namespace: "istio-system".into(),
         trust_domain: "cluster.local".into(),
-        absent_node_is_local: true,
+        cluster: false,
     }
 }
 

@@ -22,25 +22,24 @@ impl Control {
     pub(super) fn desire(&mut self) {
         let snapshot = self.shared.snapshot.load();
         let node = &self.shared.options.node;
-        self.desired = snapshot
-            .workloads()
-            .filter(|workload| pods::is_local(workload, node))
-            .filter_map(|workload| {
-                let network = pods::network_of(workload).ok()?;
-                Some((workload.key.clone(), Desired { network, netns: Err(String::new()) }))
-            })
-            .collect();
+        let local = snapshot.workloads().filter(|workload| pods::is_local(workload, node));
+        self.local = local.map(|workload| (workload.key.clone(), workload.clone())).collect();
+        let wanted = self.local.iter().filter(|(_, pod)| pods::obstacle(pod, &self.finder).is_none());
+        self.desired = wanted.map(|(key, pod)| (key.clone(), Desired::new(pod))).collect();
     }
 
     /// Enrols and releases what differs. True: something changed.
     pub(super) fn enrol(&mut self) -> bool {
         self.pods_checked = Instant::now();
-        for want in self.desired.values_mut() {
-            want.netns = pods::find_netns(&want.network.netns);
+        for (key, want) in &mut self.desired {
+            if let Some(pod) = self.local.get(key) {
+                want.locate(pod, &mut self.finder);
+            }
         }
         let standing =
             self.enrolled.iter().map(|(key, enrolled)| (key, &enrolled.pod.network, enrolled.netns));
-        let plan = pods::plan(standing, &self.desired);
+        let mut plan = pods::plan(standing, &self.desired);
+        self.hold_back(&mut plan);
         let moved = !plan.release.is_empty() || !plan.enrol.is_empty();
         let mut waiting = plan.waiting;
         let mut arrivals = Vec::new();
@@ -51,7 +50,8 @@ impl Control {
             match self.datapath.enrol(network.clone()) {
                 Ok((pod, listeners)) => {
                     tracing::info!(pod = %network.key, netns = %network.netns.display(), "in the mesh");
-                    self.enrolled.insert(network.key.clone(), Enrolled { pod: pod.clone(), netns });
+                    let uid = self.local.get(&network.key).map(|pod| pod.uid.clone()).unwrap_or_default();
+                    self.enrolled.insert(network.key.clone(), Enrolled { pod: pod.clone(), netns, uid });
                     arrivals.push((pod, listeners));
                 }
                 Err(error) => _ = waiting.insert(network.key.clone(), full(&error)),
@@ -139,23 +139,22 @@ impl Control {
 
     /// The lines of `weft status`: every pod of this node.
     pub(super) fn pod_rows(&self) -> Vec<PodEnrolment> {
-        let snapshot = self.shared.snapshot.load();
-        let node = &self.shared.options.node;
-        let mut rows: Vec<PodEnrolment> = snapshot
-            .workloads()
-            .filter(|workload| pods::is_local(workload, node))
+        let mut rows: Vec<PodEnrolment> = (self.local.values())
             .map(|workload| {
-                let problem = match pods::network_of(workload) {
-                    Err(problem) => Some(problem),
-                    Ok(_) if self.enrolled.contains_key(&workload.key) => None,
-                    Ok(_) => Some(
+                let enrolled = self.enrolled.get(&workload.key);
+                let problem = match pods::obstacle(workload, &self.finder) {
+                    Some(_) if self.leaving.contains(&workload.key) => None,
+                    Some(problem) => Some(problem.to_owned()),
+                    None if enrolled.is_some() => None,
+                    None => Some(
                         self.waiting_pods
                             .get(&workload.key)
                             .cloned()
                             .unwrap_or_else(|| "not enrolled yet".to_owned()),
                     ),
                 };
-                pods::row(workload, problem.as_deref())
+                let netns = enrolled.map(|enrolled| &*enrolled.pod.network.netns);
+                pods::row(workload, problem.as_deref(), netns)
             })
             .collect();
         rows.sort_by(|a, b| (&a.namespace, &a.name).cmp(&(&b.namespace, &b.name)));

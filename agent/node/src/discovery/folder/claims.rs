@@ -5,8 +5,7 @@
 //! fingerprints: a large cluster's would take more memory than everything that is made of them.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::hash::{BuildHasher, Hasher};
-use std::io::Write;
+use std::hash::BuildHasher;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -15,6 +14,8 @@ use weft_api::load::Loaded;
 use weft_api::meta::ObjectKey;
 use weft_api::object::Object;
 use weft_rules::compile::Change;
+
+use crate::discovery::fingerprint::Fingerprint;
 
 /// Names of objects whose winner has to be found again.
 pub type Touched = BTreeSet<Arc<ObjectKey>>;
@@ -47,13 +48,6 @@ struct Entry {
     in_force: Option<Fingerprint>,
 }
 
-/// Tells one version of an object from another.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Fingerprint {
-    kind: &'static str,
-    hash: u64,
-}
-
 /// What became of the names that were touched.
 #[derive(Debug, Default)]
 pub struct Resolved {
@@ -63,42 +57,6 @@ pub struct Resolved {
     pub unread: Touched,
     /// Those files.
     pub files: BTreeSet<Arc<Path>>,
-}
-
-/// Hashes what is written to it.
-struct HashWriter<H>(H);
-
-impl<H: Hasher> Write for HashWriter<H> {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.write(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
-impl Fingerprint {
-    fn of(object: &Object, hasher: &impl BuildHasher) -> Self {
-        let mut writer = HashWriter(hasher.build_hasher());
-        let to = &mut writer;
-        // Neither hashing nor writing these types as JSON fails.
-        let _ = match object {
-            Object::Namespace(object) => serde_json::to_writer(to, object),
-            Object::Pod(object) => serde_json::to_writer(to, object),
-            Object::Service(object) => serde_json::to_writer(to, object),
-            Object::EndpointSlice(object) => serde_json::to_writer(to, object),
-            Object::ConfigMap(object) => serde_json::to_writer(to, object),
-            Object::VirtualService(object) => serde_json::to_writer(to, object),
-            Object::DestinationRule(object) => serde_json::to_writer(to, object),
-            Object::Gateway(object) => serde_json::to_writer(to, object),
-            Object::PeerAuthentication(object) => serde_json::to_writer(to, object),
-            Object::AuthorizationPolicy(object) => serde_json::to_writer(to, object),
-            Object::RequestAuthentication(object) => serde_json::to_writer(to, object),
-        };
-        Self { kind: object.kind(), hash: writer.0.finish() }
-    }
 }
 
 /// All claims.

@@ -1,0 +1,69 @@
+//! Keeps the roots of the mesh's own CA in a file, from the ConfigMap that the controller writes.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use futures_util::StreamExt;
+use kube::Client;
+use tokio::sync::watch::Receiver;
+use weft_api::kubernetes::ConfigMap;
+use weft_api::names;
+
+use super::contact::Contact;
+use super::item::Item;
+use super::kinds::Watched;
+use super::watch::{self, Event};
+
+/// Writes the file whenever the ConfigMap changes. A ConfigMap that is gone, or holds nothing, takes nothing away.
+pub async fn keep(client: Client, contact: Contact, asked: Receiver<u64>, file: PathBuf) {
+    let mut events = Box::pin(watch::follow(client, contact, Watched::ca_root(), asked));
+    while let Some(event) = events.next().await {
+        let Event::Is(item) = event else { continue };
+        let Some(roots) = roots(&item) else {
+            tracing::warn!("ConfigMap {} holds no {}", item.name(), names::CA_ROOT_KEY);
+            continue;
+        };
+        match write(&file, &roots) {
+            Ok(true) => tracing::info!(file = %file.display(), "the roots of the mesh's CA are there"),
+            Ok(false) => {}
+            Err(error) => {
+                tracing::warn!(file = %file.display(), %error, "cannot write the roots of the mesh's CA");
+            }
+        }
+    }
+}
+
+fn roots(item: &Item) -> Option<String> {
+    let mut config_map: ConfigMap = serde_json::from_str(item.text()).ok()?;
+    config_map.data.remove(names::CA_ROOT_KEY).filter(|roots| !roots.trim().is_empty())
+}
+
+/// Puts the file into place whole; false if it is there already.
+fn write(file: &Path, roots: &str) -> io::Result<bool> {
+    if std::fs::read(file).is_ok_and(|before| before == roots.as_bytes()) {
+        return Ok(false);
+    }
+    let fresh = file.with_extension("pem.new");
+    std::fs::write(&fresh, roots)?;
+    std::fs::rename(&fresh, file)?;
+    Ok(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::test_dir::TestDir;
+
+    #[test]
+    fn the_file_is_written_when_it_differs() {
+        let dir = TestDir::new("ca-root");
+        let file = dir.path().join("ca-root.pem");
+        assert!(write(&file, "a").unwrap());
+        assert!(!write(&file, "a").unwrap());
+        assert!(write(&file, "b").unwrap());
+        assert_eq!(std::fs::read_to_string(&file).unwrap(), "b");
+        let item: Item =
+            serde_json::from_str(r#"{"metadata": {"name": "r"}, "data": {"root-cert.pem": " "}}"#).unwrap();
+        assert_eq!(roots(&item), None);
+    }
+}

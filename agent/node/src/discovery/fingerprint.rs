@@ -1,0 +1,51 @@
+//! Tells one version of an object from another without keeping either.
+
+use std::hash::{BuildHasher, Hasher};
+use std::io::Write;
+
+use weft_api::object::Object;
+
+/// What tells a version from another: of the fields that weft reads, and no others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fingerprint {
+    /// The object's kind.
+    pub kind: &'static str,
+    hash: u64,
+}
+
+/// Hashes what is written to it.
+struct HashWriter<H>(H);
+
+impl<H: Hasher> Write for HashWriter<H> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.write(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Fingerprint {
+    /// Of an object, by a hasher that is the same for all that is compared.
+    pub fn of(object: &Object, hasher: &impl BuildHasher) -> Self {
+        let mut writer = HashWriter(hasher.build_hasher());
+        let to = &mut writer;
+        // Neither hashing nor writing these types as JSON fails.
+        let _ = match object {
+            Object::Namespace(object) => serde_json::to_writer(to, object),
+            Object::Pod(object) => serde_json::to_writer(to, object),
+            Object::Service(object) => serde_json::to_writer(to, object),
+            Object::EndpointSlice(object) => serde_json::to_writer(to, object),
+            Object::ConfigMap(object) => serde_json::to_writer(to, object),
+            Object::VirtualService(object) => serde_json::to_writer(to, object),
+            Object::DestinationRule(object) => serde_json::to_writer(to, object),
+            Object::Gateway(object) => serde_json::to_writer(to, object),
+            Object::PeerAuthentication(object) => serde_json::to_writer(to, object),
+            Object::AuthorizationPolicy(object) => serde_json::to_writer(to, object),
+            Object::RequestAuthentication(object) => serde_json::to_writer(to, object),
+        };
+        Self { kind: object.kind(), hash: writer.0.finish() }
+    }
+}
