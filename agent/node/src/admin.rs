@@ -38,6 +38,8 @@ const BODY_BYTES: usize = 1 << 20;
 const LONGEST_WAIT: Duration = Duration::from_hours(1);
 /// Longest wait for the kernel's counters.
 const DATAPATH_ANSWER: Duration = Duration::from_millis(250);
+/// Longest wait for a sign of life: compiling the rules of a large cluster takes a while.
+const CONTROL_ANSWER: Duration = Duration::from_secs(4);
 /// How much of a tap is written at once.
 const TAP_BATCH_BYTES: usize = 32 << 10;
 
@@ -76,7 +78,8 @@ pub async fn serve_metrics(listener: TcpListener, shared: Arc<Shared>) {
     .await;
 }
 
-/// Serves `/healthz/ready`: 200, or 503 with what is waited for; and `/healthz/live`: 200.
+/// Serves `/healthz/ready`: 200, or 503 with what is waited for; and `/healthz/live`: 200 while the control thread answers,
+/// without which no pod joins and no rule changes.
 pub async fn serve_readiness(listener: TcpListener, shared: Arc<Shared>) {
     serve_tcp(listener, async move |path: &str| match path {
         "/healthz/ready" => {
@@ -87,7 +90,10 @@ pub async fn serve_readiness(listener: TcpListener, shared: Arc<Shared>) {
                 text(StatusCode::SERVICE_UNAVAILABLE, format!("waiting for {}\n", waiting.join(", ")))
             })
         }
-        "/healthz/live" => Some(text(StatusCode::OK, "live\n".to_owned())),
+        "/healthz/live" => Some(match datapath(&shared, CONTROL_ANSWER).await {
+            Some(_) => text(StatusCode::OK, "live\n".to_owned()),
+            None => text(StatusCode::SERVICE_UNAVAILABLE, "the control thread does not answer\n".to_owned()),
+        }),
         _ => None,
     })
     .await;
@@ -144,7 +150,9 @@ async fn admin(request: Request<Incoming>, shared: Arc<Shared>) -> Answer {
     let post = request.method() == Method::POST;
     let path = request.uri().path().to_owned();
     match &*path {
-        paths::STATUS if get => json(&answers::status(&shared, datapath(&shared).await.as_ref())),
+        paths::STATUS if get => {
+            json(&answers::status(&shared, datapath(&shared, DATAPATH_ANSWER).await.as_ref()))
+        }
         paths::ROUTES if get => aside(move || json(&answers::routes(&shared))).await,
         paths::ENDPOINTS if get => aside(move || json(&answers::endpoints(&shared))).await,
         paths::WORKLOADS if get => aside(move || json(&answers::workloads(&shared))).await,
@@ -188,10 +196,10 @@ async fn aside(make: impl FnOnce() -> Answer + Send + 'static) -> Answer {
 }
 
 /// What the kernel's side counts, unless the control thread is busy.
-async fn datapath(shared: &Shared) -> Option<DatapathStatus> {
+async fn datapath(shared: &Shared, patience: Duration) -> Option<DatapathStatus> {
     let (reply, answer) = oneshot::channel();
     shared.control.send(Message::Datapath(reply)).ok()?;
-    tokio::time::timeout(DATAPATH_ANSWER, answer).await.ok()?.ok()
+    tokio::time::timeout(patience, answer).await.ok()?.ok()
 }
 
 async fn wait_applied(shared: &Shared, wait: &WaitApplied) -> Applied {

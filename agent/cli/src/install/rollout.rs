@@ -12,6 +12,8 @@ use kube::api::{ListParams, LogParams};
 use super::object::Key;
 use crate::cluster::Cluster;
 
+/// The reason for a container that waits for its next attempt.
+const CRASH_LOOP: &str = "CrashLoopBackOff";
 /// How often it is looked at.
 const LOOK: Duration = Duration::from_millis(500);
 
@@ -148,7 +150,7 @@ pub async fn pod_problems(cluster: &Cluster, namespace: &str, labels: &str) -> a
     let mut problems = Vec::new();
     for pod in all.items.into_iter().filter(|pod| pod.metadata.deletion_timestamp.is_none()) {
         let Some(mut problem) = problem(&pod) else { continue };
-        if problem.contains("CrashLoopBackOff") {
+        if problem.contains(CRASH_LOOP) {
             let how = LogParams { previous: true, tail_lines: Some(1), ..LogParams::default() };
             if let Ok(words) = pods.logs(&pod.name_any(), &how).await
                 && !words.trim().is_empty()
@@ -193,7 +195,8 @@ fn container_problem(container: &ContainerStatus) -> Option<String> {
         if matches!(reason, "ContainerCreating" | "PodInitializing") {
             return Some("is starting".to_owned());
         }
-        let message = waiting.message.as_deref().unwrap_or_default();
+        // What follows a crash loop are the names of the container and the pod.
+        let message = waiting.message.as_deref().filter(|_| reason != CRASH_LOOP).unwrap_or_default();
         return Some(format!("{reason} {message}").trim().to_owned());
     }
     if let Some(over) = &state.terminated {

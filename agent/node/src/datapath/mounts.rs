@@ -5,6 +5,7 @@ use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::thread;
 
 use rustix::mount::{self, FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags};
@@ -235,13 +236,41 @@ fn is_root(path: &Path) -> bool {
     path.join("cgroup.controllers").exists() && !path.join("cgroup.type").exists()
 }
 
+/// Where sysctls can be written: those of the network namespace that the calling thread is in, whichever mount is used. A
+/// container that is not privileged has `/proc/sys` read-only; a procfs of the agent's own is not.
+pub fn sysctls() -> &'static Path {
+    const USUAL: &str = "/proc/sys";
+    static FOUND: OnceLock<(Option<OwnedFd>, PathBuf)> = OnceLock::new();
+    let found = FOUND.get_or_init(|| {
+        let read_only = rustix::fs::statvfs(USUAL)
+            .is_ok_and(|found| found.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY));
+        match read_only.then(|| unattached("proc")) {
+            Some(Ok(proc)) => {
+                let path = format!("/proc/self/fd/{}/sys", proc.as_raw_fd());
+                (Some(proc), path.into())
+            }
+            Some(Err(error)) => {
+                tracing::warn!(%error, "{USUAL} is read-only, and another procfs cannot be mounted");
+                (None, USUAL.into())
+            }
+            None => (None, USUAL.into()),
+        }
+    });
+    &found.1
+}
+
 /// A mount of cgroup2 that no path leads to, gone with its descriptor.
 fn unattached_cgroup2() -> io::Result<File> {
-    let context = mount::fsopen("cgroup2", FsOpenFlags::FSOPEN_CLOEXEC)?;
-    mount::fsconfig_create(&context)?;
-    let dir = mount::fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())?;
+    let dir = unattached("cgroup2")?;
     // Attaching wants a descriptor that was opened for reading.
     File::open(format!("/proc/self/fd/{}", dir.as_raw_fd()))
+}
+
+/// A mount of its own, gone with its descriptor.
+fn unattached(kind: &str) -> io::Result<OwnedFd> {
+    let context = mount::fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC)?;
+    mount::fsconfig_create(&context)?;
+    Ok(mount::fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())?)
 }
 
 #[cfg(test)]

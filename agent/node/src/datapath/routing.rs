@@ -16,6 +16,8 @@ use netlink_packet_route::rule::{RuleAction, RuleAttribute, RuleMessage};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use rustix::net::{self, RecvFlags, SendFlags, SocketFlags, SocketType};
 
+use super::mounts;
+
 /// The mark of connections that borrow a client's address. Grants nothing: a pod may set it too, and reaches itself.
 pub const INBOUND_MARK: u32 = 0x7765_6674;
 /// The routing table that such connections use, and the preference of the rule that leads there.
@@ -42,7 +44,7 @@ pub type Sysctls = BTreeMap<String, String>;
 pub fn read_sysctls() -> io::Result<Sysctls> {
     let mut found = Sysctls::new();
     for &name in SYSCTLS {
-        let value = match fs::read_to_string(format!("/proc/sys/{name}")) {
+        let value = match fs::read_to_string(mounts::sysctls().join(name)) {
             Ok(value) => value.trim().to_owned(),
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
             Err(error) => return Err(error),
@@ -57,7 +59,7 @@ pub fn read_sysctls() -> io::Result<Sysctls> {
 /// Sets everything up; what is there already is left.
 pub fn set_up(sysctls: &Sysctls) -> io::Result<()> {
     for name in sysctls.keys() {
-        fs::write(format!("/proc/sys/{name}"), WANTED)?;
+        fs::write(mounts::sysctls().join(name), WANTED)?;
     }
     let netlink = Netlink::open()?;
     netlink.send(RouteNetlinkMessage::SetLink(loopback_up()), 0)?;
@@ -79,7 +81,7 @@ pub fn set_up(sysctls: &Sysctls) -> io::Result<()> {
 /// Takes everything back that [`set_up`] did. A sysctl that somebody else has changed since is left.
 pub fn tear_down(sysctls: &Sysctls) -> io::Result<()> {
     for (name, value) in sysctls {
-        let path = format!("/proc/sys/{name}");
+        let path = mounts::sysctls().join(name);
         if fs::read_to_string(&path).is_ok_and(|now| now.trim() == WANTED) {
             fs::write(path, value)?;
         }
