@@ -25,6 +25,8 @@ use exec::AgentPod;
 
 /// How long an answer may take that nobody asked to wait for.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// The same where a command must be started first, by the API server, a kubelet and a container runtime.
+const PATIENCE_IN_POD: Duration = Duration::from_secs(30);
 
 /// An agent that can be asked.
 #[derive(Debug, Clone)]
@@ -95,7 +97,7 @@ impl Agent {
     /// Gets a value.
     pub async fn get<T: DeserializeOwned>(&self, path: &str) -> anyhow::Result<T> {
         let body = self.send(Method::GET, path, Bytes::new());
-        parse(tokio::time::timeout(PATIENCE, body).await.map_err(|_| self.silent())??).await
+        parse(tokio::time::timeout(self.patience(), body).await.map_err(|_| self.silent())??).await
     }
 
     /// Asks a question and gets the answer, waiting as long as `patience` beyond what the question itself takes.
@@ -107,15 +109,22 @@ impl Agent {
     ) -> anyhow::Result<T> {
         let body = serde_json::to_vec(question)?;
         let answer = async { parse(self.send(Method::POST, path, body.into()).await?).await };
-        tokio::time::timeout(patience + PATIENCE, answer).await.map_err(|_| self.silent())?
+        tokio::time::timeout(patience + self.patience(), answer).await.map_err(|_| self.silent())?
     }
 
     /// Asks a question whose answer is a stream.
     pub async fn stream(&self, path: &str, question: &impl Serialize) -> anyhow::Result<Incoming> {
         let body = serde_json::to_vec(question)?;
         let answer = self.send(Method::POST, path, body.into());
-        let answer = tokio::time::timeout(PATIENCE, answer).await.map_err(|_| self.silent())??;
+        let answer = tokio::time::timeout(self.patience(), answer).await.map_err(|_| self.silent())??;
         Ok(good(answer).await?.into_body())
+    }
+
+    fn patience(&self) -> Duration {
+        match self {
+            Self::Here { .. } => PATIENCE,
+            Self::InPod(_) => PATIENCE_IN_POD,
+        }
     }
 
     fn silent(&self) -> anyhow::Error {

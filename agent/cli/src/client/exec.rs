@@ -71,15 +71,21 @@ impl AgentPod {
     }
 
     fn told(&self, error: kube::Error) -> anyhow::Error {
+        use UpgradeConnectionError::ProtocolSwitch;
+        let forbidden = || {
+            anyhow!(
+                "not allowed to ask the agent of node {}: that takes the right to get and create pods/exec in namespace {NAMESPACE}",
+                self.node
+            )
+        };
         match error {
-            kube::Error::UpgradeConnection(UpgradeConnectionError::ProtocolSwitch(StatusCode::FORBIDDEN)) => {
-                anyhow!(
-                    "not allowed to ask the agent of node {}: that takes the right to create pods/exec in namespace {NAMESPACE}",
-                    self.node
-                )
-            }
-            kube::Error::UpgradeConnection(UpgradeConnectionError::ProtocolSwitch(status)) => {
+            kube::Error::Api(status) if status.code == StatusCode::FORBIDDEN.as_u16() => forbidden(),
+            kube::Error::UpgradeConnection(ProtocolSwitch(StatusCode::FORBIDDEN)) => forbidden(),
+            kube::Error::UpgradeConnection(ProtocolSwitch(status)) => {
                 anyhow!("cannot run a command in pod {} on node {}: {status}", self.name, self.node)
+            }
+            kube::Error::Api(status) => {
+                anyhow!("cannot run a command in pod {} on node {}: {}", self.name, self.node, status.message)
             }
             error => anyhow!(error).context(format!("cannot run a command in pod {}", self.name)),
         }
