@@ -245,11 +245,22 @@ impl CleanupArgs {
     pub fn run(&self) -> anyhow::Result<Outcome> {
         let bpf_dir = bpf_dir(self.bpf_dir.as_deref(), &self.run_dir);
         let pods = weft_node::agent::cleanup(&self.run_dir, &bpf_dir)?;
+        remove_empty(&self.run_dir);
         output::print(&match &*pods {
             [] => format!("Nothing of pods was left in {}.\n", self.run_dir.display()),
             pods => format!("Out of the mesh: {}.\n", pods.join(", ")),
         })?;
         Ok(Outcome::Good)
+    }
+}
+
+/// Removes a directory that has nothing in it any more. In a container it is a mount, and is removed as the node's first
+/// process sees it.
+fn remove_empty(dir: &Path) {
+    const HOST: &str = "/proc/1/root";
+    if std::fs::remove_dir(dir).is_err() {
+        // Somebody's files are in it, or it is gone: nothing to be done.
+        let _ = std::fs::remove_dir(Path::new(HOST).join(dir.strip_prefix("/").unwrap_or(dir)));
     }
 }
 
