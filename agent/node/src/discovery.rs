@@ -74,6 +74,11 @@ impl Source {
         }
     }
 
+    /// Whether objects come from a cluster.
+    pub fn is_cluster(&self) -> bool {
+        matches!(self, Self::Cluster(_))
+    }
+
     /// Whether all that was there at start is known. Before that nothing of it may be put in force: what allows may be
     /// known, and what denies not.
     pub fn is_complete(&self) -> bool {

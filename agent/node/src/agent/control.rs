@@ -41,6 +41,8 @@ const WORKER_ANSWER: Duration = Duration::from_secs(1);
 
 /// How long pods that are new in the mesh wait for certificates that this agent signs by itself.
 const OWN_CERTIFICATES: Duration = Duration::from_millis(500);
+/// In a cluster, a pod whose programs do not run after so long is not waited for any more.
+const COMES_WITHIN: Duration = Duration::from_secs(5);
 /// How long captured connections may take to reach their listeners.
 const LAST_CAPTURES: Duration = Duration::from_millis(20);
 
@@ -113,6 +115,8 @@ struct Control {
     /// Pods that should be enrolled and are not, and why.
     waiting_pods: BTreeMap<Arc<str>, String>,
     waiting_since: Instant,
+    /// Since when each of them waits.
+    waiting_from: BTreeMap<Arc<str>, Instant>,
     pods_checked: Instant,
     waiters: Vec<Waiter>,
     /// All that was there at start is known.
@@ -160,7 +164,7 @@ impl Control {
             cluster_domain: "cluster.local".to_owned(),
             root_namespace: options.root_namespace.clone(),
             trust_domain: options.trust_domain.clone(),
-            cluster: matches!(source, Source::Cluster(_)),
+            cluster: source.is_cluster(),
         });
         let finder = match &source {
             Source::Folder(_) => NetnsFinder::Annotation,
@@ -183,6 +187,7 @@ impl Control {
             leaves_at: None,
             waiting_pods: BTreeMap::new(),
             waiting_since: Instant::now(),
+            waiting_from: BTreeMap::new(),
             pods_checked: Instant::now(),
             waiters: Vec::new(),
             begun: false,
@@ -336,7 +341,7 @@ impl Control {
     fn waiting_for(&self) -> Vec<String> {
         let generation = self.shared.snapshot.load().generation;
         let objects = self.source.waiting_for().into_iter();
-        let pods = self.waiting_pods.iter().map(|(key, why)| format!("pod {key}: {why}"));
+        let pods = self.coming().map(|(key, why)| format!("pod {key}: {why}"));
         let leaving =
             self.leaving.iter().map(|key| format!("pod {key}: leaves when the other nodes know of it"));
         let workers = (self.confirmed.iter().enumerate())

@@ -94,7 +94,8 @@ impl Control {
             return say(true, "Enrolled", "its traffic is in the mesh");
         }
         if let Some(why) = self.waiting_pods.get(key) {
-            let waits = told.is_some() || pod.announced.is_some() || self.waiting_since.elapsed() > WAITS;
+            let long = self.waiting_from.get(key).is_some_and(|at| at.elapsed() > WAITS);
+            let waits = told.is_some() || pod.announced.is_some() || long;
             return if waits { say(false, "Waiting", why) } else { None };
         }
         // Of pods that never were in the mesh nothing is said.

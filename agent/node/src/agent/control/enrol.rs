@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::time::{Instant, timeout};
 use weft_api::admin::PodEnrolment;
 
-use super::{Control, OWN_CERTIFICATES};
+use super::{COMES_WITHIN, Control, OWN_CERTIFICATES};
 use crate::agent::pods::{self, Desired, Enrolled};
 use crate::datapath::PodNetwork;
 use crate::proxy::{Command, LocalPods};
@@ -73,6 +74,11 @@ impl Control {
 
     /// Takes note of pods that cannot be enrolled yet. True: there are others than before.
     fn note_waiting(&mut self, waiting: BTreeMap<Arc<str>, String>) -> bool {
+        let now = Instant::now();
+        self.waiting_from.retain(|key, _| waiting.contains_key(key));
+        for key in waiting.keys() {
+            self.waiting_from.entry(key.clone()).or_insert(now);
+        }
         if waiting == self.waiting_pods {
             return false;
         }
@@ -82,8 +88,16 @@ impl Control {
             }
         }
         self.waiting_pods = waiting;
-        self.waiting_since = Instant::now();
+        self.waiting_since = now;
         true
+    }
+
+    /// Pods that are about to be enrolled, and what each waits for. In a cluster one that does not come is not waited for
+    /// by others: its node may never get its programs to run.
+    pub(super) fn coming(&self) -> impl Iterator<Item = (&Arc<str>, &String)> {
+        let patience = if self.source.is_cluster() { COMES_WITHIN } else { Duration::MAX };
+        let waits = move |key: &Arc<str>| self.waiting_from.get(key).is_none_or(|at| at.elapsed() < patience);
+        self.waiting_pods.iter().filter(move |(key, _)| waits(key))
     }
 
     /// Stops the capture first: new connections go past the mesh, and those that were captured are still accepted.
