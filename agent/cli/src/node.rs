@@ -148,6 +148,7 @@ impl AgentArgs {
             CaOptions::Service(ServiceOptions {
                 address: address.clone(),
                 root: self.ca_root.clone(),
+                root_comes: self.standalone.is_none(),
                 token: self.ca_token.clone(),
             })
         };

@@ -28,6 +28,8 @@ pub struct ServiceOptions {
     pub address: String,
     /// Roots by which an `https` service is recognised: a file of PEM, read again when it changes.
     pub root: Option<PathBuf>,
+    /// The file need not be there at the start: in a cluster the agent puts it there, once it has heard of the roots.
+    pub root_comes: bool,
     /// A token that says who asks: a file, read for each request.
     pub token: Option<PathBuf>,
 }
@@ -104,8 +106,9 @@ impl Service {
         let endpoint = endpoint.connect_timeout(CONNECT).timeout(ANSWER).tcp_nodelay(true);
         let service = Self { options, endpoint, channel: RefCell::default() };
         match service.root() {
-            // In a cluster the agent itself puts it there, once it has heard of the roots.
-            Err(ServiceError::File { path, why }) if why.kind() == std::io::ErrorKind::NotFound => {
+            Err(ServiceError::File { path, why })
+                if service.options.root_comes && why.kind() == std::io::ErrorKind::NotFound =>
+            {
                 tracing::info!(file = %path.display(), "the roots of the CA are not there yet");
             }
             other => drop(other?),

@@ -87,7 +87,12 @@ impl Ca {
     }
 
     fn plain(&self) -> ServiceOptions {
-        ServiceOptions { address: format!("http://{}", self.address), root: None, token: None }
+        ServiceOptions {
+            address: format!("http://{}", self.address),
+            root: None,
+            root_comes: false,
+            token: None,
+        }
     }
 }
 
@@ -231,8 +236,12 @@ async fn a_service_over_https_is_recognised_by_its_root() {
     let dir = TestDir::new("root");
     let (_, stranger) = new_root("cluster.local", SystemTime::now()).unwrap();
     let root = dir.write("root.pem", &stranger.pem());
-    let options =
-        ServiceOptions { address: format!("https://{}", ca.address), root: Some(root), token: None };
+    let options = ServiceOptions {
+        address: format!("https://{}", ca.address),
+        root: Some(root),
+        root_comes: false,
+        token: None,
+    };
     let (node, mut reports) = node(options, Duration::from_hours(1));
     want(&node, &[("bookinfo", "reviews")]);
     assert!(node.tls_soon("bookinfo", "reviews").await.is_none());
@@ -250,13 +259,17 @@ async fn a_service_over_https_is_recognised_by_its_root() {
 fn wrong_options_are_refused_at_start() {
     let dir = TestDir::new("options");
     let start = |address: &str, root: Option<PathBuf>| {
-        let options = ServiceOptions { address: address.to_owned(), root, token: None };
+        let options = ServiceOptions { address: address.to_owned(), root, root_comes: false, token: None };
         Service::new(options).map(drop).map_err(|error| error.to_string())
     };
     assert!(start("ftp://ca", None).unwrap_err().contains("is no URL of a CA"));
     assert!(start("ca:15012", None).unwrap_err().contains("is no URL of a CA"));
     assert!(start("https://ca:15012", None).unwrap_err().contains("--ca-root"));
     assert!(start("https://ca:15012", Some(dir.path().join("none"))).unwrap_err().contains("cannot read"));
+    let none = Some(dir.path().join("none"));
+    let comes =
+        ServiceOptions { address: "https://ca:15012".to_owned(), root: none, root_comes: true, token: None };
+    Service::new(comes).unwrap();
     let rubbish = dir.write("root.pem", "rubbish");
     assert!(start("https://ca:15012", Some(rubbish)).unwrap_err().contains("no certificate in PEM"));
     start("http://ca:15010", None).unwrap();
