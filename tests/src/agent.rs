@@ -45,6 +45,8 @@ pub struct Agent {
     metrics: SocketAddr,
     readiness: SocketAddr,
     daemon: Option<Daemon>,
+    /// How many processes were started beside others.
+    turn: u32,
 }
 
 impl Agent {
@@ -64,6 +66,7 @@ impl Agent {
             readiness: (address, port + 1).into(),
             spec,
             daemon: None,
+            turn: 0,
         };
         agent.spawn()?;
         Ok(agent)
@@ -71,6 +74,39 @@ impl Agent {
 
     /// Starts the process again after its end; does not wait for readiness.
     pub fn spawn(&mut self) -> Result<()> {
+        self.daemon = Some(self.start(&[])?);
+        Ok(())
+    }
+
+    /// Starts another process beside the one that runs, to take over from it with further flags, and waits until it has.
+    /// Answers the one before, which goes on with the connections that it has.
+    pub fn upgrade(&mut self, flags: &[&str]) -> Result<Daemon> {
+        let mut before = self.beside(flags)?;
+        let daemon = self.daemon.as_mut().context("the agent does not run")?;
+        std::mem::swap(&mut before, daemon);
+        let id = self.id()?;
+        crate::eventually("handover", START, || {
+            let daemon = self.daemon.as_mut().context("the agent does not run")?;
+            if let Some(code) = daemon.ended()? {
+                return Ok(Err(anyhow::anyhow!("it ended with {code}: {}", daemon.errors())));
+            }
+            let holder = fs::read_to_string(self.run_dir.join("agent.lock"))?;
+            anyhow::ensure!(holder.trim() == id.to_string(), "{holder} has the run directory");
+            Ok(Ok(()))
+        })??;
+        self.ready()?;
+        Ok(before)
+    }
+
+    /// Starts another process that is to take over from the one that runs, and is not this one's business any more.
+    pub fn beside(&mut self, flags: &[&str]) -> Result<Daemon> {
+        self.turn += 1;
+        let name = format!("agent-{}.log", self.turn);
+        self.log.set_file_name(name);
+        self.start(&[&["--take-over"], flags].concat())
+    }
+
+    fn start(&self, flags: &[&str]) -> Result<Daemon> {
         let weft = built_binary("weft")?;
         let mut command = match &self.spec.netns {
             None => Command::new(weft),
@@ -90,9 +126,8 @@ impl Agent {
         command.arg("--bpf-dir").arg(&self.bpf_dir);
         command.args(["--metrics-addr", &self.metrics.to_string()]);
         command.args(["--readiness-addr", &self.readiness.to_string()]);
-        command.args(&self.spec.flags);
-        self.daemon = Some(Daemon::start(&mut command, &self.log, &self.records)?);
-        Ok(())
+        command.args(&self.spec.flags).args(flags);
+        Daemon::start(&mut command, &self.log, &self.records)
     }
 
     /// Waits until it serves.

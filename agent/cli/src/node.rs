@@ -83,9 +83,16 @@ pub struct AgentArgs {
     /// Proxy threads [default: one per core]
     #[arg(long, value_name = "N", env = "WEFT_WORKERS", value_parser = clap::value_parser!(u16).range(1..=512))]
     workers: Option<u16>,
-    /// On SIGTERM, wait so long for open connections to end
-    #[arg(long, value_name = "DURATION", env = "WEFT_DRAIN_TIMEOUT", default_value = "5s", value_parser = duration)]
-    drain_timeout: Duration,
+    /// On SIGTERM, wait so long for open connections to end [default: 5s; 5m when another agent has taken over]
+    #[arg(long, value_name = "DURATION", env = "WEFT_DRAIN_TIMEOUT", value_parser = duration)]
+    drain_timeout: Option<Duration>,
+    /// Take over from the agent that uses the run directory, without cutting a connection; it goes on with those that it
+    /// has until they end, for --drain-timeout at most
+    #[arg(long, env = "WEFT_TAKE_OVER")]
+    take_over: bool,
+    /// Name of the pod that the agent is in: then it takes over by itself
+    #[arg(long, value_name = "NAME", env = "WEFT_POD_NAME", hide = true)]
+    pod_name: Option<String>,
 }
 
 /// `--access-log`.
@@ -129,6 +136,8 @@ impl AgentArgs {
             keep_pinned: self.keep_pinned,
             workers: self.workers.map_or(cores, usize::from),
             drain_timeout: self.drain_timeout,
+            take_over: self.take_over || self.pod_name.is_some(),
+            pod: self.pod_name.clone(),
         }
     }
 

@@ -5,6 +5,8 @@
 //! Traffic never waits for any of the others.
 
 mod control;
+mod doors;
+mod handover;
 mod netns;
 mod pods;
 mod process;
@@ -17,9 +19,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::{TcpListener, UnixListener};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::timeout;
 use weft_rules::snapshot::Snapshot;
 
 use crate::discovery::cluster::{Cluster, ClusterOptions, ConnectError};
@@ -28,7 +30,9 @@ use crate::discovery::{News, Source};
 use crate::identity::{CaOptions, Identities, IdentityOptions};
 use crate::telemetry::{AccessLog, Telemetry};
 use crate::tokens::Keyring;
-pub use control::Message;
+pub use control::{Message, Succeeding};
+pub use doors::{Doors, Public};
+pub use handover::Succession;
 pub use readiness::Readiness;
 pub use view::View;
 
@@ -40,6 +44,13 @@ pub enum SourceOptions {
     /// The API server of a cluster.
     Cluster(ClusterOptions),
 }
+
+/// Version of weft.
+pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
+/// Longest wait for open connections of an agent that ends.
+const DRAIN_ALONE: Duration = Duration::from_secs(5);
+/// The same of one that has handed over.
+const DRAIN_REPLACED: Duration = Duration::from_mins(5);
 
 /// What `weft agent` was told.
 #[derive(Debug, Clone)]
@@ -70,8 +81,26 @@ pub struct AgentOptions {
     pub keep_pinned: bool,
     /// Proxy threads.
     pub workers: usize,
-    /// Longest wait for open connections at the end.
-    pub drain_timeout: Duration,
+    /// Longest wait for open connections at the end, where it is not left to the agent.
+    pub drain_timeout: Option<Duration>,
+    /// Take over from the agent that uses the run directory.
+    pub take_over: bool,
+    /// The Kubernetes pod that the agent is in, if any.
+    pub pod: Option<String>,
+}
+
+impl AgentOptions {
+    /// Longest wait for open connections when nobody has taken over. What is kept for a successor keeps pods closed until
+    /// that is there: it may only come after this agent's end.
+    fn drain_alone(&self) -> Duration {
+        let told = self.drain_timeout.unwrap_or(DRAIN_ALONE);
+        if self.keep_pinned { told.min(DRAIN_ALONE) } else { told }
+    }
+
+    /// The same after a handover.
+    fn drain_replaced(&self) -> Duration {
+        self.drain_timeout.unwrap_or(DRAIN_REPLACED)
+    }
 }
 
 /// Why an agent does not start, or ends badly.
@@ -80,6 +109,9 @@ pub enum AgentError {
     /// The run directory is in use, or cannot be.
     #[error(transparent)]
     RunDir(#[from] run_dir::RunDirError),
+    /// The agent that uses the run directory cannot be followed.
+    #[error(transparent)]
+    Handover(#[from] handover::HandoverError),
     /// Nothing to read objects from.
     #[error("cannot read the folder {dir}")]
     Folder {
@@ -139,6 +171,8 @@ pub struct Shared {
     pub keyring: Arc<Keyring>,
     /// To the control thread.
     pub control: mpsc::UnboundedSender<Message>,
+    /// Who comes after this agent.
+    pub succession: Succession,
 }
 
 /// Runs an agent until SIGTERM or SIGINT. A second signal ends the process at once.
@@ -165,10 +199,8 @@ async fn serve(options: AgentOptions) -> Result<(), AgentError> {
     allow_many_files();
 
     check_source(&options.source)?;
-    let run_dir = run_dir::RunDir::take(&options.run_dir)?;
-    let metrics = listen("metrics", options.metrics_addr).await?;
-    let ready = listen("readiness", options.readiness_addr).await?;
-    let admin = listen_admin(&run_dir)?;
+    let (opened, doors) = oneshot::channel();
+    let succeeding = enter(&options, opened)?;
 
     let telemetry = Telemetry::start(options.access_log, &options.node, options.workers)
         .map_err(start("the log writer"))?;
@@ -184,17 +216,17 @@ async fn serve(options: AgentOptions) -> Result<(), AgentError> {
         identities,
         keyring,
         control,
+        succession: Succession::default(),
         options,
     });
     let local = tokio::task::LocalSet::new();
-    local.spawn_local(crate::admin::serve_admin(admin, shared.clone()));
-    local.spawn_local(crate::admin::serve_metrics(metrics, shared.clone()));
-    local.spawn_local(crate::admin::serve_readiness(ready, shared.clone()));
+    let answering = local.spawn_local(answer(doors, shared.clone()));
     local.spawn_local(fetcher.run(shared.snapshot.clone()));
 
-    let (ended, mut control_ended) = tokio::sync::oneshot::channel();
+    let (ended, mut control_ended) = oneshot::channel();
     let source = source(&shared).await?;
-    control::spawn(shared.clone(), source, messages, ended).map_err(start("the control thread"))?;
+    control::spawn(shared.clone(), source, succeeding, messages, ended)
+        .map_err(start("the control thread"))?;
     tracing::info!(
         node = %shared.options.node,
         source = ?shared.options.source,
@@ -213,19 +245,27 @@ async fn serve(options: AgentOptions) -> Result<(), AgentError> {
                 _ = hangup.recv() => {}
                 outcome = &mut control_ended => return finished(outcome),
             }
-            tracing::info!(drain = ?shared.options.drain_timeout, "draining; a second signal ends at once");
-            let _ = shared.control.send(Message::Shutdown);
+            tracing::info!("draining; a second signal ends at once");
+            let end = async {
+                // Whoever prepares to take over is not kept from it.
+                let _ = timeout(shared.options.drain_replaced(), shared.succession.settled()).await;
+                let _ = shared.control.send(Message::Shutdown);
+                std::future::pending::<()>().await;
+            };
             tokio::select! {
                 _ = terminate.recv() => {}
                 _ = interrupt.recv() => {}
                 outcome = &mut control_ended => return finished(outcome),
+                () = end => {}
             }
             tracing::warn!("ended at once by a second signal; `weft cleanup` removes what is left");
             std::process::exit(1);
         })
         .await?;
     shared.telemetry.flush(Duration::from_secs(1));
-    drop(run_dir);
+    // With it goes the hold on the run directory.
+    answering.abort();
+    drop(local);
     Ok(())
 }
 
@@ -279,25 +319,51 @@ fn allow_many_files() {
     }
 }
 
-type Ended = Result<Result<(), AgentError>, tokio::sync::oneshot::error::RecvError>;
+type Ended = Result<Result<(), AgentError>, oneshot::error::RecvError>;
 
 fn finished(outcome: Ended) -> Result<(), AgentError> {
     outcome.unwrap_or(Err(AgentError::Control))
 }
 
-async fn listen(what: &'static str, address: SocketAddr) -> Result<TcpListener, AgentError> {
-    TcpListener::bind(address).await.map_err(|source| AgentError::Listen {
-        what,
-        address: address.to_string(),
-        source,
-    })
+/// Takes the run directory and opens what the agent answers at, or finds the agent to take over from, which has both.
+fn enter(options: &AgentOptions, opened: oneshot::Sender<Doors>) -> Result<Option<Succeeding>, AgentError> {
+    match run_dir::RunDir::take(&options.run_dir) {
+        Ok(run_dir) => {
+            // Nobody has dropped the other end yet.
+            let _ = opened.send(Doors::open(options, run_dir)?);
+            Ok(None)
+        }
+        Err(run_dir::RunDirError::Taken { holder, .. }) if options.take_over => {
+            let socket = run_dir::handover_socket(&options.run_dir);
+            let predecessor = handover::Predecessor::greet(&socket, &holder, options)?;
+            tracing::info!("taking over from the agent{holder} that uses {}", options.run_dir.display());
+            let public = Public::open(options, &predecessor.welcome().doors)?;
+            Ok(Some(Succeeding { predecessor, public, opened }))
+        }
+        Err(error) => Err(error.into()),
+    }
 }
 
-fn listen_admin(run_dir: &run_dir::RunDir) -> Result<UnixListener, AgentError> {
-    let path = run_dir.socket();
-    run_dir.bind_socket().and_then(UnixListener::from_std).map_err(|source| AgentError::Listen {
-        what: "the admin API",
-        address: path.display().to_string(),
-        source,
-    })
+/// Answers at the agent's own sockets, until they are a successor's. Holds the run directory.
+async fn answer(doors: oneshot::Receiver<Doors>, shared: Arc<Shared>) {
+    let Ok(doors) = doors.await.map(Arc::new) else { return };
+    let serving = || -> std::io::Result<_> {
+        let (admin, metrics, readiness) = (doors.admin()?, doors.metrics()?, doors.readiness()?);
+        handover::listen(&doors, shared.clone())?;
+        Ok([
+            tokio::task::spawn_local(crate::admin::serve_admin(admin, shared.clone())),
+            tokio::task::spawn_local(crate::admin::serve_metrics(metrics, shared.clone())),
+            tokio::task::spawn_local(crate::admin::serve_readiness(readiness, shared.clone())),
+        ])
+    };
+    match serving() {
+        Ok(tasks) => {
+            shared.succession.done().await;
+            tasks.iter().for_each(tokio::task::JoinHandle::abort);
+            // Should the successor die, nothing here keeps the next one out.
+            drop(doors);
+        }
+        Err(error) => tracing::error!(%error, "the agent cannot be reached"),
+    }
+    std::future::pending::<()>().await;
 }

@@ -6,6 +6,7 @@
 
 mod bpf;
 mod error;
+mod handover;
 mod mounts;
 mod netns;
 mod node_socket;
@@ -23,7 +24,7 @@ use std::io;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, AsRawFd};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicU32;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread;
@@ -31,6 +32,7 @@ use std::thread;
 use weft_common::{Listener, LookupConfig, Pod, PodStats};
 
 pub use error::DatapathError;
+pub use handover::Standing;
 pub use node_socket::is_open as is_open_on_node;
 pub use pod::LocalPod;
 pub use probe::check;
@@ -53,6 +55,8 @@ pub struct DatapathOptions {
     pub bpf_dir: PathBuf,
     /// Number of proxy workers; every pod gets one listener of each kind for each worker.
     pub workers: usize,
+    /// Another agent serves these pods still, and is going to hand them over.
+    pub beside: bool,
 }
 
 /// A pod to enrol: what the kernel side needs to know of it.
@@ -81,6 +85,8 @@ pub enum Direction {
 pub struct PodListener {
     /// Which way its connections go.
     pub direction: Direction,
+    /// What the kernel programs know it by.
+    pub place: Listener,
     /// The listening socket.
     pub socket: std::net::TcpListener,
 }
@@ -102,6 +108,10 @@ pub struct Datapath {
     unclaimed: BTreeMap<u64, Option<String>>,
     prepared: PreparedPods,
     unused: Sender<Unused>,
+    /// What is there belongs to a successor: nothing of it may be taken back.
+    left: Arc<AtomicBool>,
+    /// Namespaces in which connections of the agent before may need the rules still.
+    held: Vec<Arc<Prepared>>,
 }
 
 impl Datapath {
@@ -119,6 +129,7 @@ impl Datapath {
         let records = Records::of(&options.run_dir);
         let prepared = PreparedPods::default();
         let (unused, to_take_back) = mpsc::channel();
+        let left = Arc::new(AtomicBool::new(false));
         let mut datapath = Self {
             workers: options.workers.max(1),
             pins,
@@ -130,16 +141,21 @@ impl Datapath {
             unclaimed: BTreeMap::new(),
             prepared: Arc::clone(&prepared),
             unused,
+            left: Arc::clone(&left),
+            held: Vec::new(),
         };
-        datapath.take_over()?;
+        if !options.beside {
+            datapath.take_over()?;
+        }
         thread::Builder::new()
             .name("weft-unused".into())
-            .spawn(move || take_back_unused(&to_take_back, &prepared, &records))
+            .spawn(move || take_back_unused(&to_take_back, &prepared, &records, &left))
             .context(|| "cannot start a thread".to_owned())?;
         Ok(datapath)
     }
 
-    fn take_over(&mut self) -> Result<(), DatapathError> {
+    /// Learns what a dead agent has left.
+    pub fn take_over(&mut self) -> Result<(), DatapathError> {
         let in_map = self.kernel.maps.pods.keys().context(|| "cannot read map PODS".to_owned())?;
         let plan = record::plan_takeover(&self.pins.pods()?, &in_map, &self.records.load_all());
         for cookie in plan.forget {
@@ -186,7 +202,8 @@ impl Datapath {
             .run(|| sockets::listen(workers))
             .flatten()
             .context(|| format!("cannot listen in pod {key}"))?;
-        if let Err(error) = self.switch_on(&network, &prepared, &listeners) {
+        let switched = self.purge(cookie).context(|| "cannot read map ORIG_DST".to_owned());
+        if let Err(error) = switched.and_then(|()| self.switch_on(&network, &prepared, &listeners, workers)) {
             // A pod that a dead agent had enrolled stays closed.
             if !self.unclaimed.contains_key(&cookie) {
                 self.switch_off(cookie)?;
@@ -194,13 +211,28 @@ impl Datapath {
             return Err(error);
         }
         self.unclaimed.remove(&cookie);
+        Ok(self.enrolled(network, prepared, listeners))
+    }
+
+    /// Takes note of a pod that is in the mesh now.
+    fn enrolled(
+        &mut self,
+        network: PodNetwork,
+        prepared: Arc<Prepared>,
+        listeners: Listeners,
+    ) -> (Arc<LocalPod>, Vec<Vec<PodListener>>) {
+        let cookie = prepared.cookie;
         let pod = Arc::new(LocalPod { network, cookie, prepared, kernel: Arc::clone(&self.kernel) });
         self.pods.insert(Arc::clone(&pod.network.key), Arc::clone(&pod));
-        let mut by_worker: Vec<Vec<PodListener>> = (0..workers).map(|_| Vec::new()).collect();
+        let mut by_worker: Vec<Vec<PodListener>> = (0..self.workers).map(|_| Vec::new()).collect();
         for bound in listeners.bound {
-            by_worker[bound.worker].push(bound.listener);
+            by_worker[bound.worker % self.workers].push(PodListener {
+                direction: bound.direction(),
+                place: Listener { cookie, kind: bound.kind, worker: bound.worker as u32 },
+                socket: bound.socket,
+            });
         }
-        Ok((pod, by_worker))
+        (pod, by_worker)
     }
 
     /// The pod's namespace with the agent's rules in it. They may be there still, for connections of an earlier
@@ -247,19 +279,19 @@ impl Datapath {
         network: &PodNetwork,
         prepared: &Prepared,
         listeners: &Listeners,
+        workers: usize,
     ) -> Result<(), DatapathError> {
         let (cookie, kernel) = (prepared.cookie, Arc::clone(&self.kernel));
         let maps = &kernel.maps;
         let what = || format!("cannot write the maps for pod {}", network.key);
-        self.purge(cookie).context(what)?;
         maps.stats.insert(&cookie, &PodStats::default(), Insert::IfAbsent).context(what)?;
         for bound in &listeners.bound {
             let key = Listener { cookie, kind: bound.kind, worker: bound.worker as u32 };
-            maps.listeners.insert(&key, &bound.listener.socket.as_raw_fd(), Insert::Any).context(what)?;
+            maps.listeners.insert(&key, &bound.socket.as_raw_fd(), Insert::Any).context(what)?;
         }
         let config = LookupConfig {
             cookie,
-            workers: self.workers as u32,
+            workers: workers as u32,
             outbound_port: listeners.outbound_port,
             inbound_port: listeners.inbound_port,
         };
@@ -323,6 +355,7 @@ impl Datapath {
     /// is left, and connections that are still open are on their own.
     pub fn shutdown(mut self, keep_pinned: bool) -> Result<(), DatapathError> {
         if keep_pinned {
+            self.left.store(true, Ordering::Relaxed);
             return Ok(());
         }
         let pods = std::mem::take(&mut self.pods);
@@ -368,8 +401,16 @@ fn take_back(record: &Record, records: &Records) {
 }
 
 /// Takes back the rules in namespaces whose last connection has let go, until the datapath is gone.
-fn take_back_unused(unused: &Receiver<Unused>, prepared: &PreparedPods, records: &Records) {
+fn take_back_unused(
+    unused: &Receiver<Unused>,
+    prepared: &PreparedPods,
+    records: &Records,
+    left: &AtomicBool,
+) {
     for Unused { netns, cookie } in unused {
+        if left.load(Ordering::Relaxed) {
+            continue;
+        }
         let mut all = lock(prepared);
         // The pod may have been enrolled again meanwhile.
         if all.get(&cookie).is_some_and(|prepared| prepared.strong_count() > 0) {

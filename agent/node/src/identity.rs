@@ -209,6 +209,11 @@ impl Identities {
         self.all().values().filter_map(serves).collect()
     }
 
+    /// How many accounts need a certificate.
+    pub fn wanted(&self) -> usize {
+        self.accounts.load().values().map(HashMap::len).sum()
+    }
+
     /// Waits until there is no account whose first attempt is under way. Cancel-safe.
     pub async fn attempted(&self) {
         for account in self.all().into_values() {

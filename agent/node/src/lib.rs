@@ -3,6 +3,7 @@
 //! [`telemetry`] counts it and [`admin`] shows it. [`agent`] starts all of it in order.
 pub mod admin;
 pub mod agent;
+mod channel;
 pub mod datapath;
 pub mod discovery;
 pub mod identity;

@@ -83,6 +83,14 @@ pub enum Command {
         /// `namespace/name`.
         key: Arc<str>,
     },
+    /// Answer duplicates of all listeners: another agent is going to accept from them, too.
+    Lend(tokio::sync::oneshot::Sender<std::io::Result<Vec<Lent>>>),
+    /// Leave the listeners to another agent, which has them too: accept no more, and end what stands where its client loses
+    /// nothing by it.
+    Retire {
+        /// Hears when the last connection has ended.
+        emptied: tokio::sync::oneshot::Sender<()>,
+    },
     /// Stop accepting at all; end when the last connection has ended or the deadline passes.
     Drain {
         /// Longest wait.
@@ -91,6 +99,9 @@ pub enum Command {
     /// Answer when every command before this one is in force.
     Barrier(tokio::sync::oneshot::Sender<()>),
 }
+
+/// A listener in other hands, and what the kernel programs know it by.
+pub type Lent = (weft_common::Listener, std::os::fd::OwnedFd);
 
 /// A running worker.
 #[derive(Debug)]

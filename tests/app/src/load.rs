@@ -175,16 +175,23 @@ impl Run {
         if sender.is_none() {
             *sender = Some(self.connect().await?);
         }
-        let request = self.request()?;
-        let response = match sender.as_mut().expect("just connected") {
-            Sender::Http1(sender) => {
-                sender.ready().await?;
-                sender.send_request(request).await?
+        let mut request = self.request()?;
+        let response = loop {
+            match sender.as_mut().expect("just connected") {
+                Sender::Http1(sender) => {
+                    sender.ready().await?;
+                    break sender.send_request(request).await?;
+                }
+                Sender::Http2(http2) => match http2.try_send_request(request).await {
+                    Ok(response) => break response,
+                    // The server has said that it takes no more requests on this connection.
+                    Err(mut error) => match error.take_message() {
+                        Some(unsent) => request = unsent,
+                        None => return Err(error.into_error().into()),
+                    },
+                },
             }
-            Sender::Http2(sender) => {
-                sender.ready().await?;
-                sender.send_request(request).await?
-            }
+            *sender = Some(self.connect().await?);
         };
         let status = response.status().as_u16();
         let named =

@@ -34,4 +34,5 @@ mod tcp;
 mod tokens;
 mod tunnel;
 mod two_nodes;
+mod upgrade;
 mod world;

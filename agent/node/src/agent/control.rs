@@ -3,6 +3,7 @@
 
 mod announce;
 mod enrol;
+mod handover;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -16,6 +17,7 @@ use weft_api::object::Object;
 use weft_rules::compile::{Change, Compiler, CompilerOptions};
 use weft_rules::workload::Workload;
 
+use super::handover::Request;
 use super::netns::NetnsFinder;
 use super::pods::{Desired, Enrolled};
 use super::process::PodProcesses;
@@ -24,6 +26,8 @@ use super::{AgentError, Shared, View};
 use crate::datapath::{Datapath, DatapathOptions, DatapathStatus};
 use crate::discovery::{News, Source};
 use crate::proxy::{self, Command, LocalPods, Worker};
+
+pub use handover::Succeeding;
 
 /// Events of one change arrive within so long of each other; the first starts the clock.
 const DEBOUNCE: Duration = Duration::from_millis(4);
@@ -62,6 +66,12 @@ pub enum Message {
     Datapath(oneshot::Sender<DatapathStatus>),
     /// An attempt to get a certificate has ended.
     Certificates,
+    /// A successor is prepared to take over.
+    HandOver(Request),
+    /// After a handover, the last connection has ended.
+    Emptied,
+    /// The agent from which this one has taken over has ended.
+    PredecessorEnded,
     /// Drain and end.
     Shutdown,
 }
@@ -76,6 +86,7 @@ struct Waiter {
 pub fn spawn(
     shared: Arc<Shared>,
     source: Source,
+    succeeding: Option<Succeeding>,
     messages: mpsc::UnboundedReceiver<Message>,
     ended: oneshot::Sender<Result<(), AgentError>>,
 ) -> std::io::Result<()> {
@@ -83,7 +94,7 @@ pub fn spawn(
     let programs = shared.readiness.hold("programs-attached");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     std::thread::Builder::new().name("weft-control".to_owned()).spawn(move || {
-        let outcome = Control::start(shared, source, guard, programs)
+        let outcome = Control::start(shared, source, succeeding, guard, programs)
             .and_then(|control| runtime.block_on(control.run(messages)));
         let _ = ended.send(outcome);
     })?;
@@ -127,12 +138,22 @@ struct Control {
     rows_stale: bool,
     /// All pods of this node have been enrolled that could be; others that a dead agent enrolled were let go.
     claimed: bool,
+    started: Instant,
+    /// Another agent serves the pods of this node, and is going to hand them over.
+    succeeding: Option<Succeeding>,
+    /// When it was last said that certificates are missing for that.
+    warned_at: Option<Instant>,
+    /// The agent that handed over has not ended yet.
+    follows: bool,
+    /// Set when this agent has handed over itself.
+    retired: Option<handover::Retired>,
 }
 
 impl Control {
     fn start(
         shared: Arc<Shared>,
         source: Source,
+        succeeding: Option<Succeeding>,
         first_sync: Guard,
         programs: Guard,
     ) -> Result<Self, AgentError> {
@@ -141,6 +162,7 @@ impl Control {
             run_dir: options.run_dir.clone(),
             bpf_dir: options.bpf_dir.clone(),
             workers: options.workers,
+            beside: succeeding.is_some(),
         })?;
         drop(programs);
 
@@ -193,6 +215,11 @@ impl Control {
             begun: false,
             first_sync: Some(first_sync),
             claimed: false,
+            started: Instant::now(),
+            succeeding,
+            warned_at: None,
+            follows: false,
+            retired: None,
             rows: Arc::default(),
             rows_stale: true,
             shared,
@@ -202,6 +229,9 @@ impl Control {
     async fn run(mut self, mut messages: mpsc::UnboundedReceiver<Message>) -> Result<(), AgentError> {
         loop {
             self.round().await?;
+            if self.is_over() {
+                return self.shut_down(messages).await;
+            }
             let wake = self.next_wake();
             match timeout_at(wake, messages.recv()).await {
                 Ok(Some(message)) => {
@@ -228,7 +258,11 @@ impl Control {
                 }
                 Message::Datapath(reply) => _ = reply.send(self.datapath.status()),
                 Message::Certificates => self.certificates_moved = true,
-                Message::Shutdown => return true,
+                Message::HandOver(request) => self.hand_over(request).await,
+                Message::Emptied => self.emptied(),
+                Message::PredecessorEnded => self.predecessor_ended(),
+                Message::Shutdown if self.told_to_end() => return true,
+                Message::Shutdown => {}
             }
             // Whoever waits is not kept waiting for more news than there is.
             next = if self.waiters.is_empty() {
@@ -248,10 +282,14 @@ impl Control {
             now + if young { NETNS_RETRY } else { NETNS_RETRY_LATER }
         });
         let netns = (!self.desired.is_empty()).then(|| self.pods_checked + NETNS_CHECK);
+        // Before and after its time, an agent leaves pods alone.
+        let enrols = self.succeeding.is_none() && self.retired.is_none();
+        let pods = [pods, netns, self.leaves_at].into_iter().flatten().filter(|_| enrols).min();
         let workers = self.unconfirmed.then(|| now + WORKER_RETRY);
         let waiter = self.waiters.iter().map(|waiter| waiter.until).min();
-        let all = [look, pods, netns, workers, waiter, self.leaves_at].into_iter().flatten();
-        all.fold(now + LONGEST_SLEEP, Instant::min).max(now)
+        let preparing = self.succeeding.is_some().then(|| now + handover::PREPARING);
+        let all = [look, pods, workers, waiter, preparing, self.over_at()];
+        all.into_iter().flatten().fold(now + LONGEST_SLEEP, Instant::min).max(now)
     }
 
     /// Brings everything up to date.
@@ -276,10 +314,14 @@ impl Control {
         if pods_changed {
             self.desire();
         }
+        let succeeding = self.succeeding.is_some();
+        if succeeding && !self.succeed()? {
+            return Ok(());
+        }
         let pods_due = self.pods_checked + NETNS_CHECK <= Instant::now();
         let leaves_due = self.leaves_at.is_some_and(|at| at <= Instant::now());
-        let pods = pods_changed || pods_due || leaves_due || !self.waiting_pods.is_empty();
-        let moved = pods && self.enrol();
+        let pods = pods_changed || pods_due || leaves_due || succeeding || !self.waiting_pods.is_empty();
+        let moved = pods && self.retired.is_none() && self.enrol();
         if !self.claimed {
             self.claimed = true;
             self.datapath.release_unclaimed()?;
@@ -287,7 +329,9 @@ impl Control {
         if moved {
             self.own_certificates().await;
         }
-        self.announce();
+        if self.retired.is_none() {
+            self.announce();
+        }
         let confirmed = self.confirm().await?;
         self.rows_stale |= moved;
         let certificates = std::mem::take(&mut self.certificates_moved);
@@ -401,17 +445,19 @@ impl Control {
         }));
     }
 
-    /// Lets traffic past the mesh (or leaves it to a successor), waits for open connections, takes down the rest.
+    /// Lets traffic past the mesh (or leaves everything to a successor), waits for open connections, takes down the rest.
     async fn shut_down(mut self, messages: mpsc::UnboundedReceiver<Message>) -> Result<(), AgentError> {
         let _draining = self.shared.readiness.hold("draining");
-        let keep = self.shared.options.keep_pinned;
+        let last_answers = self.last_answers();
+        let keep =
+            self.shared.options.keep_pinned || last_answers.is_some() || self.succeeding.take().is_some();
         if !keep {
             self.withdraw(messages).await;
             self.release_all();
             // Connections that were captured just before are still on their way to the listeners.
             tokio::time::sleep(LAST_CAPTURES).await;
         }
-        let deadline = self.shared.options.drain_timeout;
+        let deadline = last_answers.unwrap_or_else(|| self.shared.options.drain_alone());
         let mut threads = Vec::with_capacity(self.workers.len());
         for worker in self.workers.drain(..) {
             let _ = worker.commands.send(Command::Drain { deadline });

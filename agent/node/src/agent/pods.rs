@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
+use std::os::fd::BorrowedFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -110,6 +111,12 @@ pub fn find_netns(path: &Path) -> Result<NetnsId, String> {
         }
         _ => Ok(found),
     }
+}
+
+/// Identifies a network namespace that is open.
+pub fn netns_of(netns: BorrowedFd<'_>) -> io::Result<NetnsId> {
+    let meta = rustix::fs::fstat(netns)?;
+    Ok((meta.st_dev, meta.st_ino))
 }
 
 /// Whether a workload is a pod of this node.

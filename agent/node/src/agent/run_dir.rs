@@ -2,9 +2,11 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Read, Seek, Write};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::fs::{FlockOperation, flock};
 
@@ -13,7 +15,8 @@ use rustix::fs::{FlockOperation, flock};
 pub enum RunDirError {
     /// Another agent lives there.
     #[error(
-        "another agent{holder} uses the run directory {dir} (stop it first, or give this one another --run-dir)"
+        "another agent{holder} uses the run directory {dir} (take over from it with --take-over, stop it first, or give this one \
+         another --run-dir)"
     )]
     Taken {
         /// The directory.
@@ -31,11 +34,18 @@ pub enum RunDirError {
     },
 }
 
+/// Where the agent that uses `dir` lets successors in.
+pub fn handover_socket(dir: &Path) -> PathBuf {
+    dir.join("handover.sock")
+}
+
 /// A run directory that is ours until this drops; the kernel gives it back even after SIGKILL.
 #[derive(Debug)]
 pub struct RunDir {
     dir: PathBuf,
-    _lock: File,
+    lock: File,
+    /// It is a successor's.
+    left: AtomicBool,
 }
 
 impl RunDir {
@@ -65,11 +75,35 @@ impl RunDir {
         if lock.metadata().map(inode).ok() != fs::metadata(&path).map(inode).ok() {
             return Self::take(dir);
         }
+        Self::of(dir, lock)
+    }
+
+    /// Takes over a directory that is locked already, by a lock of another agent's.
+    pub fn take_over(dir: &Path, lock: File) -> Result<Self, RunDirError> {
+        Self::of(dir, lock)
+    }
+
+    fn of(dir: &Path, mut lock: File) -> Result<Self, RunDirError> {
         lock.set_len(0)
             .and_then(|()| lock.rewind())
             .and_then(|()| writeln!(lock, "{}", std::process::id()))
-            .map_err(unusable)?;
-        Ok(Self { dir: dir.to_owned(), _lock: lock })
+            .map_err(|source| RunDirError::Unusable { dir: dir.to_owned(), source })?;
+        Ok(Self { dir: dir.to_owned(), lock, left: AtomicBool::new(false) })
+    }
+
+    /// The lock, which holds for as long as anybody has it open.
+    pub fn lock(&self) -> BorrowedFd<'_> {
+        self.lock.as_fd()
+    }
+
+    /// The directory is a successor's: nothing of it is removed at the end.
+    pub fn leave(&self) {
+        self.left.store(true, Ordering::Relaxed);
+    }
+
+    /// Where successors come.
+    pub fn handover(&self) -> PathBuf {
+        handover_socket(&self.dir)
     }
 
     /// Where the admin API answers.
@@ -94,7 +128,11 @@ impl RunDir {
 
 impl Drop for RunDir {
     fn drop(&mut self) {
+        if self.left.load(Ordering::Relaxed) {
+            return;
+        }
         let _ = fs::remove_file(self.socket());
+        let _ = fs::remove_file(self.handover());
         // Still locked: whoever opened the file before sees in `take` that it has lost its name.
         let _ = fs::remove_file(self.dir.join("agent.lock"));
     }

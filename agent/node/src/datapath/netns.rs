@@ -21,6 +21,13 @@ impl Netns {
         Ok(netns)
     }
 
+    /// A namespace that another process has opened.
+    pub fn from_fd(fd: OwnedFd) -> io::Result<Self> {
+        let netns = Self(fd);
+        netns.run(|| ())?;
+        Ok(netns)
+    }
+
     /// The calling thread's namespace.
     pub fn current() -> io::Result<Self> {
         Ok(Self(File::open("/proc/thread-self/ns/net")?.into()))

@@ -9,8 +9,8 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, ipproto};
 use weft_common::{INBOUND_PORT, OUTBOUND_PORT, listener};
 
+use super::Direction;
 use super::routing::INBOUND_MARK;
-use super::{Direction, PodListener};
 
 /// Connections that wait to be accepted; the kernel caps it at `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
@@ -25,10 +25,20 @@ const ANY_PORT_TRIES: usize = 8;
 pub struct Bound {
     /// What `LISTENERS` calls it.
     pub kind: u32,
-    /// Index of the worker.
+    /// Index of the worker, or of one that another agent had.
     pub worker: usize,
     /// The socket.
-    pub listener: PodListener,
+    pub socket: TcpListener,
+}
+
+impl Bound {
+    /// Why it exists.
+    pub fn direction(&self) -> Direction {
+        match self.kind {
+            listener::OUTBOUND_V4 | listener::OUTBOUND_V6 => Direction::Outbound,
+            _ => Direction::Inbound,
+        }
+    }
 }
 
 /// All listeners of a pod, and the ports that they got.
@@ -70,7 +80,7 @@ fn listen_on(direction: Direction, workers: usize, port: u16) -> io::Result<(Vec
         Direction::Outbound => (listener::OUTBOUND_V4, listener::OUTBOUND_V6),
         Direction::Inbound => (listener::INBOUND_V4, listener::INBOUND_V6),
     };
-    let bound = |kind, worker, socket| Bound { kind, worker, listener: PodListener { direction, socket } };
+    let bound = |kind, worker, socket| Bound { kind, worker, socket };
     let first = listen_at(Ipv4Addr::LOCALHOST.into(), port)?;
     let port = first.local_addr()?.port();
     let mut all = vec![bound(v4, 0, first)];
@@ -85,6 +95,18 @@ fn listen_on(direction: Direction, workers: usize, port: u16) -> io::Result<(Vec
         }
     }
     Ok((all, port))
+}
+
+/// Opens, for further workers, listeners at the ports of those that stand, in the calling thread's namespace.
+pub fn listen_beside(standing: &[Bound], workers: std::ops::Range<usize>) -> io::Result<Vec<Bound>> {
+    let mut all = Vec::new();
+    for first in standing.iter().filter(|bound| bound.worker == 0) {
+        let at = first.socket.local_addr()?;
+        for worker in workers.clone() {
+            all.push(Bound { kind: first.kind, worker, socket: listen_at(at.ip(), at.port())? });
+        }
+    }
+    Ok(all)
 }
 
 fn has_no_v6(error: &io::Error) -> bool {

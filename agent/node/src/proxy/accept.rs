@@ -12,7 +12,7 @@ use super::connection::Downstream;
 use super::stream::Stream;
 use super::worker::Core;
 use super::{detect, gateway, http, inbound, limits, tcp, tunnels};
-use crate::datapath::{Direction, LocalPod, PodListener};
+use crate::datapath::{Direction, LocalPod};
 use weft_rules::snapshot::Protocol;
 
 /// What the tunnels of one listener share.
@@ -26,17 +26,9 @@ struct Gate {
 pub(super) async fn run(
     core: Rc<Core>,
     pod: Arc<LocalPod>,
-    listener: PodListener,
+    (direction, socket): (Direction, Rc<TcpListener>),
     mut stop: watch::Receiver<()>,
 ) {
-    let direction = listener.direction;
-    let socket = match TcpListener::from_std(listener.socket) {
-        Ok(socket) => socket,
-        Err(error) => {
-            tracing::error!(pod = %pod.network.key, ?direction, %error, "listener cannot be served");
-            return;
-        }
-    };
     let room = Arc::new(Semaphore::new(limits::CONNECTIONS_PER_LISTENER));
     let gate = Rc::new(Gate { handshakes: Semaphore::new(limits::HANDSHAKES), stop: stop.clone() });
     loop {
@@ -52,6 +44,10 @@ pub(super) async fn run(
                 tokio::time::sleep(std::time::Duration::from_millis(20)).await;
             }
         }
+    }
+    // What is queued is for the agent that has the listeners now.
+    if core.is_retiring() {
+        return;
     }
     while let Some(Ok((stream, peer))) = poll_once(socket.accept()).await {
         start(&core, &pod, (direction, &gate), (stream, None), peer);

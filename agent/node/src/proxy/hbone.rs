@@ -8,7 +8,7 @@ mod tunnel;
 
 use h2::{Ping, PingPong};
 
-pub(super) use client::Client;
+pub(super) use client::{Client, GoingAway};
 pub(super) use server::serve;
 pub(super) use tunnel::Tunnel;
 

@@ -8,7 +8,10 @@
 //!                          ◀──     ANSWER 200          (or 400, 401, 503: the tunnel is free again)
 //!   DATA* END              ◀─▶     DATA* END           (each direction by itself)
 //!   OPEN …                 ──▶                         (the next)
+//!                          ◀──     LEAVE               (amid DATA: the server's agent has a successor)
 //! ```
+//!
+//! After LEAVE the connection goes on, and a client that can end it soon without losing anything does so.
 //!
 //! A reset, or a peer that is cut off, ends the TLS connection without END: the other side resets its own.
 

@@ -16,7 +16,7 @@ use super::connection::Downstream;
 use super::error::{Error, Kind};
 use super::http::{LocalExecutor, RequestBody};
 use super::originate::Origination;
-use super::stream::Stream;
+use super::stream::{Leaving, Stream};
 use super::upstream::{self, Connection, Purpose, Towards, Way};
 use super::{LocalPods, limits};
 use crate::datapath::LocalPod;
@@ -62,6 +62,7 @@ pub(super) struct Http1 {
     key: Rc<Key>,
     /// Cookie of the pod that the connection holds.
     holds: u64,
+    leaving: Leaving,
 }
 
 /// An HTTP/2 connection, shared.
@@ -79,6 +80,7 @@ pub(super) struct Http2 {
     /// How many streams the endpoint allows at once.
     allowed: Rc<Cell<usize>>,
     used: Cell<Instant>,
+    leaving: Leaving,
 }
 
 /// A stream on a shared connection: counted until it drops.
@@ -124,15 +126,18 @@ impl Pool {
     ) -> Result<(Http1, Driver, Arc<LocalPod>), Error> {
         let Connection { stream, pod, security, .. } =
             upstream::connect(down, to, Purpose::Requests { http2: false }).await?;
-        let local_address = stream.local_addr();
+        let (local_address, leaving) = (stream.local_addr(), stream.leaving());
         let (sender, driver) = handshake_http1(stream).await?;
         let (key, holds) = (Rc::new(Key::new(down, to)), pod.cookie);
-        Ok((Http1 { sender, local_address, security, reused: false, key, holds }, driver, pod))
+        Ok((Http1 { sender, local_address, security, reused: false, key, holds, leaving }, driver, pod))
     }
 
     /// Takes back a connection whose exchange is over. One that is still at work closes when it is done.
     pub(super) fn give_back(&self, mut connection: Http1) {
-        if connection.sender.is_closed() || self.idle.get() >= limits::POOL_IDLE {
+        if connection.sender.is_closed()
+            || connection.leaving.is_wanted()
+            || self.idle.get() >= limits::POOL_IDLE
+        {
             return;
         }
         connection.reused = true;
@@ -208,7 +213,9 @@ impl Pool {
         let mut kept = 0;
         self.http1.borrow_mut().retain(|key, idle| {
             idle.retain(|Idle { connection, since }| {
-                !connection.sender.is_closed() && stays(key, connection.holds, *since)
+                !connection.sender.is_closed()
+                    && !connection.leaving.is_wanted()
+                    && stays(key, connection.holds, *since)
             });
             kept += idle.len();
             !idle.is_empty()
@@ -217,7 +224,9 @@ impl Pool {
         self.http2.borrow_mut().retain(|key, shared| {
             shared.open.retain(|connection| {
                 !connection.sender.is_closed()
-                    && (connection.streams.get() > 0 || stays(key, connection.holds, connection.used.get()))
+                    && (connection.streams.get() > 0
+                        || !connection.leaving.is_wanted()
+                            && stays(key, connection.holds, connection.used.get()))
             });
             !shared.open.is_empty() || shared.opening.is_some()
         });
@@ -237,7 +246,9 @@ impl Pool {
         let mut http1 = self.http1.borrow_mut();
         let idle = http1.get_mut(key)?;
         let before = idle.len();
-        idle.retain_mut(|idle| !idle.connection.sender.is_closed());
+        idle.retain_mut(|Idle { connection, .. }| {
+            !connection.sender.is_closed() && !connection.leaving.is_wanted()
+        });
         // One that has not come to rest yet (its last request is still being written) is left to a later taker.
         let found = idle.iter().rposition(|idle| idle.connection.sender.is_ready()).map(|at| idle.remove(at));
         self.idle.set(self.idle.get() - (before - idle.len()));
@@ -247,7 +258,7 @@ impl Pool {
 
 impl Http2 {
     fn has_room(&self) -> bool {
-        !self.sender.is_closed() && self.streams.get() < self.allowed.get()
+        !self.sender.is_closed() && !self.leaving.is_wanted() && self.streams.get() < self.allowed.get()
     }
 }
 
@@ -279,14 +290,14 @@ async fn handshake_http1(stream: Stream) -> Result<(http1::SendRequest<RequestBo
 
 async fn open_http1(key: Rc<Key>, connection: Connection) -> Result<Http1, Error> {
     let Connection { stream, pod, security, .. } = connection;
-    let local_address = stream.local_addr();
+    let (local_address, leaving) = (stream.local_addr(), stream.leaving());
     let (sender, driver) = handshake_http1(stream).await?;
     let holds = pod.cookie;
     tokio::task::spawn_local(async move {
         drop(driver.await);
         drop(pod);
     });
-    Ok(Http1 { sender, local_address, security, reused: false, key, holds })
+    Ok(Http1 { sender, local_address, security, reused: false, key, holds, leaving })
 }
 
 fn start_http2(down: &Rc<Downstream>, to: &Towards) -> Opening {
@@ -302,7 +313,7 @@ fn start_http2(down: &Rc<Downstream>, to: &Towards) -> Opening {
 async fn open_http2(down: &Rc<Downstream>, to: &Towards) -> Result<Rc<Http2>, Error> {
     let Connection { stream, pod, security, .. } =
         upstream::connect(down, to, Purpose::Requests { http2: true }).await?;
-    let local_address = stream.local_addr();
+    let (local_address, leaving) = (stream.local_addr(), stream.leaving());
     let (sender, mut driver) = http2::Builder::new(LocalExecutor)
         .initial_stream_window_size(limits::HTTP2_STREAM_WINDOW_BYTES)
         .initial_connection_window_size(limits::HTTP2_CONNECTION_WINDOW_BYTES)
@@ -330,5 +341,6 @@ async fn open_http2(down: &Rc<Downstream>, to: &Towards) -> Result<Rc<Http2>, Er
         streams: Cell::new(0),
         allowed,
         used: Cell::new(Instant::now()),
+        leaving,
     }))
 }

@@ -1,8 +1,10 @@
 //! What a byte stream may be. Everything between accepting and relaying works on this, and does not ask which it is.
 
+use std::cell::Cell;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
@@ -12,7 +14,7 @@ use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWrite, BufReader, DuplexStream,
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 
-use super::hbone::Tunnel;
+use super::hbone::{GoingAway, Tunnel};
 use super::lean::Leg;
 use super::worker;
 
@@ -39,6 +41,29 @@ pub(super) struct Pipe {
     reset: Arc<AtomicBool>,
 }
 
+/// Tells of a stream that somebody else has whether its other end wants it to end when that does no harm: the agent there
+/// has a successor.
+#[derive(Debug)]
+pub(super) enum Leaving {
+    /// Nobody says so on streams of this kind.
+    Never,
+    /// Said on a lean tunnel.
+    Leg(Rc<Cell<bool>>),
+    /// Said for all tunnels of an HTTP/2 connection.
+    Tunnel(GoingAway),
+}
+
+impl Leaving {
+    /// Whether that was said.
+    pub(super) fn is_wanted(&self) -> bool {
+        match self {
+            Self::Never => false,
+            Self::Leg(leaving) => leaving.get(),
+            Self::Tunnel(going_away) => going_away.is_said(),
+        }
+    }
+}
+
 /// Bytes that a pipe holds for each direction.
 const PIPE_BYTES: usize = 64 * 1024;
 
@@ -54,6 +79,15 @@ impl Stream {
     /// Whether it is within the worker.
     pub(super) fn is_pipe(&self) -> bool {
         matches!(self, Self::Pipe(_))
+    }
+
+    /// What tells whether the other end wants this one to end.
+    pub(super) fn leaving(&self) -> Leaving {
+        match self {
+            Self::Leg(leg) => Leaving::Leg(leg.leaving()),
+            Self::Tunnel(tunnel) => tunnel.going_away().map_or(Leaving::Never, Leaving::Tunnel),
+            Self::Tcp(_) | Self::Tls(_) | Self::Pipe(_) => Leaving::Never,
+        }
     }
 
     /// The agent's own address, where there is one.

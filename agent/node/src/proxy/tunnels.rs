@@ -219,11 +219,11 @@ impl Carrier {
         }
     }
 
-    /// Waits until the pod has left the mesh, or the agent is about to end. Cancel-safe.
+    /// Waits until the pod has left the mesh, or the agent is about to end or has a successor. Cancel-safe.
     pub(super) async fn left(&self, stop: &mut watch::Receiver<()>) {
         tokio::select! {
             _ = stop.changed() => {}
-            () = self.core.drained() => {}
+            () = self.core.retired() => {}
         }
     }
 }

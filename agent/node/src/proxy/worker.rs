@@ -2,10 +2,12 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::os::fd::AsFd;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::net::TcpListener;
 use tokio::runtime::LocalRuntime;
 use tokio::sync::{Notify, mpsc, watch};
 
@@ -13,8 +15,9 @@ use super::originate::Origins;
 use super::pool::Pool;
 use super::tunnels::Tunnels;
 use super::{Command, Shared, accept, limits};
-use crate::datapath::LocalPod;
+use crate::datapath::{LocalPod, PodListener};
 use crate::telemetry::{OpenConnection, Recorder};
+use weft_common::Listener;
 
 /// What the connections of one worker share.
 #[derive(Debug)]
@@ -32,11 +35,22 @@ pub(super) struct Core {
     /// Copies of requests under way.
     pub(super) mirrors: Cell<usize>,
     connections: Cell<usize>,
-    draining: Cell<bool>,
+    phase: Cell<Phase>,
     changed: Notify,
     /// Snapshots that came into force.
     rules: Notify,
     generation: Cell<u64>,
+}
+
+/// What becomes of connections that stand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd)]
+enum Phase {
+    /// They go on.
+    Serving,
+    /// Another agent has the listeners: connections end where their clients lose nothing by it.
+    Retiring,
+    /// The worker is about to end.
+    Draining,
 }
 
 impl Core {
@@ -49,7 +63,7 @@ impl Core {
             origins: Origins::default(),
             mirrors: Cell::new(0),
             connections: Cell::new(0),
-            draining: Cell::new(false),
+            phase: Cell::new(Phase::Serving),
             changed: Notify::new(),
             rules: Notify::new(),
             generation: Cell::new(0),
@@ -58,9 +72,29 @@ impl Core {
 
     /// Waits until the worker drains. Cancel-safe.
     pub(super) async fn drained(&self) {
-        while !self.draining.get() {
+        self.reached(Phase::Draining).await;
+    }
+
+    /// Waits until new connections are another agent's, or the worker drains. Cancel-safe.
+    pub(super) async fn retired(&self) {
+        self.reached(Phase::Retiring).await;
+    }
+
+    /// Whether new connections are another agent's: those that stand should end when that does no harm.
+    pub(super) fn is_retiring(&self) -> bool {
+        self.phase.get() >= Phase::Retiring
+    }
+
+    async fn reached(&self, phase: Phase) {
+        while self.phase.get() < phase {
             self.changed.notified().await;
         }
+    }
+
+    fn enter_phase(&self, phase: Phase) {
+        self.phase.set(phase);
+        self.changed.notify_waiters();
+        self.sweep(Duration::ZERO);
     }
 
     /// Waits until other rules come into force. Cancel-safe.
@@ -83,6 +117,7 @@ impl Core {
     }
 
     fn sweep(&self, idle: Duration) {
+        let idle = if self.is_retiring() { Duration::ZERO } else { idle };
         let pods = self.shared.pods.load();
         self.pool.sweep(idle, &pods);
         self.tunnels.sweep(idle.min(limits::HBONE_IDLE), &pods);
@@ -106,7 +141,7 @@ impl Drop for Entered {
     fn drop(&mut self) {
         let core = &self.core;
         core.connections.set(core.connections.get() - 1);
-        if core.draining.get() && core.connections.get() == 0 {
+        if core.is_retiring() && core.connections.get() == 0 {
             core.changed.notify_waiters();
         }
     }
@@ -122,27 +157,57 @@ pub(super) fn run(
     runtime.block_on(serve(Core::new(shared, recorder), commands));
 }
 
+/// A pod whose connections a worker accepts.
+struct Served {
+    /// Dropping it tells the pod's accept tasks to stop.
+    _keep: watch::Sender<()>,
+    pod: Arc<LocalPod>,
+    listeners: Vec<(Listener, Rc<TcpListener>)>,
+}
+
 async fn serve(core: Rc<Core>, mut commands: mpsc::UnboundedReceiver<Command>) {
     let sweeper = tokio::task::spawn_local(sweep(Rc::clone(&core)));
-    // Dropping a sender tells the pod's accept tasks to stop.
-    let mut served: HashMap<Arc<str>, (watch::Sender<()>, Arc<LocalPod>)> = HashMap::new();
+    let mut served: HashMap<Arc<str>, Served> = HashMap::new();
     let mut longest = Duration::ZERO;
     while let Some(command) = commands.recv().await {
         match command {
             Command::Serve { pod, listeners } => {
                 let (keep, stop) = watch::channel(());
                 let key = Arc::clone(&pod.network.key);
-                for listener in listeners {
-                    let (core, pod, stop) = (Rc::clone(&core), Arc::clone(&pod), stop.clone());
-                    tokio::task::spawn_local(accept::run(core, pod, listener, stop));
+                let mut standing = Vec::new();
+                for PodListener { direction, place, socket } in listeners {
+                    match TcpListener::from_std(socket).map(Rc::new) {
+                        Ok(socket) => {
+                            standing.push((place, Rc::clone(&socket)));
+                            let (core, pod, stop) = (Rc::clone(&core), Arc::clone(&pod), stop.clone());
+                            tokio::task::spawn_local(accept::run(core, pod, (direction, socket), stop));
+                        }
+                        Err(error) => {
+                            tracing::error!(pod = %key, ?direction, %error, "listener cannot be served");
+                        }
+                    }
                 }
-                served.insert(key, (keep, pod));
+                served.insert(key, Served { _keep: keep, pod, listeners: standing });
             }
             Command::Release { key } => {
-                if let Some((_, pod)) = served.remove(&key) {
+                if let Some(Served { pod, .. }) = served.remove(&key) {
                     core.pool.release(&pod);
                     core.tunnels.release(&pod);
                 }
+            }
+            Command::Lend(reply) => {
+                let all = served.values().flat_map(|served| &served.listeners);
+                let lent = all.map(|(place, socket)| Ok((*place, socket.as_fd().try_clone_to_owned()?)));
+                _ = reply.send(lent.collect());
+            }
+            Command::Retire { emptied } => {
+                core.enter_phase(Phase::Retiring);
+                served.clear();
+                let core = Rc::clone(&core);
+                tokio::task::spawn_local(async move {
+                    core.empty().await;
+                    _ = emptied.send(());
+                });
             }
             Command::Drain { deadline } => {
                 longest = deadline;
@@ -155,10 +220,8 @@ async fn serve(core: Rc<Core>, mut commands: mpsc::UnboundedReceiver<Command>) {
             }
         }
     }
-    core.draining.set(true);
-    core.changed.notify_waiters();
+    core.enter_phase(Phase::Draining);
     served.clear();
-    core.sweep(Duration::ZERO);
     drop(tokio::time::timeout(longest, core.empty()).await);
     sweeper.abort();
 }

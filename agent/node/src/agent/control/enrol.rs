@@ -9,7 +9,7 @@ use weft_api::admin::PodEnrolment;
 
 use super::{COMES_WITHIN, Control, OWN_CERTIFICATES};
 use crate::agent::pods::{self, Desired, Enrolled};
-use crate::datapath::PodNetwork;
+use crate::datapath::{LocalPod, PodListener, PodNetwork};
 use crate::proxy::{Command, LocalPods};
 
 /// An error with its causes.
@@ -63,13 +63,17 @@ impl Control {
             self.unconfirmed = true;
             self.publish_pods();
         }
-        // The workers know a pod as local before its first connection arrives.
+        self.serve(arrivals);
+        self.note_waiting(waiting) || moved
+    }
+
+    /// Has the workers serve pods, which they know as local before the first connection arrives.
+    pub(super) fn serve(&self, arrivals: Vec<(Arc<LocalPod>, Vec<Vec<PodListener>>)>) {
         for (pod, listeners) in arrivals {
             for (worker, listeners) in self.workers.iter().zip(listeners) {
                 let _ = worker.commands.send(Command::Serve { pod: pod.clone(), listeners });
             }
         }
-        self.note_waiting(waiting) || moved
     }
 
     /// Takes note of pods that cannot be enrolled yet. True: there are others than before.
@@ -120,7 +124,7 @@ impl Control {
         self.publish_pods();
     }
 
-    fn publish_pods(&self) {
+    pub(super) fn publish_pods(&self) {
         let mut local = LocalPods::default();
         for enrolled in self.enrolled.values() {
             let PodNetwork { addresses, .. } = &enrolled.pod.network;
@@ -130,10 +134,15 @@ impl Control {
     }
 
     /// Says whose certificates are wanted: those of the service accounts that the enrolled pods have now.
-    fn want_certificates(&self) {
+    pub(super) fn want_certificates(&self) {
+        self.want_certificates_of(self.enrolled.keys());
+    }
+
+    /// Says that certificates are wanted for the service accounts of these pods, and of no others.
+    pub(super) fn want_certificates_of<'a>(&self, pods: impl Iterator<Item = &'a Arc<str>>) {
         if let Some(identities) = &self.shared.identities {
             let snapshot = self.shared.snapshot.load();
-            let workloads = self.enrolled.keys().filter_map(|key| snapshot.workload(key));
+            let workloads = pods.filter_map(|key| snapshot.workload(key));
             identities.want(
                 &workloads
                     .map(|workload| (workload.namespace.clone(), workload.service_account.clone()))

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
@@ -59,11 +60,33 @@ struct Open {
 
 /// A stream on a connection: counted until it drops.
 #[derive(Debug)]
-pub(super) struct Counted(Arc<AtomicUsize>);
+pub(super) struct Counted {
+    streams: Arc<AtomicUsize>,
+    sender: SendRequest<Bytes>,
+}
+
+impl Counted {
+    /// What tells of the connection's end.
+    pub(super) fn going_away(&self) -> GoingAway {
+        GoingAway(self.sender.clone())
+    }
+}
 
 impl Drop for Counted {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        self.streams.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Tells of a connection whether its other end takes no more streams.
+#[derive(Debug)]
+pub(in crate::proxy) struct GoingAway(SendRequest<Bytes>);
+
+impl GoingAway {
+    /// Whether it has said so.
+    pub(in crate::proxy) fn is_said(&self) -> bool {
+        let mut context = Context::from_waker(Waker::noop());
+        matches!(self.0.clone().poll_ready(&mut context), Poll::Ready(Err(_)))
     }
 }
 
@@ -77,7 +100,7 @@ impl Open {
     fn count(&self) -> Counted {
         self.used.set(Instant::now());
         self.streams.fetch_add(1, Ordering::Relaxed);
-        Counted(Arc::clone(&self.streams))
+        Counted { streams: Arc::clone(&self.streams), sender: self.sender.clone() }
     }
 }
 

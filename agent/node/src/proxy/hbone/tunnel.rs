@@ -9,7 +9,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use h2::{Reason, RecvStream, SendStream};
 use tokio::io::ReadBuf;
 
-use super::client::Counted;
+use super::client::{Counted, GoingAway};
 use crate::proxy::limits;
 
 /// One end of a tunnelled connection.
@@ -22,7 +22,7 @@ pub(in crate::proxy) struct Tunnel {
     closed: bool,
     local_address: Option<SocketAddr>,
     /// The connection that it is on, of a client.
-    _counted: Option<Counted>,
+    counted: Option<Counted>,
 }
 
 impl Tunnel {
@@ -32,11 +32,16 @@ impl Tunnel {
         local_address: Option<SocketAddr>,
         counted: Option<Counted>,
     ) -> Self {
-        Self { send, receive, rest: Bytes::new(), closed: false, local_address, _counted: counted }
+        Self { send, receive, rest: Bytes::new(), closed: false, local_address, counted }
     }
 
     pub(in crate::proxy) fn local_addr(&self) -> Option<SocketAddr> {
         self.local_address
+    }
+
+    /// What tells whether its connection is about to end; only the server's end may say so.
+    pub(in crate::proxy) fn going_away(&self) -> Option<GoingAway> {
+        self.counted.as_ref().map(Counted::going_away)
     }
 
     pub(in crate::proxy) fn reset(mut self) {

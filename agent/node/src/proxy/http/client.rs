@@ -23,4 +23,9 @@ impl Client {
     pub(super) fn new(down: Rc<Downstream>, interim: Option<Arc<Interim>>) -> Rc<Self> {
         Rc::new(Self { down, interim, switch: RefCell::new(None) })
     }
+
+    /// Whether one request follows another on it.
+    pub(super) fn is_http1(&self) -> bool {
+        self.interim.is_some()
+    }
 }

@@ -5,7 +5,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::header::CONNECTION;
+use http::{HeaderValue, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
@@ -95,7 +96,7 @@ async fn serve_http2(down: Rc<Downstream>, stream: Stream, first: Bytes) {
     let ended = tokio::select! {
         ended = &mut connection => Some(ended),
         () = standing::unproved(&down) => None,
-        () = down.core.drained() => {
+        () = down.core.retired() => {
             std::pin::Pin::new(&mut connection).graceful_shutdown();
             Some((&mut connection).await)
         }
@@ -118,7 +119,14 @@ async fn respond(
 ) -> Result<Response<ResponseBody>, Infallible> {
     let (parts, body) = request.into_parts();
     let unanswered = Unanswered(Some(Exchange::begin(&client, &parts)));
-    let response = super::route::answer(unanswered.exchange(), parts, body).await;
+    let mut response = super::route::answer(unanswered.exchange(), parts, body).await;
+    // A connection between two requests is not closed: its next request may be on its way.
+    if client.is_http1()
+        && client.down.core.is_retiring()
+        && response.status() != StatusCode::SWITCHING_PROTOCOLS
+    {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
     Ok(unanswered.answered(response))
 }
 

@@ -26,6 +26,8 @@ pub(in crate::proxy) enum Kind {
     Data = 3,
     /// No more bytes in this direction.
     End = 4,
+    /// Bytes go on, but should soon come to an end: the server's agent is about to.
+    Leave = 5,
 }
 
 impl Kind {
@@ -35,6 +37,7 @@ impl Kind {
             2 => Self::Answer,
             3 => Self::Data,
             4 => Self::End,
+            5 => Self::Leave,
             other => return Err(invalid(format!("a frame of unknown kind {other}"))),
         })
     }
@@ -92,17 +95,25 @@ pub(in crate::proxy) struct Frames {
     /// Bytes of the frame being read that are still to come.
     due: usize,
     heard_end: bool,
+    heard_leave: bool,
     /// Bytes of the frame being written that are still to come.
     owed: usize,
     /// Bytes of END that are written.
     end_written: usize,
     said_end: bool,
+    /// Bytes of LEAVE that are written.
+    leave_written: usize,
 }
 
 impl Frames {
     /// Both directions have ended: the tunnel is free for another connection.
     pub(in crate::proxy) fn is_over(&self) -> bool {
         self.heard_end && self.said_end
+    }
+
+    /// The peer wants this to end when that does no harm.
+    pub(in crate::proxy) fn is_leaving(&self) -> bool {
+        self.heard_leave
     }
 
     /// Reads bytes; none at the END. As many as there are: several frames, where they have arrived.
@@ -182,6 +193,7 @@ impl Frames {
             match (Kind::of(self.head[0])?, length_of(self.head)) {
                 (Kind::Data, length @ 1..=DATA_BYTES) => self.due = length,
                 (Kind::End, 0) => self.heard_end = true,
+                (Kind::Leave, 0) => self.heard_leave = true,
                 (kind, length) => {
                     return Poll::Ready(Err(invalid(format!("{kind:?} of {length} bytes amid data"))));
                 }
@@ -241,6 +253,23 @@ impl Frames {
         };
         self.owed = length - count;
         Poll::Ready(Ok(count))
+    }
+
+    /// Says, once and between two frames, that this should end when that does no harm. It leaves with what is written next.
+    pub(in crate::proxy) fn poll_leave<S>(
+        &mut self,
+        io: &mut S,
+        context: &mut Context<'_>,
+    ) -> Poll<io::Result<()>>
+    where
+        S: AsyncWrite + Unpin,
+    {
+        let leave = header(Kind::Leave, 0);
+        while self.owed == 0 && self.leave_written < HEADER_BYTES {
+            let written = ready!(Pin::new(&mut *io).poll_write(context, &leave[self.leave_written..]))?;
+            self.leave_written += written;
+        }
+        Poll::Ready(Ok(()))
     }
 
     /// Says that no more bytes will come, and sees it off.
@@ -330,6 +359,21 @@ mod tests {
         }
         drop(near);
         assert_eq!(hear(&mut far, Kind::Open).await.unwrap(), None);
+    }
+
+    #[tokio::test]
+    async fn who_leaves_says_so_once_between_two_frames() {
+        let (near, far) = tokio::io::duplex(64 * 1024);
+        let (mut client, mut server) = (End::new(near), End::new(far));
+        for word in [b"one", b"two"] {
+            std::future::poll_fn(|cx| server.frames.poll_leave(&mut server.io, cx)).await.unwrap();
+            server.write_all(word).await.unwrap();
+        }
+        server.end().await.unwrap();
+        assert!(!client.frames.is_leaving());
+        assert_eq!(client.read(64).await.unwrap(), b"onetwo");
+        assert!(client.frames.is_leaving());
+        assert!(client.read(64).await.unwrap().is_empty());
     }
 
     #[tokio::test]

@@ -1,17 +1,18 @@
 //! One end of an application connection that goes through a lean tunnel.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncWrite, ReadBuf};
 
 use super::client::Home;
 use super::frames::Frames;
 use crate::proxy::wire::Wire;
+use crate::proxy::worker::Core;
 
 /// The end of an application connection. When it has ended well, the TLS connection goes on to its next.
 #[derive(Debug)]
@@ -21,6 +22,7 @@ pub(in crate::proxy) struct Leg {
     frames: Frames,
     local_address: Option<SocketAddr>,
     next: Option<Next>,
+    leaving: Rc<Cell<bool>>,
 }
 
 /// Where a TLS connection goes.
@@ -29,12 +31,37 @@ pub(super) enum Next {
     /// To the callers that need one.
     Kept(Box<Home>),
     /// Back to whoever serves it.
-    Served(Rc<RefCell<Option<Wire>>>),
+    Served {
+        /// Where it is put.
+        slot: Rc<RefCell<Option<Wire>>>,
+        /// The worker that serves it.
+        core: Rc<Core>,
+    },
 }
 
 impl Leg {
     pub(super) fn new(io: Wire, local_address: Option<SocketAddr>, next: Next) -> Self {
-        Self { io: Some(io), frames: Frames::default(), local_address, next: Some(next) }
+        Self {
+            io: Some(io),
+            frames: Frames::default(),
+            local_address,
+            next: Some(next),
+            leaving: Rc::default(),
+        }
+    }
+
+    /// Becomes true when the server wants this to end.
+    pub(in crate::proxy) fn leaving(&self) -> Rc<Cell<bool>> {
+        Rc::clone(&self.leaving)
+    }
+
+    fn poll_leave(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match (&mut self.io, &self.next) {
+            (Some(io), Some(Next::Served { core, .. })) if core.is_retiring() => {
+                self.frames.poll_leave(io, context)
+            }
+            _ => Poll::Ready(Ok(())),
+        }
     }
 
     pub(in crate::proxy) fn local_addr(&self) -> Option<SocketAddr> {
@@ -60,10 +87,10 @@ impl Leg {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        match &mut self.io {
-            Some(io) => self.frames.poll_read(io, context, buffer),
-            None => Poll::Ready(Ok(())),
-        }
+        let Some(io) = &mut self.io else { return Poll::Ready(Ok(())) };
+        let read = self.frames.poll_read(io, context, buffer);
+        self.leaving.set(self.frames.is_leaving());
+        read
     }
 
     pub(in crate::proxy) fn poll_write(
@@ -71,6 +98,7 @@ impl Leg {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
+        ready!(self.poll_leave(context))?;
         match &mut self.io {
             Some(io) => self.frames.poll_write(io, context, bytes),
             None => Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
@@ -82,6 +110,7 @@ impl Leg {
         context: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        ready!(self.poll_leave(context))?;
         match &mut self.io {
             Some(io) => self.frames.poll_write_vectored(io, context, slices),
             None => Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
@@ -110,7 +139,7 @@ impl Drop for Leg {
         }
         match (self.io.take(), self.next.take()) {
             (Some(io), Some(Next::Kept(home))) => home.keep(io),
-            (Some(io), Some(Next::Served(slot))) => *slot.borrow_mut() = Some(io),
+            (Some(io), Some(Next::Served { slot, .. })) => *slot.borrow_mut() = Some(io),
             _ => {}
         }
     }

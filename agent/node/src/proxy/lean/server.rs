@@ -68,7 +68,8 @@ fn status(why: NotOpened) -> &'static str {
 async fn carry(carrier: &Carrier, mut io: Wire, opened: Opened) -> io::Result<Option<Wire>> {
     say(&mut io, Kind::Answer, b"200").await?;
     let slot = Rc::new(RefCell::new(None));
-    let leg = Leg::new(io, carrier.local_address, Next::Served(Rc::clone(&slot)));
+    let next = Next::Served { slot: Rc::clone(&slot), core: Rc::clone(&carrier.core) };
+    let leg = Leg::new(io, carrier.local_address, next);
     opened.serve(leg.into()).await;
     let free = slot.borrow_mut().take();
     Ok(free)
