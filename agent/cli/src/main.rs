@@ -8,6 +8,8 @@ mod analyze;
 mod ca;
 mod client;
 mod cluster;
+#[cfg(target_os = "linux")]
+mod cni;
 mod completion;
 mod edges;
 mod explain;
@@ -80,6 +82,9 @@ enum Command {
     /// Speaks to an agent's socket over standard input and output
     #[command(hide = true)]
     Relay(relay::RelayArgs),
+    /// Tells the agent of pods that start, as the last of a node's CNI plugins
+    #[cfg(target_os = "linux")]
+    Cni(cni::CniArgs),
     /// Removes what a dead agent left behind
     #[cfg(target_os = "linux")]
     Cleanup(node::CleanupArgs),
@@ -100,7 +105,16 @@ enum Experimental {
 }
 
 fn main() -> ExitCode {
-    let outcome = match Cli::parse().command {
+    // Container runtimes say nothing but the name.
+    #[cfg(target_os = "linux")]
+    if cni::is_plugin() {
+        return ended(cni::run_plugin());
+    }
+    ended(run(Cli::parse().command))
+}
+
+fn run(command: Command) -> anyhow::Result<Outcome> {
+    match command {
         #[cfg(target_os = "linux")]
         Command::Agent(args) => args.run(),
         #[cfg(target_os = "linux")]
@@ -118,10 +132,15 @@ fn main() -> ExitCode {
         Command::Version(args) => args.run(),
         Command::Relay(args) => args.run(),
         #[cfg(target_os = "linux")]
+        Command::Cni(args) => args.run(),
+        #[cfg(target_os = "linux")]
         Command::Cleanup(args) => args.run(),
         Command::Precheck(args) | Command::Experimental(Experimental::Precheck(args)) => args.run(),
         Command::Completion(args) => args.run(),
-    };
+    }
+}
+
+fn ended(outcome: anyhow::Result<Outcome>) -> ExitCode {
     match outcome {
         Ok(Outcome::Good) => ExitCode::SUCCESS,
         Ok(Outcome::Bad) => ExitCode::from(1),

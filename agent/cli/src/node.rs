@@ -8,10 +8,12 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 use tracing_subscriber::EnvFilter;
 use weft_node::agent::{AgentOptions, SourceOptions, run};
+use weft_node::cni::install::CniOptions;
 use weft_node::discovery::cluster::ClusterOptions;
 use weft_node::identity::{CaOptions, LONGEST_LIFE, SHORTEST_LIFE, ServiceOptions};
 use weft_node::telemetry::AccessLog;
 
+use crate::cni;
 use crate::output::{self, Outcome};
 
 const DEFAULT_RUN_DIR: &str = "/run/weft";
@@ -90,6 +92,18 @@ pub struct AgentArgs {
     /// has until they end, for --drain-timeout at most
     #[arg(long, env = "WEFT_TAKE_OVER")]
     take_over: bool,
+    /// Be the last of this node's CNI plugins, so that pods are in the mesh before their first program runs
+    #[arg(long, env = "WEFT_CNI")]
+    cni: bool,
+    /// The node's CNI configurations: the one in force gets the plugin, and keeps it until the agent leaves for good
+    #[arg(long, value_name = "DIR", env = "WEFT_CNI_CONF_DIR", default_value = cni::CONF_DIR)]
+    cni_conf_dir: PathBuf,
+    /// The node's CNI plugins
+    #[arg(long, value_name = "DIR", env = "WEFT_CNI_BIN_DIR", default_value = cni::BIN_DIR)]
+    cni_bin_dir: PathBuf,
+    /// Let no pod start that the agent cannot take into the mesh first
+    #[arg(long, env = "WEFT_CNI_STRICT")]
+    cni_strict: bool,
     /// Name of the pod that the agent is in: then it takes over by itself
     #[arg(long, value_name = "NAME", env = "WEFT_POD_NAME", hide = true)]
     pod_name: Option<String>,
@@ -138,6 +152,11 @@ impl AgentArgs {
             drain_timeout: self.drain_timeout,
             take_over: self.take_over || self.pod_name.is_some(),
             pod: self.pod_name.clone(),
+            cni: self.cni.then(|| CniOptions {
+                conf_dir: self.cni_conf_dir.clone(),
+                bin_dir: self.cni_bin_dir.clone(),
+                strict: self.cni_strict,
+            }),
         }
     }
 

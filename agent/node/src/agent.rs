@@ -24,6 +24,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 use weft_rules::snapshot::Snapshot;
 
+use crate::cni::install::{self, CniOptions, Installed};
 use crate::discovery::cluster::{Cluster, ClusterOptions, ConnectError};
 use crate::discovery::folder::Followed;
 use crate::discovery::{News, Source};
@@ -87,6 +88,8 @@ pub struct AgentOptions {
     pub take_over: bool,
     /// The Kubernetes pod that the agent is in, if any.
     pub pod: Option<String>,
+    /// Where the CNI plugin is to be, if anywhere.
+    pub cni: Option<CniOptions>,
 }
 
 impl AgentOptions {
@@ -266,7 +269,19 @@ async fn serve(options: AgentOptions) -> Result<(), AgentError> {
     // With it goes the hold on the run directory.
     answering.abort();
     drop(local);
+    let stays = shared.options.keep_pinned || shared.succession.state() == handover::State::Done;
+    if let Some(CniOptions { conf_dir, bin_dir, .. }) = shared.options.cni.as_ref().filter(|_| !stays)
+        && let Err(error) = install::remove(conf_dir, bin_dir)
+    {
+        tracing::warn!(%error, "the CNI plugin cannot be removed; `weft cni uninstall` does it");
+    }
     Ok(())
+}
+
+/// Looks after the CNI plugin on this node, where that is wanted.
+fn plugin(options: &AgentOptions) -> Option<Installed> {
+    let installed = Installed::start(options.cni.clone()?, &options.run_dir);
+    installed.inspect_err(|error| tracing::error!(%error, "the CNI plugin cannot be installed")).ok()
 }
 
 /// Refuses a source of which nothing can be had.
@@ -350,16 +365,20 @@ async fn answer(doors: oneshot::Receiver<Doors>, shared: Arc<Shared>) {
     let serving = || -> std::io::Result<_> {
         let (admin, metrics, readiness) = (doors.admin()?, doors.metrics()?, doors.readiness()?);
         handover::listen(&doors, shared.clone())?;
-        Ok([
+        let plugins = crate::cni::server::Server::start(doors.cni()?, shared.control.clone())?;
+        let tasks = [
             tokio::task::spawn_local(crate::admin::serve_admin(admin, shared.clone())),
             tokio::task::spawn_local(crate::admin::serve_metrics(metrics, shared.clone())),
             tokio::task::spawn_local(crate::admin::serve_readiness(readiness, shared.clone())),
-        ])
+        ];
+        Ok((tasks, plugins))
     };
+    let plugin = plugin(&shared.options);
     match serving() {
-        Ok(tasks) => {
+        Ok((tasks, plugins)) => {
             shared.succession.done().await;
             tasks.iter().for_each(tokio::task::JoinHandle::abort);
+            drop((plugin, plugins));
             // Should the successor die, nothing here keeps the next one out.
             drop(doors);
         }

@@ -4,6 +4,7 @@
 pub mod admin;
 pub mod agent;
 mod channel;
+pub mod cni;
 pub mod datapath;
 pub mod discovery;
 pub mod identity;

@@ -74,8 +74,10 @@ pub enum Enrolment {
     HostNetwork,
     /// Brings its own `istio-proxy`.
     HasSidecar,
-    /// Finished, or without an address.
+    /// Finished.
     NotRunning,
+    /// Opted in, and has no address yet.
+    Starting,
     /// Opted in, and of another node, whose agent has not said yet that it is in the mesh.
     NotYet,
 }
@@ -90,6 +92,7 @@ impl Enrolment {
             Self::HostNetwork => Some("uses the host's network"),
             Self::HasSidecar => Some("has its own sidecar"),
             Self::NotRunning => Some("not running"),
+            Self::Starting => Some("starting"),
             Self::NotYet => Some("not enrolled yet"),
         }
     }

@@ -2,6 +2,7 @@
 //! happened since the last, so that a burst of changes costs one compilation.
 
 mod announce;
+mod cni;
 mod enrol;
 mod handover;
 
@@ -23,6 +24,7 @@ use super::pods::{Desired, Enrolled};
 use super::process::PodProcesses;
 use super::readiness::Guard;
 use super::{AgentError, Shared, View};
+use crate::cni::server::Told;
 use crate::datapath::{Datapath, DatapathOptions, DatapathStatus};
 use crate::discovery::{News, Source};
 use crate::proxy::{self, Command, LocalPods, Worker};
@@ -66,6 +68,8 @@ pub enum Message {
     Datapath(oneshot::Sender<DatapathStatus>),
     /// An attempt to get a certificate has ended.
     Certificates,
+    /// A CNI plugin tells of a pod.
+    Cni(Told),
     /// A successor is prepared to take over.
     HandOver(Request),
     /// After a handover, the last connection has ended.
@@ -130,6 +134,8 @@ struct Control {
     waiting_from: BTreeMap<Arc<str>, Instant>,
     pods_checked: Instant,
     waiters: Vec<Waiter>,
+    /// Pods that CNI plugins have told of.
+    told: cni::ToldPods,
     /// All that was there at start is known.
     begun: bool,
     first_sync: Option<Guard>,
@@ -212,6 +218,7 @@ impl Control {
             waiting_from: BTreeMap::new(),
             pods_checked: Instant::now(),
             waiters: Vec::new(),
+            told: cni::ToldPods::default(),
             begun: false,
             first_sync: Some(first_sync),
             claimed: false,
@@ -258,6 +265,7 @@ impl Control {
                 }
                 Message::Datapath(reply) => _ = reply.send(self.datapath.status()),
                 Message::Certificates => self.certificates_moved = true,
+                Message::Cni(told) => self.told.take(told),
                 Message::HandOver(request) => self.hand_over(request).await,
                 Message::Emptied => self.emptied(),
                 Message::PredecessorEnded => self.predecessor_ended(),
@@ -288,7 +296,7 @@ impl Control {
         let workers = self.unconfirmed.then(|| now + WORKER_RETRY);
         let waiter = self.waiters.iter().map(|waiter| waiter.until).min();
         let preparing = self.succeeding.is_some().then(|| now + handover::PREPARING);
-        let all = [look, pods, workers, waiter, preparing, self.over_at()];
+        let all = [look, pods, workers, waiter, preparing, self.over_at(), self.told.due()];
         all.into_iter().flatten().fold(now + LONGEST_SLEEP, Instant::min).max(now)
     }
 
@@ -301,10 +309,12 @@ impl Control {
                 self.publish();
             }
             self.answer();
+            self.answer_plugins();
             return Ok(());
         }
         let begins = !std::mem::replace(&mut self.begun, true);
-        let pods_changed = begins || scan.changes.iter().any(|change| self.concerns_pods(change));
+        let pods_changed =
+            begins || self.told.news() || scan.changes.iter().any(|change| self.concerns_pods(change));
         let changed = begins || !scan.changes.is_empty();
         let reported = scan.reported || changed;
         self.rows_stale |= pods_changed;
@@ -316,6 +326,7 @@ impl Control {
         }
         let succeeding = self.succeeding.is_some();
         if succeeding && !self.succeed()? {
+            self.answer_plugins();
             return Ok(());
         }
         let pods_due = self.pods_checked + NETNS_CHECK <= Instant::now();
@@ -339,6 +350,7 @@ impl Control {
             self.publish();
         }
         self.answer();
+        self.answer_plugins();
         Ok(())
     }
 

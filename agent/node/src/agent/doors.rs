@@ -13,6 +13,7 @@ use crate::channel;
 const LOCK: &str = "lock";
 const ADMIN: &str = "admin";
 const HANDOVER: &str = "handover";
+const CNI: &str = "cni";
 
 /// The sockets of an agent, beside those in pods.
 #[derive(Debug)]
@@ -20,6 +21,7 @@ pub struct Doors {
     run_dir: RunDir,
     admin: UnixListener,
     handover: OwnedFd,
+    cni: OwnedFd,
     public: Public,
 }
 
@@ -60,7 +62,8 @@ impl Doors {
         let admin = run_dir.bind_socket().map_err(at("the admin API", run_dir.socket()))?;
         let handover =
             channel::listen(&run_dir.handover()).map_err(at("its successor", run_dir.handover()))?;
-        Ok(Self { run_dir, admin, handover, public: Public::open(options, &[])? })
+        let cni = listen_to_plugins(&run_dir)?;
+        Ok(Self { run_dir, admin, handover, cni, public: Public::open(options, &[])? })
     }
 
     /// Takes over those of another agent, beside `public` ones that are open.
@@ -86,7 +89,8 @@ impl Doors {
             public.readiness = Some(take(&readiness_name(options))?.into());
         }
         let run_dir = RunDir::take_over(&options.run_dir, lock.into())?;
-        Ok(Self { run_dir, admin: admin.into(), handover, public })
+        let cni = take(CNI)?;
+        Ok(Self { run_dir, admin: admin.into(), handover, cni, public })
     }
 
     /// Duplicates of all, for a successor, and their names.
@@ -96,6 +100,7 @@ impl Doors {
             (LOCK.to_owned(), Some(self.run_dir.lock())),
             (ADMIN.to_owned(), Some(self.admin.as_fd())),
             (HANDOVER.to_owned(), Some(self.handover.as_fd())),
+            (CNI.to_owned(), Some(self.cni.as_fd())),
             (metrics_name(options), metrics.as_ref().map(AsFd::as_fd)),
             (readiness_name(options), readiness.as_ref().map(AsFd::as_fd)),
         ];
@@ -120,6 +125,11 @@ impl Doors {
         self.handover.try_clone()
     }
 
+    /// Where CNI plugins come. Does not block.
+    pub fn cni(&self) -> io::Result<OwnedFd> {
+        self.cni.try_clone()
+    }
+
     /// The one of metrics.
     pub fn metrics(&self) -> io::Result<tokio::net::TcpListener> {
         in_runtime(self.public.metrics.as_ref())
@@ -129,6 +139,20 @@ impl Doors {
     pub fn readiness(&self) -> io::Result<tokio::net::TcpListener> {
         in_runtime(self.public.readiness.as_ref())
     }
+}
+
+fn listen_to_plugins(run_dir: &RunDir) -> Result<OwnedFd, AgentError> {
+    let path = run_dir.cni();
+    let listen = || {
+        let listener = channel::listen(&path)?;
+        rustix::io::ioctl_fionbio(&listener, true)?;
+        Ok(listener)
+    };
+    listen().map_err(|source| AgentError::Listen {
+        what: "CNI plugins",
+        address: path.display().to_string(),
+        source,
+    })
 }
 
 fn in_runtime(listener: Option<&TcpListener>) -> io::Result<tokio::net::TcpListener> {

@@ -163,7 +163,8 @@ pub fn reason(enrolment: Enrolment) -> &'static str {
         Enrolment::OptedOut => "a label on the pod opts out",
         Enrolment::HostNetwork => "it shares the node's network",
         Enrolment::HasSidecar => "it brings its own istio-proxy",
-        Enrolment::NotRunning => "it has ended, or has no address",
+        Enrolment::NotRunning => "it has ended",
+        Enrolment::Starting => "it has no address yet",
         Enrolment::NotYet => "its node has not said that it is in the mesh",
     }
 }

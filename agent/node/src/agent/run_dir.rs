@@ -10,6 +10,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::fs::{FlockOperation, flock};
 
+use crate::cni;
+
 /// Why a run directory cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum RunDirError {
@@ -101,6 +103,11 @@ impl RunDir {
         self.left.store(true, Ordering::Relaxed);
     }
 
+    /// Where CNI plugins tell of pods.
+    pub fn cni(&self) -> PathBuf {
+        self.dir.join(cni::SOCKET)
+    }
+
     /// Where successors come.
     pub fn handover(&self) -> PathBuf {
         handover_socket(&self.dir)
@@ -133,6 +140,7 @@ impl Drop for RunDir {
         }
         let _ = fs::remove_file(self.socket());
         let _ = fs::remove_file(self.handover());
+        let _ = fs::remove_file(self.cni());
         // Still locked: whoever opened the file before sees in `take` that it has lost its name.
         let _ = fs::remove_file(self.dir.join("agent.lock"));
     }

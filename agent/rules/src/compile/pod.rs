@@ -71,12 +71,14 @@ impl PodRecord {
         let addresses = addresses(pod);
         let finished = matches!(pod.status.phase.as_str(), "Succeeded" | "Failed");
         let has_sidecar = pod.spec.containers.iter().any(|container| container.name == "istio-proxy");
-        let obstacle = if finished || addresses.is_empty() {
+        let obstacle = if finished {
             Some(Enrolment::NotRunning)
         } else if pod.spec.host_network {
             Some(Enrolment::HostNetwork)
         } else if has_sidecar {
             Some(Enrolment::HasSidecar)
+        } else if addresses.is_empty() {
+            Some(Enrolment::Starting)
         } else {
             None
         };
@@ -132,7 +134,7 @@ impl PodRecord {
 
     /// Whether its addresses are its own.
     pub(super) fn owns_addresses(&self) -> bool {
-        !matches!(self.obstacle, Some(Enrolment::NotRunning | Enrolment::HostNetwork))
+        !matches!(self.obstacle, Some(Enrolment::NotRunning | Enrolment::Starting | Enrolment::HostNetwork))
     }
 }
 

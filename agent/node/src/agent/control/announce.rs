@@ -32,7 +32,7 @@ impl Control {
             let (Some(pod), Some(enrolled)) = (self.local.get(key), self.enrolled.get(key)) else {
                 return true;
             };
-            if pod.uid != enrolled.uid || replaced.contains(key) || pod.enrolment == Enrolment::NotRunning {
+            if pod.uid != enrolled.uid || replaced.contains(key) || is_down(pod.enrolment) {
                 return true;
             }
             let may = cluster.announcements.may_leave(key, &pod.uid, pod.announced, now);
@@ -136,10 +136,15 @@ impl Control {
     }
 }
 
+/// Whether nobody can call the pod.
+fn is_down(enrolment: Enrolment) -> bool {
+    matches!(enrolment, Enrolment::NotRunning | Enrolment::Starting)
+}
+
 /// Why a pod is not in the mesh, in one word.
 fn word(enrolment: Enrolment) -> &'static str {
     match enrolment {
-        Enrolment::Enrolled | Enrolment::NotYet => "Waiting",
+        Enrolment::Enrolled | Enrolment::Starting | Enrolment::NotYet => "Waiting",
         Enrolment::NotSelected => "NotSelected",
         Enrolment::OptedOut => "OptedOut",
         Enrolment::HostNetwork => "HostNetwork",

@@ -25,7 +25,7 @@ impl Control {
         let node = &self.shared.options.node;
         let local = snapshot.workloads().filter(|workload| pods::is_local(workload, node));
         self.local = local.map(|workload| (workload.key.clone(), workload.clone())).collect();
-        let wanted = self.local.iter().filter(|(_, pod)| pods::obstacle(pod, &self.finder).is_none());
+        let wanted = self.local.iter().filter(|(_, pod)| self.obstacle(pod).is_none());
         self.desired = wanted.map(|(key, pod)| (key.clone(), Desired::new(pod))).collect();
     }
 
@@ -33,7 +33,9 @@ impl Control {
     pub(super) fn enrol(&mut self) -> bool {
         self.pods_checked = Instant::now();
         for (key, want) in &mut self.desired {
-            if let Some(pod) = self.local.get(key) {
+            if let Some(pod) = self.local.get(key)
+                && !self.told.locate(pod, want)
+            {
                 want.locate(pod, &mut self.finder);
             }
         }
@@ -165,7 +167,7 @@ impl Control {
         let mut rows: Vec<PodEnrolment> = (self.local.values())
             .map(|workload| {
                 let enrolled = self.enrolled.get(&workload.key);
-                let problem = match pods::obstacle(workload, &self.finder) {
+                let problem = match self.obstacle(workload) {
                     Some(_) if self.leaving.contains(&workload.key) => None,
                     Some(problem) => Some(problem.to_owned()),
                     None if enrolled.is_some() => None,

@@ -1,0 +1,139 @@
+//! Pods that a CNI plugin tells of before their first program runs.
+
+use std::collections::BTreeMap;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+use weft_rules::workload::{Enrolment, Workload};
+
+use super::Control;
+use crate::agent::pods::{self, Desired, NetnsId};
+use crate::cni::protocol::{Answer, OBJECT, Pod};
+use crate::cni::server::Told;
+
+/// What plugins have told.
+#[derive(Debug, Default)]
+pub(super) struct ToldPods {
+    pods: BTreeMap<Arc<str>, ToldPod>,
+    asking: Vec<Asking>,
+    /// Something was told since the last round.
+    news: bool,
+}
+
+/// A pod that has its network.
+#[derive(Debug)]
+struct ToldPod {
+    pod: Pod,
+    netns: OwnedFd,
+}
+
+/// A plugin that waits.
+#[derive(Debug)]
+struct Asking {
+    key: Arc<str>,
+    netns: NetnsId,
+    reply: oneshot::Sender<Answer>,
+    until: Instant,
+}
+
+impl ToldPods {
+    /// Takes note of what a plugin tells.
+    pub(super) fn take(&mut self, told: Told) {
+        self.news = true;
+        match told {
+            Told::Add { pod, netns, reply } => match pods::netns_of(netns.as_fd()) {
+                Ok(id) => {
+                    let key: Arc<str> = pod.key().into();
+                    let until = Instant::now() + OBJECT;
+                    self.pods.insert(key.clone(), ToldPod { pod, netns });
+                    self.asking.push(Asking { key, netns: id, reply, until });
+                }
+                Err(error) => {
+                    let why = format!("its network namespace cannot be used: {error}");
+                    let _ = reply.send(Answer::NotYet(why));
+                }
+            },
+            // Its sandbox may have been made anew, and told of, before the old one goes.
+            Told::Delete(pod) => {
+                let key = pod.key();
+                if self.pods.get(&*key).is_some_and(|told| told.pod.container == pod.container) {
+                    self.pods.remove(&*key);
+                }
+            }
+        }
+    }
+
+    /// Whether something was told since this was asked.
+    pub(super) fn news(&mut self) -> bool {
+        std::mem::take(&mut self.news)
+    }
+
+    /// When the next plugin has waited long enough.
+    pub(super) fn due(&self) -> Option<Instant> {
+        self.asking.iter().map(|asking| asking.until).min()
+    }
+
+    /// Whether a plugin has told of a pod that should be in the mesh. Then it is known where its network namespace is, and
+    /// which addresses it has, before its object says so.
+    fn of(&self, pod: &Workload) -> Option<&ToldPod> {
+        let told = self.pods.get(&pod.key)?;
+        let same = told.pod.uid.is_empty() || pod.uid.is_empty() || *told.pod.uid == *pod.uid;
+        (same && may_be_enrolled(pod)).then_some(told)
+    }
+
+    /// Looks for the network of a pod as it was told. False: it was not.
+    pub(super) fn locate(&self, pod: &Workload, want: &mut Desired) -> bool {
+        let Some(told) = self.of(pod) else { return false };
+        if want.network.addresses.is_empty() {
+            want.network.addresses.clone_from(&told.pod.addresses);
+        }
+        want.network.netns = PathBuf::from(format!("/proc/self/fd/{}", told.netns.as_raw_fd()));
+        want.netns = pods::find_netns(&want.network.netns);
+        true
+    }
+}
+
+/// Whether nothing but a missing address keeps it from being in the mesh.
+fn may_be_enrolled(pod: &Workload) -> bool {
+    matches!(pod.enrolment, Enrolment::Enrolled | Enrolment::Starting)
+}
+
+impl Control {
+    /// Why a local workload should not be enrolled; `None` for one that should.
+    pub(super) fn obstacle(&self, pod: &Workload) -> Option<&'static str> {
+        if self.told.of(pod).is_some() { None } else { pods::obstacle(pod, &self.finder) }
+    }
+
+    /// Answers plugins whose pods are in the mesh, need not be, or have been waited for long enough.
+    pub(super) fn answer_plugins(&mut self) {
+        if self.told.asking.is_empty() {
+            return;
+        }
+        let snapshot = self.shared.snapshot.load();
+        let now = Instant::now();
+        for asking in std::mem::take(&mut self.told.asking) {
+            let key = &asking.key;
+            let is_there = self.enrolled.get(key).is_some_and(|enrolled| enrolled.netns == asking.netns);
+            let answer = match snapshot.workload(key) {
+                _ if is_there && !self.unconfirmed => Some(Answer::Enrolled),
+                Some(pod) if !may_be_enrolled(pod) => {
+                    Some(Answer::NotInMesh(pods::reason(pod.enrolment).to_owned()))
+                }
+                _ if asking.until > now => None,
+                Some(_) => {
+                    let why = self.waiting_pods.get(key).cloned();
+                    Some(Answer::NotYet(why.unwrap_or_else(|| "it is being enrolled".to_owned())))
+                }
+                None => Some(Answer::NotYet("its object is not known yet".to_owned())),
+            };
+            match answer {
+                // A plugin that has gone needs none.
+                Some(answer) => _ = asking.reply.send(answer),
+                None => self.told.asking.push(asking),
+            }
+        }
+    }
+}

@@ -1,0 +1,204 @@
+//! The plugin, as CNI's specification (0.3.1 to 1.1.0) has it: a command in the environment, a configuration on standard
+//! input, a result on standard output.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io;
+use std::net::IpAddr;
+use std::os::fd::AsFd;
+use std::path::PathBuf;
+
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::protocol::{Answer, PATIENCE, Pod, Request};
+use crate::channel::Channel;
+
+pub(super) const VERSIONS: [&str; 5] = ["0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"];
+/// What is said to somebody who says nothing of versions.
+const OWN_VERSION: &str = "1.1.0";
+
+/// Codes of CNI's specification.
+mod code {
+    pub const INCOMPATIBLE: u32 = 1;
+    pub const ENVIRONMENT: u32 = 4;
+    pub const DECODE: u32 = 6;
+    pub const CONFIG: u32 = 7;
+    pub const TRY_AGAIN: u32 = 11;
+    pub const UNAVAILABLE: u32 = 50;
+}
+
+/// What the installer writes, and the runtime adds.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Config {
+    cni_version: String,
+    run_dir: PathBuf,
+    strict: bool,
+    prev_result: Option<Value>,
+}
+
+/// Why a command fails.
+#[derive(Debug)]
+struct Failure {
+    code: u32,
+    message: String,
+    details: String,
+}
+
+fn fail(code: u32, message: &str, details: &dyn std::fmt::Display) -> Failure {
+    Failure { code, message: message.to_owned(), details: details.to_string() }
+}
+
+/// What the runtime says: environment and standard input.
+pub struct Call<'a> {
+    /// A variable of the environment.
+    pub variable: &'a dyn Fn(&str) -> Option<String>,
+    /// Standard input.
+    pub input: &'a [u8],
+}
+
+impl std::fmt::Debug for Call<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Call").finish_non_exhaustive()
+    }
+}
+
+impl Call<'_> {
+    fn get(&self, name: &str) -> String {
+        (self.variable)(name).unwrap_or_default()
+    }
+}
+
+/// Runs a command: answers what belongs on standard output, and whether it was good.
+pub fn run(call: &Call<'_>) -> (String, bool) {
+    let version =
+        serde_json::from_slice::<Config>(call.input).map_or_else(|_| String::new(), |c| c.cni_version);
+    let version = if version.is_empty() { OWN_VERSION.to_owned() } else { version };
+    match command(call) {
+        Ok(Some(result)) => (format!("{result}\n"), true),
+        Ok(None) => (String::new(), true),
+        Err(Failure { code, message, details }) => {
+            let error = json!({"cniVersion": version, "code": code, "msg": message, "details": details});
+            (format!("{error}\n"), false)
+        }
+    }
+}
+
+fn command(call: &Call<'_>) -> Result<Option<Value>, Failure> {
+    let command = call.get("CNI_COMMAND");
+    // Never to stand in the way of a pod's end.
+    if command == "DEL" {
+        if let Ok(config) = config(call) {
+            let pod = pod(call, &config);
+            let _ = ask(&config, &Request::Delete(pod), None);
+        }
+        return Ok(None);
+    }
+    if command == "VERSION" {
+        let asked = serde_json::from_slice::<Config>(call.input).unwrap_or_default().cni_version;
+        let version = if asked.is_empty() { OWN_VERSION.to_owned() } else { asked };
+        return Ok(Some(json!({"cniVersion": version, "supportedVersions": VERSIONS})));
+    }
+    let config = config(call)?;
+    if !VERSIONS.contains(&&*config.cni_version) {
+        let details = format!("{} is none of {}", config.cni_version, VERSIONS.join(", "));
+        return Err(fail(code::INCOMPATIBLE, "incompatible CNI version", &details));
+    }
+    match &*command {
+        "ADD" => add(call, &config).map(Some),
+        "CHECK" => previous(&config).map(|_| None),
+        "STATUS" if config.strict => match ask(&config, &Request::Status, None) {
+            Ok(_) => Ok(None),
+            Err(error) => Err(fail(code::UNAVAILABLE, "the agent of weft is away", &away(&config, &error))),
+        },
+        "STATUS" | "GC" => Ok(None),
+        other => Err(fail(code::ENVIRONMENT, "CNI_COMMAND is none that is known", &other)),
+    }
+}
+
+fn config(call: &Call<'_>) -> Result<Config, Failure> {
+    serde_json::from_slice(call.input)
+        .map_err(|error| fail(code::DECODE, "the configuration on standard input cannot be read", &error))
+}
+
+fn previous(config: &Config) -> Result<&Value, Failure> {
+    config.prev_result.as_ref().ok_or_else(|| {
+        fail(code::CONFIG, "weft-cni makes no network: it belongs behind another plugin", &"no prevResult")
+    })
+}
+
+/// Tells the agent, and hands the plugin's result before on as it was.
+fn add(call: &Call<'_>, config: &Config) -> Result<Value, Failure> {
+    let result = previous(config)?;
+    let pod = pod(call, config);
+    // Something else than a pod.
+    if pod.name.is_empty() {
+        return Ok(result.clone());
+    }
+    let netns = call.get("CNI_NETNS");
+    let netns = File::open(&netns).map_err(|error| {
+        fail(code::ENVIRONMENT, "CNI_NETNS cannot be opened", &format!("{netns}: {error}"))
+    })?;
+    let key = pod.key();
+    let problem = match ask(config, &Request::Add(pod), Some(&netns)) {
+        Ok(Answer::NotYet(why)) => why,
+        Ok(_) => return Ok(result.clone()),
+        Err(error) => away(config, &error),
+    };
+    if config.strict {
+        return Err(fail(
+            code::TRY_AGAIN,
+            &format!("weft cannot take pod {key} into the mesh yet"),
+            &problem,
+        ));
+    }
+    eprintln!("weft-cni: pod {key} starts before it is in the mesh: {problem}");
+    Ok(result.clone())
+}
+
+fn away(config: &Config, error: &io::Error) -> String {
+    format!("the agent does not answer at {}: {error}", socket(config).display())
+}
+
+fn socket(config: &Config) -> PathBuf {
+    config.run_dir.join(super::SOCKET)
+}
+
+fn ask(config: &Config, request: &Request, netns: Option<&File>) -> io::Result<Answer> {
+    let channel = Channel::connect(&socket(config))?;
+    channel.limit_sending(PATIENCE)?;
+    let files: Vec<_> = netns.iter().map(|file| file.as_fd()).collect();
+    channel.send(request, &files)?;
+    match channel.receive(Some(PATIENCE))? {
+        Some((answer, _)) => Ok(answer),
+        None => Err(io::ErrorKind::UnexpectedEof.into()),
+    }
+}
+
+fn pod(call: &Call<'_>, config: &Config) -> Pod {
+    let args = call.get("CNI_ARGS");
+    let args: BTreeMap<&str, &str> = args.split(';').filter_map(|pair| pair.split_once('=')).collect();
+    let arg = |name: &str| args.get(name).map_or_else(String::new, |value| (*value).to_owned());
+    Pod {
+        namespace: arg("K8S_POD_NAMESPACE"),
+        name: arg("K8S_POD_NAME"),
+        uid: arg("K8S_POD_UID"),
+        container: call.get("CNI_CONTAINERID"),
+        addresses: config.prev_result.as_ref().map(addresses).unwrap_or_default(),
+    }
+}
+
+/// The addresses of a result, `ADDRESS/LENGTH` each; those of interfaces outside of the container are others'.
+fn addresses(result: &Value) -> Vec<IpAddr> {
+    let interfaces = result["interfaces"].as_array();
+    let inside = |ip: &Value| {
+        let interface = ip["interface"].as_u64().and_then(|at| interfaces?.get(usize::try_from(at).ok()?));
+        interface.is_none_or(|interface| interface["sandbox"].as_str().is_none_or(|at| !at.is_empty()))
+    };
+    let ips = result["ips"].as_array().into_iter().flatten().filter(|ip| inside(ip));
+    ips.filter_map(|ip| ip["address"].as_str()?.split('/').next()?.parse().ok()).collect()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,60 @@
+//! What the plugin and the agent say to each other.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// How long the plugin waits for an answer. The agent answers before.
+pub const PATIENCE: Duration = Duration::from_secs(3);
+/// How long the agent waits for an object that tells whether the pod should be in the mesh.
+pub const OBJECT: Duration = Duration::from_secs(2);
+
+/// What the plugin tells.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Request {
+    /// A pod has its network, which is attached as an open file.
+    Add(Pod),
+    /// A pod's network goes.
+    Delete(Pod),
+    /// Is anybody there?
+    Status,
+}
+
+/// A pod, as the runtime names it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Pod {
+    /// Kubernetes namespace.
+    pub namespace: String,
+    /// Name.
+    pub name: String,
+    /// UID: a pod of the same name may have come before.
+    pub uid: String,
+    /// The container that holds the network: of pods with the same name, the one that it is about.
+    pub container: String,
+    /// Its addresses.
+    pub addresses: Vec<IpAddr>,
+}
+
+impl Pod {
+    /// `namespace/name`.
+    pub fn key(&self) -> String {
+        format!("{}/{}", self.namespace, self.name)
+    }
+}
+
+/// What the agent answers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Answer {
+    /// It is in the mesh.
+    Enrolled,
+    /// It has no business there.
+    NotInMesh(String),
+    /// It should be, or may be, and is not yet.
+    NotYet(String),
+    /// Noted.
+    Done,
+}
