@@ -6,6 +6,7 @@ mod demo;
 mod digest;
 mod ebpf;
 mod fuzz;
+mod generate;
 mod image;
 mod progress;
 mod setup;
@@ -36,6 +37,8 @@ enum Command {
     Cluster(cluster::Args),
     /// Write container images as OCI archives
     Image(image::Args),
+    /// Make the files that follow from the code: manifests/crds
+    Generate(generate::Args),
     /// Run every test
     Test(test::Args),
     /// Feed weft's parsers with what nobody would write
@@ -51,6 +54,7 @@ fn main() -> ExitCode {
         Command::Demo(args) => demo::run(&args),
         Command::Cluster(args) => cluster::run(&args),
         Command::Image(args) => image::run(&args),
+        Command::Generate(args) => generate::run(&args),
         Command::Test(args) => test::run(&args),
         Command::Fuzz(args) => fuzz::run(&args),
         Command::Bench(args) => bench::run(&args),

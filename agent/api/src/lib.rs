@@ -4,6 +4,7 @@
 //! `weft analyze`, the admission webhook and `weft status` say about one of them; [`admin`] is what an agent answers.
 pub mod admin;
 pub mod analyze;
+pub mod crd;
 pub mod duration;
 pub mod finding;
 pub mod istio;

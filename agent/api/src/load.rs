@@ -7,7 +7,7 @@ mod misprint;
 mod read;
 mod schema;
 
-pub(crate) use self::schema::closest;
+pub(crate) use self::schema::{closest, inlined};
 use crate::finding::Finding;
 use crate::meta::ObjectKey;
 use crate::object::Object;

@@ -43,11 +43,7 @@ impl Schema {
     }
 
     fn with_spec<T: JsonSchema>() -> Self {
-        let settings = SchemaSettings::default().with(|settings| {
-            settings.inline_subschemas = true;
-            settings.meta_schema = None;
-        });
-        let spec = SchemaGenerator::new(settings).into_root_schema_for::<T>();
+        let spec = inlined::<T>();
         // Of metadata only what people write by hand; its unknown fields are not refused.
         let metadata =
             json!({ "properties": { "name": {}, "namespace": {}, "labels": {}, "annotations": {} } });
@@ -69,6 +65,15 @@ impl Schema {
             Segment::Index(_) => shape.item(),
         })
     }
+}
+
+/// The JSON schema of a type, without references.
+pub(crate) fn inlined<T: JsonSchema>() -> Value {
+    let settings = SchemaSettings::default().with(|settings| {
+        settings.inline_subschemas = true;
+        settings.meta_schema = None;
+    });
+    SchemaGenerator::new(settings).into_root_schema_for::<T>().into()
 }
 
 /// What a value looks like.
