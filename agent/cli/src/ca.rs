@@ -8,7 +8,7 @@ use clap::Args;
 use weft_api::names::AGENT;
 use weft_controller::{ControllerOptions, run};
 
-use crate::node::{life, start_logging};
+use crate::node::{host_name, life, start_logging};
 use crate::output::Outcome;
 
 /// Runs the mesh's certificate authority and the webhook that checks objects, until SIGTERM or SIGINT. Any number of
@@ -54,6 +54,9 @@ pub struct CaArgs {
     /// Longest life of a workload's certificate
     #[arg(long, value_name = "DURATION", env = "WEFT_CERTIFICATE_LIFE", default_value = "24h", value_parser = life)]
     certificate_life: Duration,
+    /// Name of this replica's pod [default: the host's name]
+    #[arg(long, value_name = "NAME", env = "WEFT_POD_NAME")]
+    pod_name: Option<String>,
 }
 
 impl CaArgs {
@@ -70,6 +73,7 @@ impl CaArgs {
             agent_service_account: self.agent_service_account,
             kubeconfig: self.kubeconfig,
             certificate_life: self.certificate_life,
+            replica: self.pod_name.filter(|name| !name.is_empty()).unwrap_or_else(host_name),
         })?;
         Ok(Outcome::Good)
     }

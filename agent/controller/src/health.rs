@@ -7,6 +7,7 @@ use bytes::Bytes;
 use http::{Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::Incoming;
+use tokio::sync::watch;
 
 use crate::ca::Ca;
 use crate::listener::AsyncAnswer;
@@ -24,6 +25,8 @@ pub struct Health {
     pub ending: Arc<AtomicBool>,
     /// What it counts.
     pub metrics: Arc<Metrics>,
+    /// Does it write statuses?
+    pub leads: watch::Receiver<bool>,
 }
 
 impl Health {
@@ -48,6 +51,7 @@ impl AsyncAnswer<Full<Bytes>> for Health {
             },
             "/metrics" => {
                 self.metrics.pods.set(i64::try_from(self.pods.count()).unwrap_or(i64::MAX));
+                self.metrics.leader.set(i64::from(*self.leads.borrow()));
                 (StatusCode::OK, self.metrics.text())
             }
             _ => (StatusCode::NOT_FOUND, "not here\n".to_owned()),

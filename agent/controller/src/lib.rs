@@ -4,18 +4,20 @@
 //! Secret ── root ──▶ ca ── publish ──▶ ConfigMap weft-ca-root, caBundle of the webhook
 //!                    │ └── serving ──▶ certificates of its own doors
 //! agents ── grpc ──▶ tokens (TokenReview: which node?) ──▶ issue (does the account run there? pods) ──▶ ca signs
-//! API server ── webhook ──▶ admission: what `weft analyze` says
+//! API server ── webhook ──▶ admission: what `weft analyze` says ◀── statuses, in the replica that leader chose
 //! ```
 //!
-//! Every replica does all of it by what the API server has; none keeps anything of its own.
+//! Every replica does all of it by what the API server has, but for the statuses; none keeps anything of its own.
 
 mod admission;
 mod ca;
 mod caller;
 mod causes;
+mod condition;
 mod grpc;
 mod health;
 mod issue;
+mod leader;
 mod listener;
 mod metrics;
 mod pods;
@@ -24,6 +26,7 @@ mod root;
 mod run;
 mod secret;
 mod serving;
+mod statuses;
 mod tokens;
 mod watching;
 mod webhook;

@@ -20,6 +20,8 @@ pub struct Metrics {
     reviews: Family<Outcome, Counter>,
     /// Live pods that the CA knows.
     pub pods: Gauge,
+    /// 1 in the replica that writes statuses.
+    pub leader: Gauge,
 }
 
 impl Metrics {
@@ -27,11 +29,12 @@ impl Metrics {
     pub fn new() -> Self {
         let mut registry = Registry::with_prefix("weft");
         let (certificates, reviews) = (Family::default(), Family::default());
-        let pods = Gauge::default();
+        let (pods, leader) = (Gauge::default(), Gauge::default());
         registry.register("ca_certificates", "Requests for certificates, by result", certificates.clone());
         registry.register("ca_pods", "Live pods that the CA knows", pods.clone());
         registry.register("webhook_reviews", "Objects reviewed at admission, by result", reviews.clone());
-        Self { registry, certificates, reviews, pods }
+        registry.register("controller_leader", "1 in the replica that writes statuses", leader.clone());
+        Self { registry, certificates, reviews, pods, leader }
     }
 
     /// A request for a certificate has been answered.

@@ -16,13 +16,14 @@ use crate::ca::Ca;
 use crate::grpc::CertificateService;
 use crate::health::Health;
 use crate::issue::Issuer;
+use crate::leader::Election;
 use crate::listener::Listener;
 use crate::metrics::Metrics;
 use crate::pods::Pods;
 use crate::serving::Serving;
 use crate::tokens::Tokens;
 use crate::webhook::Webhook;
-use crate::{publish, root};
+use crate::{publish, root, statuses};
 
 /// Where a pod's ServiceAccount says its namespace.
 const OWN_NAMESPACE: &str = "/var/run/secrets/kubernetes.io/serviceaccount/namespace";
@@ -55,6 +56,8 @@ pub struct ControllerOptions {
     pub kubeconfig: Option<PathBuf>,
     /// The longest life of a workload's certificate.
     pub certificate_life: Duration,
+    /// What this replica is called: the pod's name.
+    pub replica: String,
 }
 
 /// Runs until SIGTERM or SIGINT.
@@ -77,8 +80,14 @@ async fn start(options: ControllerOptions) -> anyhow::Result<()> {
         metrics: metrics.clone(),
     };
     let ending = Arc::new(AtomicBool::new(false));
-    let health =
-        Health { ca: ca.clone(), pods: pods.clone(), ending: ending.clone(), metrics: metrics.clone() };
+    let election = Election::new(Api::namespaced(client.clone(), &namespace), options.replica.clone());
+    let health = Health {
+        ca: ca.clone(),
+        pods: pods.clone(),
+        ending: ending.clone(),
+        metrics: metrics.clone(),
+        leads: election.leads(),
+    };
 
     let ca_serving = Serving::new(CA_SERVICE, &namespace);
     let webhook_serving = Serving::new(WEBHOOK_SERVICE, &namespace);
@@ -107,6 +116,8 @@ async fn start(options: ControllerOptions) -> anyhow::Result<()> {
             ca_serving.keep(&ca),
             webhook_serving.keep(&ca),
             publish::keep(client.clone(), &namespace, &ca),
+            election.run(),
+            statuses::keep(&client, election.leads(), &options.replica),
         )
     };
     tokio::select! {
@@ -115,6 +126,7 @@ async fn start(options: ControllerOptions) -> anyhow::Result<()> {
     }
     ending.store(true, Ordering::Relaxed);
     tracing::info!("ending");
+    let _ = tokio::time::timeout(LINGER, election.resign()).await;
     tokio::select! {
         () = tokio::time::sleep(LINGER) => {}
         () = end.told() => {}
