@@ -104,9 +104,18 @@ impl Ca {
         }
     }
 
-    /// Takes in changes of an embedded CA's files. True: it signs with another key now.
+    /// Takes in changes of the CA's files. True: every certificate is to be asked for again.
     pub fn look(&self, trust: &Trust, health: &Health) -> bool {
-        let Self::Folder(folder) = self else { return false };
+        let folder = match self {
+            Self::Folder(folder) => folder,
+            Self::Service(service) => {
+                let again = service.look(Instant::now());
+                if again {
+                    tracing::info!("the CA's roots have changed; all certificates are renewed");
+                }
+                return again;
+            }
+        };
         let mut folder = folder.borrow_mut();
         let now = SystemTime::now();
         match folder.look(now) {

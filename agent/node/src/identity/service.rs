@@ -1,8 +1,8 @@
 //! A certificate service as Istio's: gRPC `istio.v1.auth.IstioCertificateService/CreateCertificate`.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http::uri::{PathAndQuery, Scheme};
 use rustls::pki_types::CertificateDer;
@@ -18,6 +18,8 @@ use super::{Issued, certificate};
 const CONNECT: Duration = Duration::from_secs(5);
 /// Longest wait for an answer.
 const ANSWER: Duration = Duration::from_secs(10);
+/// After the service's roots have changed, it takes so long at most until it signs by another key.
+const SUCCEEDED: Duration = Duration::from_secs(15);
 /// Longest answer.
 const ANSWER_BYTES: usize = 1 << 20;
 
@@ -83,6 +85,10 @@ pub struct Service {
     endpoint: Endpoint,
     /// The connection, and the roots that it goes by.
     channel: RefCell<Option<(Option<Vec<u8>>, Channel)>>,
+    /// The roots that were seen last.
+    seen: RefCell<Option<Vec<u8>>>,
+    /// When everything is asked for once more.
+    again: Cell<Option<Instant>>,
 }
 
 impl Service {
@@ -104,16 +110,40 @@ impl Service {
             _ => return Err(wrong()),
         }
         let endpoint = endpoint.connect_timeout(CONNECT).timeout(ANSWER).tcp_nodelay(true);
-        let service = Self { options, endpoint, channel: RefCell::default() };
+        let service = Self {
+            options,
+            endpoint,
+            channel: RefCell::default(),
+            seen: RefCell::default(),
+            again: Cell::default(),
+        };
         match service.root() {
             Err(ServiceError::File { path, why })
                 if service.options.root_comes && why.kind() == std::io::ErrorKind::NotFound =>
             {
                 tracing::info!(file = %path.display(), "the roots of the CA are not there yet");
             }
-            other => drop(other?),
+            root => *service.seen.borrow_mut() = root?,
         }
         Ok(service)
+    }
+
+    /// Looks whether the service's roots are others than before. True: every certificate is to be asked for again, once
+    /// for the roots of the mesh, which the answers name, and once more when the service signs by another key.
+    pub fn look(&self, now: Instant) -> bool {
+        if let Ok(root) = self.root()
+            && *self.seen.borrow() != root
+        {
+            // The first roots follow no others.
+            let before = self.seen.replace(root);
+            self.again.set(before.map(|_| now + SUCCEEDED));
+            return true;
+        }
+        let due = self.again.get().is_some_and(|again| again <= now);
+        if due {
+            self.again.set(None);
+        }
+        due
     }
 
     /// Asks for a certificate.

@@ -289,3 +289,23 @@ fn answers_are_read_from_leaf_to_root() {
         read(&wrong).unwrap_err();
     }
 }
+
+#[test]
+fn other_roots_of_the_service_renew_everything_twice() {
+    let dir = TestDir::new("look");
+    let (_, first) = new_root("cluster.local", SystemTime::now()).unwrap();
+    let (_, second) = new_root("cluster.local", SystemTime::now()).unwrap();
+    let root = dir.write("root.pem", &first.pem());
+    let options =
+        ServiceOptions { address: "https://ca:15012".to_owned(), root: Some(root.clone()), token: None };
+    let service = Service::new(options).unwrap();
+    let start = Instant::now();
+    assert!(!service.look(start));
+    dir.write("root.pem", &second.pem());
+    assert!(service.look(start), "at once, for the roots");
+    assert!(!service.look(start + SUCCEEDED / 2));
+    assert!(service.look(start + SUCCEEDED), "and when another key signs");
+    assert!(!service.look(start + SUCCEEDED * 2));
+    std::fs::remove_file(root).unwrap();
+    assert!(!service.look(start), "a file that is away for a moment says nothing");
+}
