@@ -254,13 +254,14 @@ pub fn life(text: &str) -> Result<Duration, String> {
     }
 }
 
-/// Removes what a dead agent left: pinned programs, rules in pods. Pods are out of the mesh then. Refused while the
+/// Removes what a dead agent left: pinned programs, rules in pods, its CNI plugin. Pods are out of the mesh then. Refused while the
 /// agent runs.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   weft cleanup                          after an agent that was killed and is not started again
   weft cleanup --run-dir /run/weft-n2")]
+#[expect(clippy::struct_field_names, reason = "they are called as the flags are")]
 pub struct CleanupArgs {
     /// Run directory of the dead agent
     #[arg(long, value_name = "DIR", env = "WEFT_RUN_DIR", default_value = DEFAULT_RUN_DIR)]
@@ -268,6 +269,12 @@ pub struct CleanupArgs {
     /// Its directory on the bpffs [default: as `weft agent` chooses it]
     #[arg(long, value_name = "DIR", env = "WEFT_BPF_DIR")]
     bpf_dir: Option<PathBuf>,
+    /// Also take weft's plugin out of the CNI chain of the configurations in DIR
+    #[arg(long, value_name = "DIR", env = "WEFT_CNI_CONF_DIR", requires = "cni_bin_dir")]
+    cni_conf_dir: Option<PathBuf>,
+    /// And its binary out of the CNI plugins in DIR
+    #[arg(long, value_name = "DIR", env = "WEFT_CNI_BIN_DIR", requires = "cni_conf_dir")]
+    cni_bin_dir: Option<PathBuf>,
 }
 
 impl CleanupArgs {
@@ -275,6 +282,9 @@ impl CleanupArgs {
     pub fn run(&self) -> anyhow::Result<Outcome> {
         let bpf_dir = bpf_dir(self.bpf_dir.as_deref(), &self.run_dir);
         let pods = weft_node::agent::cleanup(&self.run_dir, &bpf_dir)?;
+        if let (Some(conf_dir), Some(bin_dir)) = (&self.cni_conf_dir, &self.cni_bin_dir) {
+            weft_node::cni::install::remove(conf_dir, bin_dir)?;
+        }
         remove_empty(&self.run_dir);
         output::print(&match &*pods {
             [] => format!("Nothing of pods was left in {}.\n", self.run_dir.display()),

@@ -12,11 +12,13 @@ mod pods;
 mod process;
 mod readiness;
 mod run_dir;
+mod successor;
 mod view;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
@@ -176,6 +178,8 @@ pub struct Shared {
     pub control: mpsc::UnboundedSender<Message>,
     /// Who comes after this agent.
     pub succession: Succession,
+    /// At its end, leave what is pinned: another agent is expected.
+    pub keep_pinned: AtomicBool,
 }
 
 /// Runs an agent until SIGTERM or SIGINT. A second signal ends the process at once.
@@ -220,6 +224,7 @@ async fn serve(options: AgentOptions) -> Result<(), AgentError> {
         keyring,
         control,
         succession: Succession::default(),
+        keep_pinned: AtomicBool::new(options.keep_pinned),
         options,
     });
     let local = tokio::task::LocalSet::new();
@@ -252,6 +257,10 @@ async fn serve(options: AgentOptions) -> Result<(), AgentError> {
             let end = async {
                 // Whoever prepares to take over is not kept from it.
                 let _ = timeout(shared.options.drain_replaced(), shared.succession.settled()).await;
+                if shared.options.keep_pinned && !successor::is_expected(&shared.options.source).await {
+                    tracing::info!("weft is being uninstalled: nothing stays");
+                    shared.keep_pinned.store(false, Ordering::Relaxed);
+                }
                 let _ = shared.control.send(Message::Shutdown);
                 std::future::pending::<()>().await;
             };
@@ -269,7 +278,8 @@ async fn serve(options: AgentOptions) -> Result<(), AgentError> {
     // With it goes the hold on the run directory.
     answering.abort();
     drop(local);
-    let stays = shared.options.keep_pinned || shared.succession.state() == handover::State::Done;
+    let stays =
+        shared.keep_pinned.load(Ordering::Relaxed) || shared.succession.state() == handover::State::Done;
     if let Some(CniOptions { conf_dir, bin_dir, .. }) = shared.options.cni.as_ref().filter(|_| !stays)
         && let Err(error) = install::remove(conf_dir, bin_dir)
     {

@@ -8,6 +8,7 @@ mod handover;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -461,8 +462,9 @@ impl Control {
     async fn shut_down(mut self, messages: mpsc::UnboundedReceiver<Message>) -> Result<(), AgentError> {
         let _draining = self.shared.readiness.hold("draining");
         let last_answers = self.last_answers();
-        let keep =
-            self.shared.options.keep_pinned || last_answers.is_some() || self.succeeding.take().is_some();
+        let keep = self.shared.keep_pinned.load(Ordering::Relaxed)
+            || last_answers.is_some()
+            || self.succeeding.take().is_some();
         if !keep {
             self.withdraw(messages).await;
             self.release_all();

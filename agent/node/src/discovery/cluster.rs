@@ -12,7 +12,7 @@
 
 pub mod announce;
 mod ca_root;
-mod connect;
+pub(crate) mod connect;
 mod contact;
 mod item;
 mod kinds;
