@@ -296,8 +296,12 @@ fn other_roots_of_the_service_renew_everything_twice() {
     let (_, first) = new_root("cluster.local", SystemTime::now()).unwrap();
     let (_, second) = new_root("cluster.local", SystemTime::now()).unwrap();
     let root = dir.write("root.pem", &first.pem());
-    let options =
-        ServiceOptions { address: "https://ca:15012".to_owned(), root: Some(root.clone()), token: None };
+    let options = ServiceOptions {
+        address: "https://ca:15012".to_owned(),
+        root: Some(root.clone()),
+        token: None,
+        root_comes: false,
+    };
     let service = Service::new(options).unwrap();
     let start = Instant::now();
     assert!(!service.look(start));
