@@ -188,8 +188,11 @@ impl Writer {
 
     /// A refusal, where `kubectl describe` shows it.
     fn event(&self, regarding: ObjectReference, verdict: Verdict) -> Event {
+        let now = Timestamp::now();
+        // As Kubernetes names Events itself; the ending makes it unique.
+        let object = regarding.name.as_deref().unwrap_or(CONTROLLER);
         let metadata = ObjectMeta {
-            generate_name: Some(format!("{}.", regarding.name.as_deref().unwrap_or(CONTROLLER))),
+            name: Some(format!("{object}.{:x}", now.as_nanosecond())),
             namespace: regarding.namespace.clone(),
             ..ObjectMeta::default()
         };
@@ -200,7 +203,7 @@ impl Writer {
             reason: Some(verdict.reason().to_owned()),
             action: Some("Validate".to_owned()),
             note: Some(cut(verdict.message, LONGEST_NOTE)),
-            event_time: Some(MicroTime(Timestamp::now())),
+            event_time: Some(MicroTime(now)),
             reporting_controller: Some(format!("weft.dev/{CONTROLLER}")),
             reporting_instance: Some(self.instance.clone()),
             ..Event::default()
