@@ -17,6 +17,8 @@ use crate::cni;
 use crate::output::{self, Outcome};
 
 const DEFAULT_RUN_DIR: &str = "/run/weft";
+/// In the run directory of an agent in a cluster: the roots by which it knows its CA.
+const CA_ROOT_FILE: &str = "ca-root.pem";
 const DEFAULT_BPF_DIR: &str = "/sys/fs/bpf/weft";
 
 /// Runs until SIGTERM or SIGINT: then it drains, leaves nothing behind and ends with 0; a second one ends it at once.
@@ -166,7 +168,7 @@ impl AgentArgs {
             None => SourceOptions::Cluster(ClusterOptions {
                 kubeconfig: self.kubeconfig.clone(),
                 root_namespace: self.root_namespace.clone(),
-                ca_root: self.run_dir.join("ca-root.pem"),
+                ca_root: self.run_dir.join(CA_ROOT_FILE),
             }),
         }
     }
@@ -285,7 +287,10 @@ impl CleanupArgs {
         if let (Some(conf_dir), Some(bin_dir)) = (&self.cni_conf_dir, &self.cni_bin_dir) {
             weft_node::cni::install::remove(conf_dir, bin_dir)?;
         }
-        remove_empty(&self.run_dir);
+        match std::fs::remove_file(self.run_dir.join(CA_ROOT_FILE)) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.into()),
+            _ => remove_empty(&self.run_dir),
+        }
         output::print(&match &*pods {
             [] => format!("Nothing of pods was left in {}.\n", self.run_dir.display()),
             pods => format!("Out of the mesh: {}.\n", pods.join(", ")),

@@ -77,8 +77,7 @@ fn without_an_agent_it_is_said_how_to_start_one() {
 #[test]
 fn wrong_usage_is_2() {
     for args in [
-        &["agent"][..],
-        &["agent", "--standalone", "d", "--ca-address", "https://ca", "--ca-dir", "ca"],
+        &["agent", "--standalone", "d", "--ca-address", "https://ca", "--ca-dir", "ca"][..],
         &["agent", "--standalone", "d", "--workers", "0"],
         &["status", "--nonsense"],
         &["analyze"],
