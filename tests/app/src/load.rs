@@ -10,17 +10,20 @@ use http::{HeaderName, HeaderValue, Request, Uri};
 use http_body_util::{BodyExt, Empty};
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 /// An answer that takes longer counts as failed.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// Between two words on a connection that is held.
+const ROUND: Duration = Duration::from_millis(50);
 /// After a failed connection; a refused one fails at once, and a core is not to be burnt on it.
 const PAUSE: Duration = Duration::from_millis(5);
 
 /// Flags of the generator. Without `--requests` and `--seconds` it ends when its standard input does.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// What to GET
+    /// What to GET; `tcp://HOST:PORT` holds connections to a server that echoes, and says something on each now and then
     url: Uri,
     /// Connections, each with one request at a time
     #[arg(short, long, default_value_t = 1)]
@@ -106,7 +109,12 @@ pub async fn run(args: Args) -> Result<()> {
     let connections = tokio::task::LocalSet::new();
     for _ in 0..run.args.connections {
         let run = run.clone();
-        connections.spawn_local(async move { run.connection().await });
+        connections.spawn_local(async move {
+            match run.args.url.scheme_str() {
+                Some("tcp") => run.hold().await,
+                _ => run.connection().await,
+            }
+        });
     }
     if until_told {
         connections.run_until(end_of_input()).await;
@@ -164,6 +172,36 @@ impl Run {
         }
     }
 
+    /// One connection, from beginning to end: each echo counts as a request, its loss as one that failed.
+    async fn hold(&self) {
+        let mut stream = match self.dial().await {
+            Ok(stream) => stream,
+            Err(error) => return self.count_failure(format!("{error:#}")),
+        };
+        while self.may_start() {
+            let (said, mut heard) = (self.started.get().to_be_bytes(), [0; 8]);
+            let round = async {
+                stream.write_all(&said).await?;
+                stream.read_exact(&mut heard).await?;
+                anyhow::ensure!(said == heard, "something else came back");
+                Ok(())
+            };
+            match tokio::time::timeout(PATIENCE, round).await {
+                Ok(Ok(())) => self.count_answer(),
+                Ok(Err(error)) => return self.count_failure(format!("cut: {error:#}")),
+                Err(_) => return self.count_failure("cut: no answer in time".to_owned()),
+            }
+            tokio::time::sleep(ROUND).await;
+        }
+    }
+
+    fn count_answer(&self) {
+        let mut report = self.report.borrow_mut();
+        report.requests += 1;
+        let gap = self.last_good.replace(Instant::now()).elapsed().as_secs_f64() * 1e3;
+        report.longest_gap_ms = report.longest_gap_ms.max(gap);
+    }
+
     fn count_failure(&self, error: String) {
         let mut report = self.report.borrow_mut();
         report.requests += 1;
@@ -214,9 +252,8 @@ impl Run {
             drop(report);
             anyhow::bail!("status {status}");
         }
-        report.requests += 1;
-        let gap = self.last_good.replace(Instant::now()).elapsed().as_secs_f64() * 1e3;
-        report.longest_gap_ms = report.longest_gap_ms.max(gap);
+        drop(report);
+        self.count_answer();
         Ok(())
     }
 
@@ -238,11 +275,16 @@ impl Run {
         Ok(request)
     }
 
-    async fn connect(&self) -> Result<Sender> {
+    async fn dial(&self) -> Result<TcpStream> {
         let host = self.args.url.host().context("a URL without a host")?.trim_matches(['[', ']']);
         let port = self.args.url.port_u16().unwrap_or(80);
         let stream = TcpStream::connect((host, port)).await.context("cannot connect")?;
         stream.set_nodelay(true)?;
+        Ok(stream)
+    }
+
+    async fn connect(&self) -> Result<Sender> {
+        let stream = self.dial().await?;
         let io = TokioIo::new(stream);
         if self.args.h2 {
             let (sender, connection) = http2::handshake(TokioExecutor::new(), io).await?;

@@ -25,7 +25,7 @@ impl Namespace {
         cluster.kubectl(&["create", "namespace", name])?;
         let namespace = Self { cluster, name: name.to_owned() };
         // Pods that come before their account are refused.
-        namespace.eventually("its service account", Duration::from_secs(10), || {
+        namespace.eventually("its service account", Duration::from_mins(1), || {
             namespace.kubectl(&["get", "serviceaccount", "default"])
         })?;
         Ok(namespace)

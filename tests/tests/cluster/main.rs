@@ -3,4 +3,14 @@
 //! Run by `cargo xtask test --cluster`, one after the other in the order of their names, since they share the cluster:
 //! modules begin with a number.
 
+mod apps;
+mod mesh;
 mod s00_cluster;
+mod s10_install;
+mod s20_shop;
+mod s30_bookinfo;
+mod s40_ftgo;
+mod s50_gateway;
+mod s60_agents;
+mod s62_parts;
+mod s99_uninstall;

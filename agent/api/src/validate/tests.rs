@@ -418,6 +418,38 @@ fn without_force(kind: &str, spec: &str) -> Vec<String> {
 }
 
 #[test]
+fn gateways() {
+    let server = |text: &str| format!("selector: {{istio: ingressgateway}}\nservers: [{{{text}}}]");
+    fine(
+        "Gateway",
+        &server("port: {number: 80, name: http, protocol: HTTP}, hosts: ['*', './a.b', 'ns/*.c.d']"),
+    );
+    for (text, expected) in [
+        ("port: {number: 80, name: http, protocol: HTTP}", "MissingField servers[0].hosts"),
+        ("port: {number: 80, name: http}, hosts: [a.b]", "MissingField servers[0].port.protocol"),
+        (
+            "port: {number: 80, name: x, protocol: SPDY}, hosts: [a.b]",
+            "InvalidValue servers[0].port.protocol",
+        ),
+        ("port: {number: 80, protocol: HTTP}, hosts: [a.b]", "MissingField servers[0].port.name"),
+        ("port: {number: 443, name: https, protocol: HTTPS}, hosts: [a.b]", "MissingField servers[0].tls"),
+        (
+            "port: {number: 443, name: https, protocol: HTTPS}, hosts: [a.b], tls: {mode: SIMPLE}",
+            "MissingField servers[0].tls",
+        ),
+        (
+            "port: {number: 80, name: http, protocol: HTTP}, hosts: ['N S/a.b']",
+            "InvalidHost servers[0].hosts[0]",
+        ),
+    ] {
+        assert_eq!(told("Gateway", &server(text), Severity::Error), [expected], "{text}");
+    }
+    let tls =
+        server("port: {number: 443, name: https, protocol: HTTPS}, hosts: [a.b], tls: {mode: PASSTHROUGH}");
+    assert_eq!(without_force("Gateway", &tls), ["spec.servers[0].port.protocol"]);
+}
+
+#[test]
 fn what_has_no_effect_yet_is_told() {
     assert_eq!(without_force("VirtualService", &http("timeout: 1s")), Vec::<String>::new());
     assert_eq!(

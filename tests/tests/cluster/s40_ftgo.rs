@@ -1,0 +1,113 @@
+//! Scenario 5: deploy is not release; rolling updates fail no request.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use weft_tests::{LoadReport, Namespace, cluster_story, scenarios};
+
+use crate::apps::{App, client, service};
+use crate::mesh::in_mesh;
+
+const NAME: &str = "ftgo-consumer-service";
+const CONSUMERS: &str = "http://ftgo-consumer-service:8080/consumers/1";
+
+fn consumer<'a>(name: &'a str, version: &'a str) -> App<'a> {
+    App::new(name, &["consumer"], 8080).app(NAME).version(version).probe("/actuator/health").lingers()
+}
+
+fn deploy(ftgo: &Namespace) -> Result<()> {
+    ftgo.join_mesh()?;
+    ftgo.apply(&consumer("consumer-v1", "v1").replicas(2).yaml())?;
+    ftgo.apply(&consumer("consumer-v2", "v2").yaml())?;
+    ftgo.apply(&service(NAME, NAME, "http", 8080, 8080))?;
+    ftgo.apply(&client("client", "n1").yaml())?;
+    for name in ["consumer-v1", "consumer-v2", "client"] {
+        ftgo.rolled_out(&format!("deployment/{name}"))?;
+    }
+    let pods = ftgo.pods("app")?;
+    ftgo.eventually("in the mesh", Duration::from_secs(10), || in_mesh(ftgo, &pods, true))
+}
+
+#[test]
+#[ignore = "needs a cluster: cargo xtask test --cluster"]
+fn the_consumer_service_is_deployed_tested_and_released() {
+    cluster_story(|cluster| {
+        let ftgo = cluster.namespace("ftgo")?;
+        deploy(&ftgo)?;
+        let client = &ftgo.pods("app=client")?[0];
+        let ask = |count: &str, user: Option<&str>| -> Result<LoadReport> {
+            let header = format!("testuser: {}", user.unwrap_or_default());
+            let mut args = vec![CONSUMERS, "-n", count, "-c", "4"];
+            if user.is_some() {
+                args.extend(["-H", &header]);
+            }
+            let report = client.load(&args)?.wait()?;
+            report.none_failed()?;
+            Ok(report)
+        };
+        let versions = |user: Option<&str>, expected: &[&str]| {
+            ftgo.eventually("the rule", Duration::from_secs(5), || {
+                let report = ask("300", user)?;
+                ensure!(report.versions.keys().eq(expected.iter()), "{expected:?}: {:?}", report.versions);
+                Ok(())
+            })
+        };
+        let apply = |name: &str| ftgo.apply(&scenarios::fixture(name)?);
+        apply("ftgo/subsets")?;
+        apply("ftgo/only-v1")?;
+        versions(None, &["v1"])?;
+        apply("ftgo/testers-v2")?;
+        versions(Some("me"), &["v2"])?;
+        versions(None, &["v1"])?;
+        apply("ftgo/five-percent")?;
+        let percent = ftgo.eventually("five percent", Duration::from_secs(5), || {
+            let percent = ask("2000", None)?.percent("v2");
+            ensure!((3.0..=7.0).contains(&percent), "v2 has {percent} %");
+            Ok(percent)
+        })?;
+        println!("5 % of 2,000 requests: {percent:.2} %");
+        apply("ftgo/only-v2")?;
+        versions(None, &["v2"])?;
+        apply("ftgo/only-v1")?;
+        versions(None, &["v1"])?;
+        for misprint in ["ftgo/misprint-match", "ftgo/misprint-destination"] {
+            ensure!(apply(misprint).is_err(), "{misprint} was taken");
+        }
+        Ok(())
+    });
+}
+
+#[test]
+#[ignore = "needs a cluster: cargo xtask test --cluster"]
+fn a_rolling_update_its_undoing_and_scaling_fail_no_request() {
+    cluster_story(|cluster| {
+        let ftgo = cluster.namespace("s41-rolling")?;
+        deploy(&ftgo)?;
+        ftgo.apply(
+            "apiVersion: security.istio.io/v1\nkind: PeerAuthentication\nmetadata: {name: default}\nspec: {mtls: {mode: STRICT}}\n",
+        )?;
+        let client = &ftgo.pods("app=client")?[0];
+        let load = client.load(&[CONSUMERS, "-c", "8"])?;
+        let rollout = |words: &[&str]| -> Result<()> {
+            ftgo.kubectl(words)?;
+            ftgo.rolled_out("deployment/consumer-v1")
+        };
+        rollout(&["set", "env", "deployment/consumer-v1", "RELEASE=2"])?;
+        rollout(&["rollout", "undo", "deployment/consumer-v1"])?;
+        rollout(&["scale", "deployment/consumer-v1", "--replicas=5"])?;
+        rollout(&["scale", "deployment/consumer-v1", "--replicas=1"])?;
+        // What was told to end serves on for some seconds, and then is gone.
+        ftgo.eventually("the others' end", Duration::from_secs(30), || {
+            let list = ftgo.get(&["pods", "--selector", "app=ftgo-consumer-service"])?;
+            ensure!(list["items"].as_array().is_some_and(|pods| pods.len() == 2), "more are there");
+            Ok(())
+        })?;
+        let report = load.finish()?;
+        println!(
+            "rolling update, undo, scale to 5 and to 1: {} requests, {} failed, longest gap {:.0} ms",
+            report.requests, report.failed, report.longest_gap_ms
+        );
+        report.none_failed()?;
+        Ok(())
+    });
+}

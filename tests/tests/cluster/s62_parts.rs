@@ -1,0 +1,130 @@
+//! Scenario 6, everything else that may go away or be rewritten: API server, node, CNI configuration, CA.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+use weft_tests::{Cluster, cluster_story};
+
+use crate::apps::client;
+use crate::mesh::in_mesh;
+use crate::s60_agents::{deploy, load};
+
+#[test]
+#[ignore = "needs a cluster: cargo xtask test --cluster"]
+fn traffic_goes_on_while_the_api_server_is_away() {
+    cluster_story(|cluster| {
+        let namespace = cluster.namespace("s62-api")?;
+        let client = deploy(&namespace)?;
+        let (http, bytes) = load(&client)?;
+        cluster.stop_apiserver()?;
+        std::thread::sleep(Duration::from_mins(2));
+        cluster.start_apiserver()?;
+        let (http, bytes) = (http.finish()?, bytes.finish()?);
+        println!(
+            "API server away for two minutes: {} requests, {} failed, longest gap {:.0} ms; {} cut of 16",
+            http.requests, http.failed, http.longest_gap_ms, bytes.failed
+        );
+        http.none_failed()?;
+        bytes.none_failed()?;
+        // What changes afterwards is heard of again.
+        namespace.eventually("out of the mesh", Duration::from_mins(1), || {
+            namespace.leave_mesh()?;
+            in_mesh(&namespace, &namespace.pods("app")?, false)
+        })
+    });
+}
+
+#[test]
+#[ignore = "needs a cluster: cargo xtask test --cluster"]
+fn the_ca_is_restarted_and_nobody_notices() {
+    cluster_story(|cluster| {
+        let namespace = cluster.namespace("s63-ca")?;
+        let asking = deploy(&namespace)?;
+        let (http, bytes) = load(&asking)?;
+        cluster.kubectl(&["rollout", "restart", "--namespace=weft-system", "deployment/weft-controller"])?;
+        // An account that is new while it restarts gets its certificate all the same.
+        namespace.apply(&client("newcomer", "n1").account("newcomer").yaml())?;
+        namespace.rolled_out("deployment/newcomer")?;
+        let newcomer = &namespace.pods("app=newcomer")?[0];
+        namespace.eventually("the newcomer's certificate", Duration::from_secs(30), || {
+            let answer = newcomer.get("http://server/")?;
+            ensure!(answer.status == 200, "{answer:?}");
+            Ok(())
+        })?;
+        cluster.rolled_out("weft-system", "deployment/weft-controller")?;
+        let (http, bytes) = (http.finish()?, bytes.finish()?);
+        println!(
+            "CA restarted: {} requests, {} failed, longest gap {:.0} ms; {} cut of 16",
+            http.requests, http.failed, http.longest_gap_ms, bytes.failed
+        );
+        http.none_failed()?;
+        bytes.none_failed()?;
+        Ok(())
+    });
+}
+
+#[test]
+#[ignore = "needs a cluster: cargo xtask test --cluster"]
+fn a_network_policy_is_no_hindrance() {
+    cluster_story(|cluster| {
+        let namespace = cluster.namespace("s64-policy")?;
+        namespace.apply(
+            "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: only-http}\nspec:\n  podSelector: {}\n  \
+             policyTypes: [Ingress]\n  ingress: [{ports: [{port: 8080}, {port: 9000}, {port: 15008}]}]\n",
+        )?;
+        // This cluster's CNI enforces none: what is shown is that the object is there and nothing trips over it.
+        deploy(&namespace).map(drop)
+    });
+}
+
+fn plugins(cluster: &Cluster, node: &str) -> Result<String> {
+    cluster.on_node(node, &["sh", "-c", "cat /etc/cni/net.d/*.conflist"])?.good()
+}
+
+#[test]
+#[ignore = "needs a cluster: cargo xtask test --cluster"]
+fn a_rewritten_cni_configuration_is_repaired() {
+    cluster_story(|cluster| {
+        let namespace = cluster.namespace("s65-cni")?;
+        deploy(&namespace)?;
+        ensure!(
+            plugins(cluster, "n1")?.contains("weft"),
+            "not a part of the chain: {}",
+            plugins(cluster, "n1")?
+        );
+        // As another CNI does that writes its file anew.
+        let mut list: Value = serde_json::from_str(&plugins(cluster, "n1")?)?;
+        let chain = list["plugins"].as_array_mut().context("no plugins")?;
+        chain.retain(|plugin| plugin["type"] != "weft-cni");
+        let write = "printf %s \"$0\" > /etc/cni/net.d/.new && mv /etc/cni/net.d/.new $(ls /etc/cni/net.d/*.conflist)";
+        cluster.on_node("n1", &["sh", "-c", write, &list.to_string()])?.good()?;
+        namespace.eventually("the repair", Duration::from_secs(10), || {
+            ensure!(plugins(cluster, "n1")?.contains("weft-cni"), "still without weft");
+            Ok(())
+        })?;
+        namespace.apply(&client("later", "n1").yaml())?;
+        namespace.rolled_out("deployment/later")?;
+        let later = namespace.pods("app=later")?;
+        namespace.eventually("in the mesh", Duration::from_secs(10), || in_mesh(&namespace, &later, true))
+    });
+}
+
+#[test]
+#[ignore = "needs a cluster: cargo xtask test --cluster"]
+fn a_node_that_reboots_is_in_the_mesh_again() {
+    cluster_story(|cluster| {
+        let namespace = cluster.namespace("s66-reboot")?;
+        deploy(&namespace)?;
+        cluster.stop_node("n2")?;
+        cluster.start_node("n2")?;
+        cluster.kubectl(&["wait", "--for=condition=Ready", "node/n2", "--timeout=90s"])?;
+        cluster.rolled_out("weft-system", "daemonset/weft-agent")?;
+        let client = &namespace.pods("app=client")?[0];
+        namespace.eventually("answers by the mesh", Duration::from_secs(90), || {
+            let answer = client.get("http://server/")?;
+            ensure!(answer.status == 200 && answer.header("server") == Some("envoy"), "{answer:?}");
+            in_mesh(&namespace, &namespace.pods("app")?, true)
+        })
+    });
+}
