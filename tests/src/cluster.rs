@@ -102,7 +102,7 @@ impl Cluster {
 
     /// Waits until a Deployment, a DaemonSet or a StatefulSet (`deployment/NAME`) is as its manifest says.
     pub fn rolled_out(&self, namespace: &str, what: &str) -> Result<()> {
-        self.kubectl(&["--namespace", namespace, "rollout", "status", what, "--timeout=90s"]).map(drop)
+        self.kubectl(&["--namespace", namespace, "rollout", "status", what, "--timeout=180s"]).map(drop)
     }
 
     /// Runs the built `weft` against the cluster.

@@ -24,8 +24,8 @@ impl Namespace {
         cluster.kubectl(&["delete", "namespace", name, "--ignore-not-found", "--timeout=60s"])?;
         cluster.kubectl(&["create", "namespace", name])?;
         let namespace = Self { cluster, name: name.to_owned() };
-        // Pods that come before their account are refused.
-        namespace.eventually("its service account", Duration::from_mins(1), || {
+        // Pods that come before their account are refused. Controllers that have lost the API server come back late.
+        namespace.eventually("its service account", Duration::from_mins(3), || {
             namespace.kubectl(&["get", "serviceaccount", "default"])
         })?;
         Ok(namespace)
