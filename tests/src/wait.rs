@@ -9,7 +9,17 @@ use anyhow::{Result, bail};
 const PERIOD: Duration = Duration::from_millis(5);
 
 /// Looks until `look` answers, for at most `patience`; then fails, naming `what` and the last reason.
-pub fn eventually<T>(what: &str, patience: Duration, mut look: impl FnMut() -> Result<T>) -> Result<T> {
+pub fn eventually<T>(what: &str, patience: Duration, look: impl FnMut() -> Result<T>) -> Result<T> {
+    eventually_each(PERIOD, what, patience, look)
+}
+
+/// As [`eventually`], with so long between two looks.
+pub(crate) fn eventually_each<T>(
+    period: Duration,
+    what: &str,
+    patience: Duration,
+    mut look: impl FnMut() -> Result<T>,
+) -> Result<T> {
     let start = Instant::now();
     loop {
         match look() {
@@ -17,7 +27,7 @@ pub fn eventually<T>(what: &str, patience: Duration, mut look: impl FnMut() -> R
             Err(error) if start.elapsed() >= patience => {
                 bail!("{what}: not within {patience:?}: {error:#}");
             }
-            Err(_) => std::thread::sleep(PERIOD),
+            Err(_) => std::thread::sleep(period),
         }
     }
 }

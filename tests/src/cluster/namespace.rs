@@ -1,12 +1,12 @@
 //! A namespace of the cluster, for one story.
 
-use std::thread::sleep;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Result, bail};
 use serde_json::Value;
 
 use super::{Cluster, ClusterPod};
+use crate::wait::eventually_each;
 
 /// Between two questions to the API server.
 const PERIOD: Duration = Duration::from_millis(200);
@@ -101,18 +101,9 @@ impl Namespace {
         &self,
         what: &str,
         patience: Duration,
-        mut look: impl FnMut() -> Result<T>,
+        look: impl FnMut() -> Result<T>,
     ) -> Result<T> {
-        let begun = Instant::now();
-        loop {
-            match look() {
-                Ok(value) => return Ok(value),
-                Err(error) if begun.elapsed() > patience => {
-                    bail!("{what} in namespace {}: not within {patience:?}: {error:#}", self.name);
-                }
-                Err(_) => sleep(PERIOD),
-            }
-        }
+        eventually_each(PERIOD, &format!("{what} in namespace {}", self.name), patience, look)
     }
 }
 

@@ -81,13 +81,7 @@ fn from_pod(record: &ServiceRecord, pod: &PodRecord, found: &mut [Found]) {
         record.prefers_v6().and_then(|v6| addresses.iter().find(|address| address.is_ipv6() == v6));
     let Some(address) = preferred.or(addresses.first()) else { return };
     for (port, addresses) in record.ports.iter().zip(found) {
-        let number = match &port.target {
-            Target::Number(number) => Some(*number),
-            Target::Named(name) => {
-                pod.ports.iter().find(|(named, _)| named == name).map(|(_, number)| *number)
-            }
-        };
-        if let Some(number) = number {
+        if let Some(number) = port.target.on(&pod.ports) {
             addresses.push((SocketAddr::new(*address, number), Some(pod.workload.clone())));
         }
     }

@@ -5,14 +5,12 @@ use std::sync::Arc;
 
 use weft_api::istio::{Gateway, GatewayServer, HttpRedirect, ServerProtocol};
 
-use super::Compiler;
-use super::services::Target;
+use super::{Compiler, with_rules};
 use crate::gateway::{GatewayPods, GatewayPort, VirtualHost, common};
 use crate::host::{self, HostPattern};
 use crate::http_route::{HttpAction, HttpRoute, Redirect};
+use crate::matching::is_subset;
 use crate::shard::{Map, Set};
-use crate::snapshot::RuleList;
-use crate::virtual_service::Rules;
 use crate::workload::{Enrolment, Workload};
 
 /// All Gateways.
@@ -76,8 +74,7 @@ impl Compiler {
         let mut by_port: BTreeMap<u16, Vec<Server<'_>>> = BTreeMap::new();
         for (key, object) in &self.gateways.objects {
             let selector = &object.spec.selector;
-            let selected = selector.iter().all(|(name, value)| workload.labels.get(name) == Some(value));
-            if selector.is_empty() || !selected {
+            if selector.is_empty() || !is_subset(selector, &workload.labels) {
                 continue;
             }
             for server in &object.spec.servers {
@@ -104,17 +101,12 @@ impl Compiler {
 
     /// The pod's ports behind a Service port of this number; the number itself where no Service has it.
     fn pod_ports(&self, workload: &Workload, number: u16) -> Vec<u16> {
+        let Some(pod) = self.pods.get(&workload.key) else { return vec![number] };
         let mut ports = Vec::new();
         self.services.touched_by(workload, |host| {
             let Some(record) = self.services.get(host) else { return };
-            for port in record.ports.iter().filter(|port| port.entry.port == number) {
-                ports.extend(match &port.target {
-                    Target::Number(target) => Some(*target),
-                    Target::Named(name) => self.pods.get(&workload.key).and_then(|pod| {
-                        pod.ports.iter().find(|(named, _)| named == name).map(|(_, port)| *port)
-                    }),
-                });
-            }
+            let named = record.ports.iter().filter(|port| port.entry.port == number);
+            ports.extend(named.filter_map(|port| port.target.on(&pod.ports)));
         });
         ports.sort_unstable();
         ports.dedup();
@@ -140,7 +132,8 @@ impl Compiler {
                         continue;
                     }
                     for host in rules.hosts.iter().filter_map(|host| common(&pattern, host)) {
-                        add(&mut entry(&mut exact, &mut below, &host).rules, rules);
+                        let list = &mut entry(&mut exact, &mut below, &host).rules;
+                        *list = with_rules(Some(list), rules, true).unwrap_or_default();
                     }
                 }
             }
@@ -170,16 +163,6 @@ fn entry<'a>(
         HostPattern::Exact(name) => exact.entry(name.clone()).or_default(),
         HostPattern::Below(suffix) => below.entry(suffix.clone()).or_default(),
     }
-}
-
-fn add(list: &mut RuleList, rules: &Arc<Rules>) {
-    if list.iter().any(|other| other.key == rules.key) {
-        return;
-    }
-    let mut all = list.to_vec();
-    let at = all.partition_point(|other| other.age < rules.age);
-    all.insert(at, rules.clone());
-    *list = all.into();
 }
 
 /// The route of a server with `tls.httpsRedirect`.

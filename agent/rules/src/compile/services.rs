@@ -83,6 +83,14 @@ impl Target {
             },
         }
     }
+
+    /// The port on a pod with these named ports; `None`: it has none of that name.
+    pub(super) fn on(&self, named: &[(Arc<str>, u16)]) -> Option<u16> {
+        match self {
+            Self::Number(number) => Some(*number),
+            Self::Named(name) => named.iter().find(|(other, _)| other == name).map(|(_, number)| *number),
+        }
+    }
 }
 
 /// The annotation by which a Service hides itself.

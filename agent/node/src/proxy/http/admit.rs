@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use bytes::Bytes;
-use http::header::HeaderName;
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use weft_rules::guard::{Denial, Guard, Inbound, InboundRequest, Mtls, RequestVerdict};
@@ -19,15 +18,14 @@ use super::authenticate::{self, authenticate};
 use super::body::{RequestBody, ResponseBody};
 use super::exchange::Exchange;
 use super::ext_authz::{self, Parties};
-use super::{headers, local_reply};
+use super::headers::{self, X_FORWARDED_FOR};
+use super::local_reply;
 use crate::proxy::connection::{self, Downstream};
 use crate::proxy::error::{Error, Kind};
 use crate::proxy::inbound;
 use crate::proxy::upstream::Towards;
 use crate::telemetry::{Refusal, ResponseFlag, Security};
 use crate::tokens;
-
-const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
 /// The answer to a request that is not let in.
 pub(super) type Answer = Box<Response<ResponseBody>>;

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use http::header::{HOST, HeaderName, USER_AGENT};
+use http::header::{HOST, USER_AGENT};
 use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, Version};
@@ -15,7 +15,7 @@ use weft_rules::http_route::HttpRoute;
 use weft_rules::workload::Workload;
 
 use super::client::Client;
-use super::headers;
+use super::headers::{self, X_FORWARDED_FOR};
 use crate::proxy::connection::Downstream;
 use crate::telemetry::{HttpRecord, ResponseFlag, Upstream};
 
@@ -231,5 +231,3 @@ impl Drop for Exchange {
         self.finish();
     }
 }
-
-const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");

@@ -264,12 +264,10 @@ impl Frames {
     where
         S: AsyncWrite + Unpin,
     {
-        let leave = header(Kind::Leave, 0);
-        while self.owed == 0 && self.leave_written < HEADER_BYTES {
-            let written = ready!(Pin::new(&mut *io).poll_write(context, &leave[self.leave_written..]))?;
-            self.leave_written += written;
+        if self.owed > 0 {
+            return Poll::Ready(Ok(()));
         }
-        Poll::Ready(Ok(()))
+        poll_bare(Kind::Leave, &mut self.leave_written, io, context)
     }
 
     /// Says that no more bytes will come, and sees it off.
@@ -285,15 +283,28 @@ impl Frames {
             // Whoever was writing broke off in the middle.
             return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
         }
-        let end = header(Kind::End, 0);
-        while self.end_written < HEADER_BYTES {
-            let written = ready!(Pin::new(&mut *io).poll_write(context, &end[self.end_written..]))?;
-            self.end_written += written;
-        }
+        ready!(poll_bare(Kind::End, &mut self.end_written, io, context))?;
         ready!(Pin::new(io).poll_flush(context))?;
         self.said_end = true;
         Poll::Ready(Ok(()))
     }
+}
+
+/// Writes a frame that is a header and nothing else, from where it was left.
+fn poll_bare<S>(
+    kind: Kind,
+    written: &mut usize,
+    io: &mut S,
+    context: &mut Context<'_>,
+) -> Poll<io::Result<()>>
+where
+    S: AsyncWrite + Unpin,
+{
+    let header = header(kind, 0);
+    while *written < HEADER_BYTES {
+        *written += ready!(Pin::new(&mut *io).poll_write(context, &header[*written..]))?;
+    }
+    Poll::Ready(Ok(()))
 }
 
 #[cfg(test)]
