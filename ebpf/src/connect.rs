@@ -113,7 +113,8 @@ impl Caller {
     #[inline(always)]
     fn capture(&self, addr_be: Words, port: u32) -> bool {
         let Some(stats) = Stats::of(self.cookie) else { return false };
-        if stats.get(field!(opening)) >= MAX_OPENING {
+        // Below zero for a moment, when one is counted off that began before the counters did.
+        if stats.get(field!(opening)).cast_signed() >= MAX_OPENING.cast_signed() {
             stats.add(field!(refused_limit), 1);
             return false;
         }

@@ -24,6 +24,8 @@ mod output;
 mod precheck;
 mod relay;
 mod status;
+#[cfg(target_os = "linux")]
+mod supervise;
 mod tap;
 mod uninstall;
 mod verify;

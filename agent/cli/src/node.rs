@@ -15,6 +15,7 @@ use weft_node::telemetry::AccessLog;
 
 use crate::cni;
 use crate::output::{self, Outcome};
+use crate::supervise;
 
 const DEFAULT_RUN_DIR: &str = "/run/weft";
 /// In the run directory of an agent in a cluster: the roots by which it knows its CA.
@@ -94,6 +95,9 @@ pub struct AgentArgs {
     /// has until they end, for --drain-timeout at most
     #[arg(long, env = "WEFT_TAKE_OVER")]
     take_over: bool,
+    /// Start the agent as a process of its own, and start it again at once when a signal has ended it
+    #[arg(long, env = "WEFT_SUPERVISE")]
+    supervise: bool,
     /// Be the last of this node's CNI plugins, so that pods are in the mesh before their first program runs
     #[arg(long, env = "WEFT_CNI")]
     cni: bool,
@@ -125,9 +129,12 @@ enum LogFormat {
 impl AgentArgs {
     /// Runs the agent until it is told to end.
     pub fn run(self) -> anyhow::Result<Outcome> {
-        let options = self.options();
         start_logging();
-        run(options)?;
+        if self.supervise {
+            return supervise::run();
+        }
+        supervise::end_with_supervisor()?;
+        run(self.options())?;
         Ok(Outcome::Good)
     }
 

@@ -20,7 +20,6 @@ mod status;
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
-use std::io;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, AsRawFd};
 use std::path::{Path, PathBuf};
@@ -130,11 +129,12 @@ impl Datapath {
         let prepared = PreparedPods::default();
         let (unused, to_take_back) = mpsc::channel();
         let left = Arc::new(AtomicBool::new(false));
+        let kernel = Arc::new(Kernel { maps, home });
         let mut datapath = Self {
             workers: options.workers.max(1),
             pins,
             loader,
-            kernel: Arc::new(Kernel { maps, home }),
+            kernel: Arc::clone(&kernel),
             home_cookie,
             records: records.clone(),
             pods: BTreeMap::new(),
@@ -149,7 +149,7 @@ impl Datapath {
         }
         thread::Builder::new()
             .name("weft-unused".into())
-            .spawn(move || take_back_unused(&to_take_back, &prepared, &records, &left))
+            .spawn(move || take_back_unused(&to_take_back, &kernel, &prepared, &records, &left))
             .context(|| "cannot start a thread".to_owned())?;
         Ok(datapath)
     }
@@ -160,6 +160,7 @@ impl Datapath {
         let plan = record::plan_takeover(&self.pins.pods()?, &in_map, &self.records.load_all());
         for cookie in plan.forget {
             self.switch_off(cookie)?;
+            self.kernel.forget(cookie)?;
             self.records.remove(cookie);
         }
         self.unclaimed = plan.adopt;
@@ -202,10 +203,12 @@ impl Datapath {
             .run(|| sockets::listen(workers))
             .flatten()
             .context(|| format!("cannot listen in pod {key}"))?;
-        let switched = self.purge(cookie).context(|| "cannot read map ORIG_DST".to_owned());
+        // Its listeners died with it, and all that was queued at them.
+        let left = self.unclaimed.contains_key(&cookie);
+        let switched = if left { self.kernel.forget(cookie) } else { Ok(()) };
         if let Err(error) = switched.and_then(|()| self.switch_on(&network, &prepared, &listeners, workers)) {
             // A pod that a dead agent had enrolled stays closed.
-            if !self.unclaimed.contains_key(&cookie) {
+            if !left {
                 self.switch_off(cookie)?;
             }
             return Err(error);
@@ -300,7 +303,8 @@ impl Datapath {
     }
 
     /// Takes a pod out of the mesh at once; what is not enrolled is not missed. Its open connections live on for as
-    /// long as their [`LocalPod`]s do. Whoever has its listeners should first accept what is queued, then close them.
+    /// long as their [`LocalPod`]s do. Whoever has its listeners should go on accepting for a while: connections that
+    /// were captured just before are still on their way.
     pub fn release(&mut self, key: &str) -> Result<(), DatapathError> {
         match self.pods.remove(key) {
             Some(pod) => self.switch_off(pod.cookie),
@@ -308,21 +312,11 @@ impl Datapath {
         }
     }
 
+    /// Redirects nothing any more.
     fn switch_off(&self, cookie: u64) -> Result<(), DatapathError> {
-        let what = || format!("cannot remove the pod with network namespace {cookie} from a map");
+        let what = || format!("cannot remove the pod with network namespace {cookie} from map PODS");
         self.kernel.maps.pods.remove(&cookie).context(what)?;
-        self.pins.remove_pod(cookie)?;
-        self.purge(cookie).context(what)?;
-        self.kernel.maps.stats.remove(&cookie).context(what)
-    }
-
-    /// Forgets the destinations of connections that an agent died before accepting.
-    fn purge(&self, cookie: u64) -> io::Result<()> {
-        let orig_dst = &self.kernel.maps.orig_dst;
-        for source in orig_dst.keys()?.iter().filter(|source| source.cookie == cookie) {
-            orig_dst.remove(source)?;
-        }
-        Ok(())
+        self.pins.remove_pod(cookie)
     }
 
     /// Lets go of pods that a dead agent had enrolled and that nobody has enrolled again. To be called once, when all
@@ -330,6 +324,7 @@ impl Datapath {
     pub fn release_unclaimed(&mut self) -> Result<(), DatapathError> {
         for cookie in std::mem::take(&mut self.unclaimed).into_keys() {
             self.switch_off(cookie)?;
+            self.kernel.forget(cookie)?;
             if let Some(record) = self.records.load(cookie) {
                 take_back(&record, &self.records);
             }
@@ -403,6 +398,7 @@ fn take_back(record: &Record, records: &Records) {
 /// Takes back the rules in namespaces whose last connection has let go, until the datapath is gone.
 fn take_back_unused(
     unused: &Receiver<Unused>,
+    kernel: &Kernel,
     prepared: &PreparedPods,
     records: &Records,
     left: &AtomicBool,
@@ -417,6 +413,9 @@ fn take_back_unused(
             continue;
         }
         all.remove(&cookie);
+        if let Err(error) = kernel.forget(cookie) {
+            tracing::warn!(%error, "the kernel still counts a pod that has left");
+        }
         let Some(record) = records.load(cookie) else { continue };
         if let Err(error) = netns.run(|| routing::tear_down(&record.sysctls)).flatten() {
             tracing::warn!(pod = record.key, %error, "cannot take back the network rules of a pod");

@@ -124,8 +124,7 @@ fn the_label_comes_and_goes_twenty_times_under_load() {
             "label on and off 20 times: {} requests, {} failed, longest gap {:.0} ms",
             report.requests, report.failed, report.longest_gap_ms
         );
-        // A call that the front makes in the very moment may be lost: seen is one in a thousand.
-        ensure!(report.requests > 0 && report.failed * 100 <= report.requests, "{:?}", report.errors);
+        report.none_failed()?;
         Ok(())
     });
 }

@@ -2,7 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
+use rustix::process::{Pid, Signal, kill_process};
 use weft_tests::{Agent, Mesh, Pod, eventually, story};
 
 use crate::deploy;
@@ -115,6 +116,55 @@ fn killed_under_load_it_fails_closed_and_is_back_within_two_seconds() {
             ensure!(deploy::hits(mesh, pod, "/leak")? == 0, "{pod} was reached without an agent");
         }
         Ok(())
+    });
+}
+
+#[test]
+fn under_a_supervisor_a_killed_agent_is_back_by_itself() {
+    story(|mesh| {
+        deploy::echo_pods(mesh)?;
+        mesh.start_kube_proxy()?;
+        mesh.start_agent_with("node-a", &["--supervise"])?;
+        ensure!(mesh.get("client", "http://echo/")?.status == 200);
+        let holder = mesh.with_agent(|agent| Ok(agent.run_dir().join("agent.lock")))?;
+        let running = || Ok::<i32, anyhow::Error>(std::fs::read_to_string(&holder)?.trim().parse()?);
+        let first = running()?;
+        let killed = Instant::now();
+        kill_process(Pid::from_raw(first).context("no agent")?, Signal::KILL)?;
+        eventually("an answer from another agent", Duration::from_secs(20), || {
+            ensure!(running()? != first, "{first} still has the run directory");
+            let answer = mesh.http("client", "http://echo/")?.flag("--max-time").flag("1").send()?;
+            ensure!(answer.status == 200, "{answer:?}");
+            Ok(())
+        })?;
+        println!("answered {:?} after SIGKILL", killed.elapsed());
+
+        // Told to end, both end in order.
+        let last = running()?;
+        let code = mesh.with_agent(Agent::terminate)?;
+        ensure!(code == 0, "exit code {code}");
+        ensure!(
+            !std::path::Path::new(&format!("/proc/{last}")).exists(),
+            "the agent outlived its supervisor"
+        );
+        Ok(())
+    });
+}
+
+#[test]
+fn an_agent_does_not_outlive_its_supervisor() {
+    story(|mesh| {
+        deploy::echo_pods(mesh)?;
+        mesh.start_agent_with("node-a", &["--supervise"])?;
+        let holder = mesh.with_agent(|agent| Ok(agent.run_dir().join("agent.lock")))?;
+        let running: i32 = std::fs::read_to_string(&holder)?.trim().parse()?;
+        mesh.with_agent(Agent::kill)?;
+        eventually("the agent's end", Duration::from_secs(5), || {
+            ensure!(!std::path::Path::new(&format!("/proc/{running}")).exists(), "it runs");
+            Ok(())
+        })?;
+        mesh.with_agent(Agent::spawn)?;
+        mesh.with_agent(Agent::ready)
     });
 }
 

@@ -60,6 +60,26 @@ fn the_web_shop_joins_and_leaves_the_mesh_while_it_runs() {
     });
 }
 
+#[test]
+fn the_label_comes_and_goes_under_load_and_no_call_is_lost() {
+    story(|mesh| {
+        scenarios::deploy_shop(mesh)?;
+        mesh.start_kube_proxy()?;
+        mesh.start_agent()?;
+        eventually("the shop outside of the mesh", Duration::from_secs(5), || shops(mesh))?;
+        // The front opens a connection for each call: some are on their way whenever the label changes.
+        let load = mesh.load("client", &["http://apigateway/api/catalog", "-c", "16"])?;
+        for round in 0..60 {
+            mesh.namespace(NS, round % 2 == 0)?;
+            mesh.wait_applied()?;
+        }
+        let report = load.finish()?;
+        println!("label on and off 60 times: {} requests, {} failed", report.requests, report.failed);
+        report.none_failed()?;
+        Ok(())
+    });
+}
+
 fn shops(mesh: &Mesh) -> Result<()> {
     let answer = mesh.get("client", "http://catalog/items")?;
     ensure!(answer.status == 200 && answer.body.contains("Elinor Glasses"), "{answer:?}");

@@ -11,6 +11,7 @@ use weft_common::{OrigDst, Socket, Source, Words, owner, v4_of};
 
 use super::PodNetwork;
 use super::bpf::Insert;
+use super::error::{Context, DatapathError};
 use super::netns::Netns;
 use super::object::Maps;
 use super::sockets;
@@ -26,6 +27,18 @@ pub struct Kernel {
     pub maps: Maps,
     /// The agent's own namespace.
     pub home: Netns,
+}
+
+impl Kernel {
+    /// Forgets a pod whose listeners are closed: its counters, and the destinations of connections that nobody accepted.
+    pub fn forget(&self, cookie: u64) -> Result<(), DatapathError> {
+        let what = || format!("cannot remove the pod with network namespace {cookie} from the maps");
+        let orig_dst = &self.maps.orig_dst;
+        for source in orig_dst.keys().context(what)?.iter().filter(|source| source.cookie == cookie) {
+            orig_dst.remove(source).context(what)?;
+        }
+        self.maps.stats.remove(&cookie).context(what)
+    }
 }
 
 /// A pod's namespace with the agent's rules and routes in it. Connections borrow client addresses through these, so

@@ -22,7 +22,7 @@ struct Gate {
     stop: watch::Receiver<()>,
 }
 
-/// Accepts until told to stop; then takes what the kernel had queued, so that nobody is reset by a pod leaving the mesh.
+/// Accepts until told to stop; then for a moment what is still on its way, so that nobody is reset by a pod leaving the mesh.
 pub(super) async fn run(
     core: Rc<Core>,
     pod: Arc<LocalPod>,
@@ -31,23 +31,32 @@ pub(super) async fn run(
 ) {
     let room = Arc::new(Semaphore::new(limits::CONNECTIONS_PER_LISTENER));
     let gate = Rc::new(Gate { handshakes: Semaphore::new(limits::HANDSHAKES), stop: stop.clone() });
+    let take = async || match accept_if_room(&socket, &room).await {
+        (permit, Ok((stream, peer))) => start(&core, &pod, (direction, &gate), (stream, permit), peer),
+        (_, Err(error)) => {
+            // Out of file descriptors or memory: the queue holds them meanwhile.
+            tracing::warn!(pod = %pod.network.key, ?direction, %error, "accept failed");
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    };
     loop {
-        let (permit, accepted) = tokio::select! {
-            accepted = accept_if_room(&socket, &room) => accepted,
+        tokio::select! {
+            () = take() => {}
             _ = stop.changed() => break,
-        };
-        match accepted {
-            Ok((stream, peer)) => start(&core, &pod, (direction, &gate), (stream, permit), peer),
-            Err(error) => {
-                // Out of file descriptors or memory: the queue holds them meanwhile.
-                tracing::warn!(pod = %pod.network.key, ?direction, %error, "accept failed");
-                tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-            }
         }
     }
     // What is queued is for the agent that has the listeners now.
     if core.is_retiring() {
         return;
+    }
+    let last = tokio::time::sleep(limits::LAST_ARRIVALS);
+    tokio::pin!(last);
+    loop {
+        tokio::select! {
+            () = take() => {}
+            () = core.retired() => break,
+            () = &mut last => break,
+        }
     }
     while let Some(Ok((stream, peer))) = poll_once(socket.accept()).await {
         start(&core, &pod, (direction, &gate), (stream, None), peer);

@@ -57,6 +57,9 @@ pub(super) const EXPECT_WAIT: Duration = Duration::from_secs(1);
 /// Bytes of interim responses (102, 103) queued for one client.
 pub(super) const INTERIM_BYTES: usize = 16 * 1024;
 
+/// How long a pod's listeners stay open after it has left the mesh: for connections that were captured, or whose
+/// handshake with a far client had begun, just before.
+pub(super) const LAST_ARRIVALS: Duration = Duration::from_secs(1);
 /// How long a connection that has to end keeps still before it does.
 pub(super) const QUIET: Duration = Duration::from_millis(20);
 /// How long such a connection may go on at the longest.
