@@ -12,7 +12,6 @@
 mod admission;
 mod ca;
 mod caller;
-mod causes;
 mod condition;
 mod grpc;
 mod health;

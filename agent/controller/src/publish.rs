@@ -12,9 +12,9 @@ use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, watch_object};
 use serde_json::{Value, json};
 use weft_api::names::{CA_ROOT_CONFIG_MAP, CA_ROOT_KEY, CONTROLLER, WEBHOOK_CONFIGURATION};
+use weft_node::causes;
 
 use crate::ca::Ca;
-use crate::causes;
 
 /// Replicas hear of a new root one after the other: whoever finds an older one waits before it restores its own.
 const PATIENCE: Duration = Duration::from_secs(1);

@@ -9,10 +9,10 @@ use kube::api::{Api, PostParams};
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, watch_object};
 use weft_api::names::{OWN_CA_SECRET, USER_CA_SECRET};
+use weft_node::causes;
 use weft_node::identity::{Authority, AuthorityError, new_root};
 
 use crate::ca::Ca;
-use crate::causes;
 use crate::secret::{self, Misshapen};
 
 /// Between attempts to make a Secret.

@@ -16,9 +16,10 @@ use kube::{Client, Resource, ResourceExt};
 use serde_json::{Value, json};
 use tokio::sync::{Notify, watch};
 use weft_api::names::CONTROLLER;
+use weft_node::causes;
 
 use crate::condition::{Verdict, cut};
-use crate::{admission, causes, watching};
+use crate::{admission, watching};
 
 /// Between two writes: a thousand objects are told within a minute, and the API server hardly feels it.
 const PACE: Duration = Duration::from_millis(50);

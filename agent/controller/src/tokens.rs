@@ -10,9 +10,9 @@ use k8s_openapi::api::authentication::v1::TokenReview;
 use kube::api::{Api, PostParams};
 use tokio::sync::{OnceCell, Semaphore};
 use tokio::time::Instant;
+use weft_node::causes;
 
 use crate::caller::{self, Refusal};
-use crate::causes;
 
 /// How long an answer is good: a token whose pod is gone may be used so much longer.
 const FRESH: Duration = Duration::from_secs(10);

@@ -3,6 +3,7 @@
 //! [`telemetry`] counts it and [`admin`] shows it. [`agent`] starts all of it in order.
 pub mod admin;
 pub mod agent;
+pub mod causes;
 mod channel;
 pub mod cni;
 pub mod datapath;

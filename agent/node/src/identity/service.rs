@@ -13,6 +13,7 @@ use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
 use super::request::Request;
 use super::wire::{CertificateRequest, CertificateResponse, METHOD};
 use super::{Issued, certificate};
+use crate::causes;
 
 /// Longest wait for a connection.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -168,7 +169,7 @@ impl Service {
         message: tonic::Request<CertificateRequest>,
     ) -> Result<CertificateResponse, ServiceError> {
         let mut grpc = tonic::client::Grpc::new(self.channel()?).max_decoding_message_size(ANSWER_BYTES);
-        grpc.ready().await.map_err(|error| ServiceError::Unreachable(full(&error)))?;
+        grpc.ready().await.map_err(|error| ServiceError::Unreachable(causes::all(&error)))?;
         let codec = tonic_prost::ProstCodec::default();
         let answer = grpc.unary(message, PathAndQuery::from_static(METHOD), codec).await;
         Ok(answer.map_err(|status| refused(&status))?.into_inner())
@@ -186,7 +187,7 @@ impl Service {
         let mut endpoint = self.endpoint.clone();
         if let Some(pem) = &root {
             let tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(pem));
-            endpoint = endpoint.tls_config(tls).map_err(|error| ServiceError::Tls(full(&error)))?;
+            endpoint = endpoint.tls_config(tls).map_err(|error| ServiceError::Tls(causes::all(&error)))?;
         }
         let fresh = endpoint.connect_lazy();
         *channel = Some((root, fresh.clone()));
@@ -248,26 +249,12 @@ fn read(answer: &[String]) -> Result<Issued, ServiceError> {
 fn refused(status: &tonic::Status) -> ServiceError {
     // A status with a cause is made on this side: the connection broke, or the time ran out.
     match std::error::Error::source(status) {
-        Some(cause) => ServiceError::Unreachable(full(cause)),
+        Some(cause) => ServiceError::Unreachable(causes::all(cause)),
         None => ServiceError::Refused {
             code: status.code(),
             message: status.message().chars().take(512).collect(),
         },
     }
-}
-
-/// An error with its causes, each once.
-fn full(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(Some(error), |error| error.source());
-    let mut text = String::new();
-    for cause in causes.map(ToString::to_string) {
-        if text.is_empty() {
-            text = cause;
-        } else if !text.contains(&cause) {
-            text = format!("{text}: {cause}");
-        }
-    }
-    text
 }
 
 #[cfg(test)]

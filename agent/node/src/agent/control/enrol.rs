@@ -9,14 +9,9 @@ use weft_api::admin::PodEnrolment;
 
 use super::{COMES_WITHIN, Control, OWN_CERTIFICATES};
 use crate::agent::pods::{self, Desired, Enrolled};
+use crate::causes;
 use crate::datapath::{LocalPod, PodListener, PodNetwork};
 use crate::proxy::{Command, LocalPods};
-
-/// An error with its causes.
-pub(super) fn full(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(error.source(), |cause| cause.source());
-    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
-}
 
 impl Control {
     /// Finds out which pods of this node should be in the mesh.
@@ -57,7 +52,7 @@ impl Control {
                     self.enrolled.insert(network.key.clone(), Enrolled { pod: pod.clone(), netns, uid });
                     arrivals.push((pod, listeners));
                 }
-                Err(error) => _ = waiting.insert(network.key.clone(), full(&error)),
+                Err(error) => _ = waiting.insert(network.key.clone(), causes::all(&error)),
             }
         }
         self.want_certificates();
@@ -110,7 +105,7 @@ impl Control {
     fn release(&mut self, key: &Arc<str>) {
         self.enrolled.remove(key);
         if let Err(error) = self.datapath.release(key) {
-            tracing::warn!(pod = %key, error = full(&error), "could not be released cleanly");
+            tracing::warn!(pod = %key, error = causes::all(&error), "could not be released cleanly");
         }
         for worker in &self.workers {
             let _ = worker.commands.send(Command::Release { key: key.clone() });

@@ -7,11 +7,11 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout};
 
 use super::Control;
-use super::enrol::full;
 use crate::agent::handover::{self, Predecessor, Request, State};
 use crate::agent::pods::{self, Enrolled};
 use crate::agent::run_dir::RunDir;
 use crate::agent::{AgentError, Doors, Message, Public};
+use crate::causes;
 use crate::datapath::LocalPod;
 use crate::proxy::{Command, Lent};
 
@@ -78,7 +78,7 @@ impl Control {
                     arrivals.push((pod, listeners));
                 }
                 Ok(Err(error)) => tracing::warn!(pod = %key, %error, "cannot be taken over"),
-                Err(error) => tracing::warn!(pod = %key, error = full(&error), "cannot be taken over"),
+                Err(error) => tracing::warn!(pod = %key, error = causes::all(&error), "cannot be taken over"),
             }
         }
         self.want_certificates();
@@ -149,7 +149,7 @@ impl Control {
         if self.retired.is_none()
             && let Err(error) = self.datapath.predecessor_ended()
         {
-            tracing::warn!(error = full(&error), "what the agent before has left cannot be removed");
+            tracing::warn!(error = causes::all(&error), "what the agent before has left cannot be removed");
         }
     }
 

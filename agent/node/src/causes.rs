@@ -1,4 +1,4 @@
-//! Errors with their causes: those of the API client say little by themselves.
+//! Errors with their causes: many libraries' say little by themselves.
 
 use std::error::Error;
 
