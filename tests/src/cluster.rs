@@ -22,8 +22,10 @@ use std::time::Instant;
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
+use crate::http::{Caller, Request};
 use crate::mesh::note_time;
 use crate::process::Output;
+use crate::traffic::Load;
 use crate::world::built_binary;
 
 pub use namespace::Namespace;
@@ -140,6 +142,16 @@ impl Cluster {
     /// Starts it again, and waits until it is ready.
     pub fn start_apiserver(&self) -> Result<()> {
         Output::of(&mut self.xtask(&["cluster", "apiserver", "start"]))?.good().map(drop)
+    }
+
+    /// A request from outside of the cluster.
+    pub fn http(&self, url: &str) -> Request {
+        Request::new(Caller { name: "outside".to_owned(), words: Vec::new() }, url)
+    }
+
+    /// Starts `weft-app load ARGS…` outside of the cluster.
+    pub fn load(&self, args: &[&str]) -> Result<Load> {
+        Load::start(Command::new(built_binary("weft-app")?).arg("load").args(args))
     }
 
     fn xtask(&self, words: &[&str]) -> Command {

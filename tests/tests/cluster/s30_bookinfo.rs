@@ -99,6 +99,11 @@ fn bookinfo_on_two_nodes_is_routed_released_and_guarded() {
             ensure!(stars(client, None)? == "none", "v3 still has stars");
             Ok(())
         })?;
+        apply("bookinfo/jason-v2-others-v3")?;
+        bookinfo.eventually("jason's stars", Duration::from_secs(5), || {
+            ensure!(stars(client, Some("jason"))? == "black" && stars(client, None)? == "none");
+            Ok(())
+        })?;
         let edges = cluster.weft(&["edges", "--namespace", "bookinfo"])?.good()?;
         println!("{edges}");
         ensure!(edges.contains("SECURED"), "{edges}");

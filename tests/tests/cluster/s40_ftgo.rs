@@ -79,6 +79,44 @@ fn the_consumer_service_is_deployed_tested_and_released() {
 
 #[test]
 #[ignore = "needs a cluster: cargo xtask test --cluster"]
+fn an_unnamed_port_is_balanced_and_a_node_port_leads_into_the_mesh() {
+    cluster_story(|cluster| {
+        let ftgo = cluster.namespace("s40-restaurant")?;
+        ftgo.join_mesh()?;
+        for version in ["v1", "v2"] {
+            let words = ["greet", "--greeting", version];
+            let name = format!("restaurant-{version}");
+            ftgo.apply(&App::new(&name, &words, 8080).app("restaurant").version(version).yaml())?;
+        }
+        ftgo.apply(&service("ftgo-restaurant-service", "restaurant", "", 8080, 8080))?;
+        ftgo.apply(&App::new("ftgo-api-gateway", &["echo"], 8080).yaml())?;
+        ftgo.apply(
+            "apiVersion: v1\nkind: Service\nmetadata: {name: ftgo-api-gateway}\nspec:\n  type: NodePort\n  \
+             selector: {app: ftgo-api-gateway}\n  ports: [{name: http, port: 8080, nodePort: 30000}]\n",
+        )?;
+        ftgo.apply(&client("client", "n1").yaml())?;
+        for name in ["restaurant-v1", "restaurant-v2", "ftgo-api-gateway", "client"] {
+            ftgo.rolled_out(&format!("deployment/{name}"))?;
+        }
+        let pods = ftgo.pods("app")?;
+        ftgo.eventually("in the mesh", Duration::from_secs(10), || in_mesh(&ftgo, &pods, true))?;
+        let client = &ftgo.pods("app=client")?[0];
+        let script = "for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do \
+                      curl -s --max-time 0.2 telnet://ftgo-restaurant-service:8080; done; true";
+        let said = client.exec(&["sh", "-c", script])?.good()?;
+        let (v1, v2) = (said.matches("v1 ").count(), said.matches("v2 ").count());
+        println!("20 connections to an unnamed port: {v1} to v1, {v2} to v2");
+        ensure!(v1 + v2 == 20 && v1 > 0 && v2 > 0, "{said}");
+        for node in ["10.77.0.11", "10.77.0.12"] {
+            let answer = cluster.http(&format!("http://{node}:30000/orders")).send()?;
+            ensure!(answer.status == 200 && answer.app().starts_with("ftgo-api-gateway"), "{answer:?}");
+        }
+        Ok(())
+    });
+}
+
+#[test]
+#[ignore = "needs a cluster: cargo xtask test --cluster"]
 fn a_rolling_update_its_undoing_and_scaling_fail_no_request() {
     cluster_story(|cluster| {
         let ftgo = cluster.namespace("s41-rolling")?;
