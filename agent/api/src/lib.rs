@@ -14,5 +14,6 @@ pub mod mesh_config;
 pub mod meta;
 pub mod names;
 pub mod object;
+pub mod registry;
 pub mod validate;
 mod yaml;

@@ -57,6 +57,10 @@ pub struct AgentArgs {
     /// Where /healthz/ready answers
     #[arg(long, value_name = "ADDR:PORT", env = "WEFT_READINESS_ADDR", default_value = "0.0.0.0:15021")]
     readiness_addr: SocketAddr,
+    /// Where the registry answers: /v1/registration lists all services and their endpoints as Istio's old discovery API did,
+    /// to whoever asks, so for trying things out only [default: nowhere]
+    #[arg(long, value_name = "ADDR:PORT", env = "WEFT_REGISTRY_ADDR")]
+    registry_addr: Option<SocketAddr>,
     /// Sign certificates with the CA in DIR (ca-key.pem, ca-cert.pem, cert-chain.pem, root-cert.pem, as Istio's cacerts;
     /// made if it is empty). Agents of one mesh share it
     #[arg(long, value_name = "DIR", env = "WEFT_CA_DIR")]
@@ -147,6 +151,7 @@ impl AgentArgs {
             bpf_dir: bpf_dir(self.bpf_dir.as_deref(), &self.run_dir),
             metrics_addr: self.metrics_addr,
             readiness_addr: self.readiness_addr,
+            registry_addr: self.registry_addr,
             trust_domain: self.trust_domain.clone(),
             ca: self.ca(),
             certificate_life: self.certificate_life,

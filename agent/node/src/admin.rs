@@ -1,7 +1,8 @@
-//! What the agent answers over HTTP: the admin API on a unix socket that only root reaches, metrics and readiness on
-//! TCP. Runs on the control runtime; traffic never waits for it.
+//! What the agent answers over HTTP: the admin API on a unix socket that only root reaches; metrics, readiness and, where
+//! wanted, the registry on TCP. Runs on the control runtime; traffic never waits for it.
 
 mod answers;
+mod registry;
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -27,6 +28,8 @@ use weft_api::admin::{Applied, ExplainRequest, TapEvent, TapFilter, WaitApplied,
 
 use crate::agent::{Message, Shared};
 use crate::datapath::DatapathStatus;
+
+pub use registry::serve_registry;
 
 /// Connections that one listener serves at a time.
 const CONNECTIONS: usize = 64;

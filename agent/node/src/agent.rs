@@ -70,6 +70,8 @@ pub struct AgentOptions {
     pub metrics_addr: SocketAddr,
     /// Where `/healthz/ready` answers.
     pub readiness_addr: SocketAddr,
+    /// Where the registry answers, to everybody; `None`: nowhere.
+    pub registry_addr: Option<SocketAddr>,
     /// `cluster.local`, of SPIFFE names.
     pub trust_domain: String,
     /// Who signs certificates; `None`: traffic between nodes is plain text.
@@ -376,11 +378,15 @@ async fn answer(doors: oneshot::Receiver<Doors>, shared: Arc<Shared>) {
         let (admin, metrics, readiness) = (doors.admin()?, doors.metrics()?, doors.readiness()?);
         handover::listen(&doors, shared.clone())?;
         let plugins = crate::cni::server::Server::start(doors.cni()?, shared.control.clone())?;
-        let tasks = [
+        let registry = doors.registry()?;
+        let mut tasks = vec![
             tokio::task::spawn_local(crate::admin::serve_admin(admin, shared.clone())),
             tokio::task::spawn_local(crate::admin::serve_metrics(metrics, shared.clone())),
             tokio::task::spawn_local(crate::admin::serve_readiness(readiness, shared.clone())),
         ];
+        tasks.extend(registry.map(|registry| {
+            tokio::task::spawn_local(crate::admin::serve_registry(registry, shared.clone()))
+        }));
         Ok((tasks, plugins))
     };
     let plugin = plugin(&shared.options);

@@ -15,8 +15,10 @@ use crate::virtual_service::{HttpEntry, Rules, TcpEntry};
 use crate::workload::{Enrolment, Workload};
 
 mod policies;
+mod registry;
 
 pub use policies::policies;
+pub use registry::{hosts, registrations};
 
 /// One row for each route of each VirtualService in the mesh, then one for each service port without rules.
 /// Sorted by namespace and name.

@@ -7,6 +7,7 @@ mod apps;
 mod mesh;
 mod s00_cluster;
 mod s10_install;
+mod s11_registry;
 mod s20_shop;
 mod s30_bookinfo;
 mod s40_ftgo;

@@ -27,6 +27,7 @@ mod http1;
 mod http2;
 mod lifecycle;
 mod matching;
+mod registry;
 mod request_authorization;
 mod security_seeing;
 mod seeing;

@@ -30,6 +30,8 @@ pub struct Doors {
 pub struct Public {
     metrics: Option<TcpListener>,
     readiness: Option<TcpListener>,
+    /// Absent where it is not wanted, too.
+    registry: Option<TcpListener>,
 }
 
 fn metrics_name(options: &AgentOptions) -> String {
@@ -40,15 +42,25 @@ fn readiness_name(options: &AgentOptions) -> String {
     format!("readiness {}", options.readiness_addr)
 }
 
+/// `None`: it is not wanted.
+fn registry_name(options: &AgentOptions) -> Option<String> {
+    options.registry_addr.map(|address| format!("registry {address}"))
+}
+
 impl Public {
     /// Opens those that nobody is going to hand over.
     pub fn open(options: &AgentOptions, offered: &[String]) -> Result<Self, AgentError> {
         let open = |what, address, name: &String| {
             (!offered.contains(name)).then(|| listen(what, address)).transpose()
         };
+        let registry = options.registry_addr.zip(registry_name(options));
         Ok(Self {
             metrics: open("metrics", options.metrics_addr, &metrics_name(options))?,
             readiness: open("readiness", options.readiness_addr, &readiness_name(options))?,
+            registry: match registry {
+                Some((address, name)) => open("the registry", address, &name)?,
+                None => None,
+            },
         })
     }
 }
@@ -88,6 +100,9 @@ impl Doors {
         if public.readiness.is_none() {
             public.readiness = Some(take(&readiness_name(options))?.into());
         }
+        if let (None, Some(name)) = (&public.registry, registry_name(options)) {
+            public.registry = Some(take(&name)?.into());
+        }
         let run_dir = RunDir::take_over(&options.run_dir, lock.into())?;
         let cni = take(CNI)?;
         Ok(Self { run_dir, admin: admin.into(), handover, cni, public })
@@ -95,7 +110,7 @@ impl Doors {
 
     /// Duplicates of all, for a successor, and their names.
     pub fn lend(&self, options: &AgentOptions) -> io::Result<(Vec<String>, Vec<OwnedFd>)> {
-        let Public { metrics, readiness } = &self.public;
+        let Public { metrics, readiness, registry } = &self.public;
         let all = [
             (LOCK.to_owned(), Some(self.run_dir.lock())),
             (ADMIN.to_owned(), Some(self.admin.as_fd())),
@@ -103,6 +118,7 @@ impl Doors {
             (CNI.to_owned(), Some(self.cni.as_fd())),
             (metrics_name(options), metrics.as_ref().map(AsFd::as_fd)),
             (readiness_name(options), readiness.as_ref().map(AsFd::as_fd)),
+            (registry_name(options).unwrap_or_default(), registry.as_ref().map(AsFd::as_fd)),
         ];
         let all = all.into_iter().filter_map(|(name, file)| Some((name, file?)));
         all.map(|(name, file)| Ok((name, file.try_clone_to_owned()?)))
@@ -132,12 +148,17 @@ impl Doors {
 
     /// The one of metrics.
     pub fn metrics(&self) -> io::Result<tokio::net::TcpListener> {
-        in_runtime(self.public.metrics.as_ref())
+        in_runtime(self.public.metrics.as_ref().ok_or(io::ErrorKind::NotConnected)?)
     }
 
     /// The one of readiness.
     pub fn readiness(&self) -> io::Result<tokio::net::TcpListener> {
-        in_runtime(self.public.readiness.as_ref())
+        in_runtime(self.public.readiness.as_ref().ok_or(io::ErrorKind::NotConnected)?)
+    }
+
+    /// The one of the registry, where it is wanted.
+    pub fn registry(&self) -> io::Result<Option<tokio::net::TcpListener>> {
+        self.public.registry.as_ref().map(in_runtime).transpose()
     }
 }
 
@@ -155,8 +176,7 @@ fn listen_to_plugins(run_dir: &RunDir) -> Result<OwnedFd, AgentError> {
     })
 }
 
-fn in_runtime(listener: Option<&TcpListener>) -> io::Result<tokio::net::TcpListener> {
-    let listener = listener.ok_or(io::ErrorKind::NotConnected)?;
+fn in_runtime(listener: &TcpListener) -> io::Result<tokio::net::TcpListener> {
     tokio::net::TcpListener::from_std(listener.try_clone()?)
 }
 

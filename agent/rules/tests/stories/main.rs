@@ -10,6 +10,7 @@ mod hosts;
 mod incremental;
 mod lists;
 mod peer_authentication;
+mod registry;
 mod request_authentication;
 mod state;
 mod support;
