@@ -11,21 +11,24 @@ use crate::client::{Agent, AgentAt, block_on};
 use crate::output::{self, Format, Outcome, Paint, Tone, Usage, count, safe};
 
 /// Decides by the rules in force, as the proxy would, and sends nothing. In a cluster the agent of the caller's node is asked.
+///
+/// A gateway asks nothing of its own: with one as FROM, the request is one that comes to it from outside.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   weft explain productpage.bookinfo reviews:9080
   weft explain deploy/productpage-v1.bookinfo http://reviews:9080/reviews/0 -H 'end-user: jason'
   weft explain pod/sleep.default ratings.bookinfo:9080 --method POST --path /ratings/1 -o json
+  weft explain deploy/istio-ingressgateway.weft-system http://shop.example.com/api      what the gateway does with it
   weft explain --from-address 192.0.2.7 10.0.0.5:9080     what a caller without identity would get")]
 pub struct ExplainArgs {
-    /// Caller: pod NAME[.NS], deploy/NAME[.NS] or another KIND/NAME, or a pod's address
+    /// Caller: pod NAME[.NS], deploy/NAME[.NS] or another KIND/NAME, or a pod's address. Or a gateway, at which TO arrives
     #[arg(value_name = "FROM", required_unless_present = "from_address")]
     from: Option<String>,
     /// Destination as the caller would dial it: HOST[:PORT], ADDRESS:PORT, or a URL
     #[arg(value_name = "TO", required_unless_present = "from_address")]
     to: Option<String>,
-    /// Instead of FROM: a caller at this address that is not in the mesh and proves nothing
+    /// Instead of FROM: a caller at this address that is not in the mesh and proves nothing. With a gateway: its client
     #[arg(long, value_name = "ADDRESS", value_parser = clap::value_parser!(std::net::IpAddr))]
     from_address: Option<std::net::IpAddr>,
     /// HTTP method [default: GET]
@@ -55,14 +58,11 @@ fn header(text: &str) -> Result<(String, String), String> {
 impl ExplainArgs {
     /// Asks and prints.
     pub fn run(self) -> anyhow::Result<Outcome> {
-        // With --from-address the destination stands alone.
+        // With --from-address the destination may stand alone.
         let (from, to) = match (self.from, self.to, self.from_address) {
-            (Some(from), Some(to), None) => (from, to),
+            (Some(from), Some(to), _) => (from, to),
             (Some(to), None, Some(_)) => (String::new(), to),
-            (None, _, Some(_)) => {
-                return Err(Usage("say where to: weft explain --from-address ADDRESS TO".into()).into());
-            }
-            _ => return Err(Usage("the caller is either FROM or --from-address".into()).into()),
+            _ => return Err(Usage("say where to: weft explain --from-address ADDRESS TO".into()).into()),
         };
         let question = ExplainRequest {
             from,
@@ -122,6 +122,9 @@ fn render(answer: &Explanation, paint: Paint) -> Result<String, std::fmt::Error>
                 matched.route
             ),
         )?,
+        None if answer.backends.is_empty() && ["notFound", "deny"].contains(&&*answer.action) => {
+            line("Matched", "no rule")?;
+        }
         None => line("Matched", "no rule; the default holds")?,
     }
     line("Action", &paint.word(Tone::Strong, &answer.action))?;

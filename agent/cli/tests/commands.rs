@@ -83,7 +83,6 @@ fn wrong_usage_is_2() {
         &["analyze"],
         &["tap", "--status", "x"],
         &["explain", "a.b"],
-        &["explain", "a.b", "c", "--from-address", "10.0.0.1"],
         &["explain", "--from-address", "somewhere", "c"],
         &["explain", "--from-address", "10.0.0.1"],
         &["edges", "--from", "pod/x"],

@@ -15,6 +15,7 @@ use crate::tcp_route::TcpDecision;
 use crate::workload::Workload;
 
 mod entry;
+mod gateway;
 mod stranger;
 mod target;
 mod trace;
@@ -31,7 +32,7 @@ pub fn answer(
     request: &ExplainRequest,
     certificates: bool,
 ) -> Result<Explanation, ExplainError> {
-    if let Some(address) = &request.from_address {
+    if let Some(address) = request.from_address.as_ref().filter(|_| request.from.is_empty()) {
         return stranger::answer(snapshot, address, request);
     }
     let mut found = callers(snapshot, &request.from)?;
@@ -42,6 +43,29 @@ pub fn answer(
         address: caller.addresses.first().copied().unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
         certificates,
     };
+    let mut explanation = if snapshot.gateways.contains_key(&caller.key) {
+        gateway::answer(&from, caller, request)?
+    } else if request.from_address.is_some() {
+        return Err(ExplainError::TwoCallers(caller.key.to_string()));
+    } else {
+        of_caller(&from, caller, request)?
+    };
+    if !found.is_empty() {
+        let others = found.len();
+        explanation
+            .notes
+            .push(format!("{} stands for {others} more workloads of {}", caller.key, request.from));
+    }
+    Ok(explanation)
+}
+
+/// Explains what a workload of the mesh asks for.
+fn of_caller(
+    from: &Caller<'_>,
+    caller: &Workload,
+    request: &ExplainRequest,
+) -> Result<Explanation, ExplainError> {
+    let snapshot = from.snapshot;
     let target = Target::parse(&request.to)?;
     let in_words = request.method.is_some() || request.path.is_some() || !request.headers.is_empty();
     let path = request.path.as_deref().or(target.path.as_deref());
@@ -49,19 +73,17 @@ pub fn answer(
         let headers: Vec<(&str, &str)> =
             request.headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
         let method = request.method.as_deref().unwrap_or("GET");
-        explain(&from, caller, (&target.host, target.port), method, path.unwrap_or("/"), &headers)?
+        explain(from, caller, (&target.host, target.port), method, path.unwrap_or("/"), &headers)?
     } else {
         let dst = target::address(snapshot, caller, &target.host, target.port);
         match snapshot.outbound(caller, dst).protocol {
-            Protocol::Tcp => connection(&from, caller, &target.host, dst),
-            _ => explain(&from, caller, (&target.host, target.port), "GET", "/", &[])?,
+            Protocol::Tcp => connection(from, caller, &target.host, dst),
+            _ => explain(from, caller, (&target.host, target.port), "GET", "/", &[])?,
         }
     };
-    if !found.is_empty() {
-        let others = found.len();
-        explanation
-            .notes
-            .push(format!("{} stands for {others} more workloads of {}", caller.key, request.from));
+    if caller.is_gateway() && caller.node != snapshot.node {
+        let note = format!("as a gateway, {} is explained by the agent of node {}", caller.key, caller.node);
+        explanation.notes.push(note);
     }
     Ok(explanation)
 }
@@ -93,7 +115,7 @@ fn explain(
     match decision {
         HttpDecision::Route(matched) => {
             describe_route(&matched, &parts, port, &mut explanation);
-            backends(from, caller, port, &matched, &parts, &mut explanation);
+            backends(from, caller, &|_| port, &matched, &parts, &mut explanation);
         }
         HttpDecision::NoRoute => {
             "notFound".clone_into(&mut explanation.action);
@@ -195,10 +217,11 @@ fn rewritten(matched: &MatchedHttpRoute, parts: &Parts, notes: &mut Vec<String>)
     }
 }
 
+/// Tells where a route leads. `addressed`: the port of a destination that names none.
 fn backends(
     from: &Caller<'_>,
     caller: &Workload,
-    port: u16,
+    addressed: &dyn Fn(&Destination) -> u16,
     matched: &MatchedHttpRoute,
     parts: &Parts,
     explanation: &mut Explanation,
@@ -208,6 +231,7 @@ fn backends(
     let mut reachable = false;
     let mut entries = Entries::default();
     for backend in destinations {
+        let port = addressed(&backend.destination);
         let cluster = snapshot.cluster(caller, &backend.destination, port);
         let usable = cluster.as_ref().is_ok_and(|cluster| !cluster.endpoints.is_empty());
         let takes = backend.weight > 0 || destinations.len() == 1;

@@ -41,7 +41,7 @@ pub(crate) struct VirtualHost {
 
 impl GatewayPort {
     /// The host with the most specific name for a request; Envoy looks no further when none of its routes matches.
-    fn virtual_host(&self, authority: &str) -> Option<&VirtualHost> {
+    pub(crate) fn virtual_host(&self, authority: &str) -> Option<&VirtualHost> {
         let mut lower = HostBuffer::new();
         let name = match host::normalize(authority, &mut lower) {
             RequestHost::Name(name) => name,
@@ -97,11 +97,15 @@ impl Snapshot {
         served: &GatewayPort,
         destination: &Destination,
     ) -> Result<Arc<Cluster>, Unroutable> {
-        let only = self.service(&destination.host).and_then(|entry| match &*entry.ports {
-            [only] => Some(only.port),
-            _ => None,
-        });
-        self.cluster(gateway, destination, only.unwrap_or(served.server_port))
+        self.cluster(gateway, destination, self.port_at_gateway(served, destination))
+    }
+
+    /// The port of a destination that names none, at a gateway.
+    pub(crate) fn port_at_gateway(&self, served: &GatewayPort, destination: &Destination) -> u16 {
+        match self.service(&destination.host).map(|entry| &*entry.ports) {
+            Some([only]) => only.port,
+            _ => served.server_port,
+        }
     }
 }
 

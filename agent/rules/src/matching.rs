@@ -127,13 +127,16 @@ impl SourceMatch {
     }
 
     /// Why this caller is excluded; `None` if it is not.
-    pub(crate) fn miss(&self, caller: &Workload, port: u16) -> Option<String> {
-        if self.admits(caller, port, At::Mesh) {
+    pub(crate) fn miss(&self, caller: &Workload, port: u16, at: At<'_>) -> Option<String> {
+        if self.admits(caller, port, at) {
             return None;
         }
         let mut wanted = Vec::new();
-        if !self.is_for(At::Mesh) {
-            wanted.push("is for gateways only".to_owned());
+        if !self.is_for(at) {
+            wanted.push(match (at, &self.gateways) {
+                (At::Gateways(_), Some(names)) => format!("is for {} only", names.join(", ")),
+                _ => "is for gateways only".to_owned(),
+            });
         }
         if let Some(wants) = self.port.filter(|wants| *wants != u32::from(port)) {
             wanted.push(format!("wants port {wants}, addressed is {port}"));

@@ -179,6 +179,13 @@ fn two_gateway_replicas_bring_a_shop_to_the_outside() {
         let seen = cluster.http(&url).header("host", &host).send()?.json()?;
         ensure!(seen["app"].as_str().is_some_and(|app| app.starts_with("kiali-")), "{seen}");
 
+        // What the gateways do with it is told without a request, whichever node they are on.
+        let gateway = "deploy/istio-ingressgateway.weft-system";
+        let told = cluster.weft(&["explain", gateway, "http://any.test/api/items"])?.good()?;
+        println!("{told}");
+        ensure!(told.contains("VirtualService mushop/edge route http[0]"), "{told}");
+        ensure!(told.contains("api.mushop.svc.cluster.local"), "{told}");
+
         let line = tapped(cluster, &shop, &url)?;
         println!("weft tap: {line}");
         ensure!(

@@ -83,6 +83,15 @@ fn a_gateway_routes_by_host_and_path() {
         let inside = mesh.http("client", &format!("{url}/api/x"))?.header("host", "www.shop.test").send()?;
         ensure!(inside.status == 200 && inside.app() == "app-v2", "{inside:?}");
 
+        // And what it does is told without a request.
+        let told = mesh.explain("gateway.ingress", "http://www.shop.test/api/items", &[])?;
+        ensure!(told["matched"]["virtualService"] == "default/shop" && told["action"] == "route", "{told:#}");
+        ensure!(told["matched"]["route"] == "http[0]", "{told:#}");
+        let v2 = mesh.the("app-v2")?.at(8080).to_string();
+        ensure!(told["backends"][0]["endpoints"] == serde_json::json!([v2]), "{told:#}");
+        let told = mesh.explain("gateway.ingress", "http://www.other.test/", &[])?;
+        ensure!(told["action"] == "notFound", "{told:#}");
+
         // The change holds for the next request on the same connection's port.
         mesh.apply_now("rules", &rules("  - {route: [{destination: {host: app, subset: v2}}]}\n"))?;
         ensure!(ask("/", "www.shop.test")?.app() == "app-v2");

@@ -6,11 +6,14 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct ExplainRequest {
-    /// The caller: `pod/NAME[.NS]`, `deploy/NAME[.NS]`, `NAME.NS`, or a pod's address.
+    /// The caller: `pod/NAME[.NS]`, `deploy/NAME[.NS]`, `NAME.NS`, or a pod's address. Of a gateway pod: the request comes to it
+    /// from outside.
     pub from: String,
-    /// Asks what a caller at this address would get that proves nothing and is routed by nobody: `from` may be empty.
+    /// With an empty `from`, asks what a caller at this address would get that proves nothing and is routed by nobody; with a
+    /// gateway, its client's address.
     pub from_address: Option<String>,
-    /// The destination: a host or URL as the caller would dial it, `HOST[:PORT]` or `ADDRESS:PORT`.
+    /// The destination: a host or URL as the caller would dial it, `HOST[:PORT]` or `ADDRESS:PORT`. At a gateway, the port is the
+    /// Gateway's.
     pub to: String,
     /// `GET` when absent; with neither method, path nor headers a TCP port is explained as a connection.
     pub method: Option<String>,

@@ -53,7 +53,11 @@ struct Entry {
 
 /// What became of a caller at all destinations.
 #[derive(Default)]
-pub(super) struct Entries(Vec<(String, Entry)>);
+pub(super) struct Entries {
+    all: Vec<(String, Entry)>,
+    /// A destination that is a gateway pod.
+    gateway: Option<String>,
+}
 
 impl Entries {
     /// Looks at each endpoint of a cluster.
@@ -70,7 +74,7 @@ impl Entries {
         for endpoint in cluster.endpoints.iter().take(MOST_ENDPOINTS) {
             let Some(workload) = &endpoint.workload else {
                 let entry = Entry { tls: outside(tls.as_ref()), policies: Vec::new(), refused: None };
-                self.0.push((endpoint.address.to_string(), entry));
+                self.all.push((endpoint.address.to_string(), entry));
                 continue;
             };
             self.meet(
@@ -83,13 +87,17 @@ impl Entries {
 
     /// Looks at one destination.
     pub(super) fn meet(&mut self, caller: &Caller<'_>, to: &Place<'_>, head: Option<&Parts>) {
-        self.0.push((format!("pod {}", to.workload.key), caller.enter(to, head)));
+        self.all.push((format!("pod {}", to.workload.key), caller.enter(to, head)));
+        if is_gateway(caller.snapshot, to) {
+            let Workload { name, namespace, .. } = to.workload;
+            self.gateway.get_or_insert_with(|| format!("pod/{name}.{namespace}"));
+        }
     }
 
     /// Writes down what became of it all.
     pub(super) fn tell(self, explanation: &mut Explanation) {
         let mut ways: Vec<&str> = Vec::new();
-        for (_, entry) in &self.0 {
+        for (_, entry) in &self.all {
             if !ways.contains(&&*entry.tls) {
                 ways.push(&entry.tls);
             }
@@ -102,14 +110,18 @@ impl Entries {
         if !ways.is_empty() {
             explanation.tls = ways.join(" or ");
         }
-        let refusals = || self.0.iter().filter_map(|(name, entry)| Some((name, entry.refused.as_ref()?)));
-        if !self.0.is_empty() && refusals().count() == self.0.len() {
+        let refusals = || self.all.iter().filter_map(|(name, entry)| Some((name, entry.refused.as_ref()?)));
+        if !self.all.is_empty() && refusals().count() == self.all.len() {
             "deny".clone_into(&mut explanation.action);
             let mut reasons: Vec<&String> = refusals().map(|(_, reason)| reason).collect();
             reasons.dedup();
             explanation.notes.extend(reasons.into_iter().cloned());
         } else {
             explanation.notes.extend(refusals().map(|(name, reason)| format!("{name}: {reason}")));
+        }
+        if let Some(pod) = &self.gateway {
+            let note = format!("{pod} is a gateway; `weft explain {pod} URL` tells where it sends requests");
+            explanation.notes.push(note);
         }
     }
 }
@@ -124,10 +136,23 @@ fn outside(tls: Option<&(TlsMode, String)>) -> String {
     }
 }
 
+/// Whether a Gateway has the port. Of another node's pods, only those there can know.
+fn is_gateway(snapshot: &Snapshot, to: &Place<'_>) -> bool {
+    to.workload.is_gateway()
+        && (to.workload.node != snapshot.node
+            || snapshot.gateway_port(&to.workload.key, to.address.port()).is_some())
+}
+
 impl Caller<'_> {
     fn enter(&self, to: &Place<'_>, head: Option<&Parts>) -> Entry {
         if to.workload.enrolment != Enrolment::Enrolled {
             return Entry { tls: outside(to.tls.as_ref()), policies: Vec::new(), refused: None };
+        }
+        if is_gateway(self.snapshot, to) {
+            // Whoever calls it counts as from outside.
+            let mut policies = Vec::new();
+            let refused = head.and_then(|head| self.ask_gateway(to, head, &mut policies));
+            return Entry { tls: "plaintext".to_owned(), policies, refused };
         }
         let (mode, peer) = self.snapshot.peer_policy(to.workload, to.address.port());
         let (mut tls, identity) = self.travel(to, mode);
@@ -161,6 +186,18 @@ impl Caller<'_> {
         let request = request.as_ref().filter(|_| protocol != Protocol::Tcp);
         let refused = self.refusal(to.workload, &inbound, request, &mut policies);
         Entry { tls, policies, refused }
+    }
+
+    /// Asks a gateway pod's own policies, which are for all that comes there. Answers why it is turned away.
+    pub(super) fn ask_gateway(
+        &self,
+        to: &Place<'_>,
+        head: &Parts,
+        told: &mut Vec<Decision>,
+    ) -> Option<String> {
+        let inbound = Inbound { identity: None, peer: self.address, to: to.address, sni: None };
+        let request = InboundRequest { head, remote: self.address, claims: None };
+        self.refusal(to.workload, &inbound, Some(&request), told)
     }
 
     /// How the bytes travel, and who the caller is then.

@@ -20,6 +20,9 @@ pub enum ExplainError {
     /// The caller's address is none.
     #[error("{0:?} is no address of IPv4 or IPv6")]
     NotAnAddress(String),
+    /// A caller that is in the mesh, and an address of one that is not.
+    #[error("{0} is no gateway: an address of a caller goes with a gateway, or stands alone")]
+    TwoCallers(String),
     /// The destination is none.
     #[error("{0:?} is no destination; write HOST[:PORT], a URL or ADDRESS:PORT")]
     NotATarget(String),

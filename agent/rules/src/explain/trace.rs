@@ -79,10 +79,10 @@ pub(super) fn rules(
             HttpOutcome::Invisible => {
                 notes
                     .push(format!("VirtualService {} has no HTTP route for this caller and port", rules.key));
-                routes(rules, caller, dst.port(), &request, notes);
+                routes(rules, caller, dst.port(), At::Mesh, &request, notes);
             }
             HttpOutcome::Matched(..) | HttpOutcome::NoMatch => {
-                routes(rules, caller, dst.port(), &request, notes);
+                routes(rules, caller, dst.port(), At::Mesh, &request, notes);
                 decided = Some(rules);
             }
         }
@@ -117,33 +117,40 @@ fn rule_name<'a>(
 }
 
 /// Says for each route up to the deciding one why it does not match, and for the later ones that they might.
-fn routes(rules: &Rules, caller: &Workload, port: u16, request: &RequestView<'_>, notes: &mut Vec<String>) {
+pub(super) fn routes(
+    rules: &Rules,
+    caller: &Workload,
+    port: u16,
+    at: At<'_>,
+    request: &RequestView<'_>,
+    notes: &mut Vec<String>,
+) {
     let mut decided = false;
     for (index, entry) in rules.http.iter().enumerate() {
-        let at = format!("http[{index}] of {}", rules.key);
+        let which = format!("http[{index}] of {}", rules.key);
         let matched = entry.matches.is_empty()
             || entry
                 .matches
                 .iter()
-                .any(|entry| entry.source.admits(caller, port, At::Mesh) && entry.matches(request));
+                .any(|entry| entry.source.admits(caller, port, at) && entry.matches(request));
         if matched && decided {
-            notes.push(format!("{at} matches too, but comes later"));
+            notes.push(format!("{which} matches too, but comes later"));
         } else if matched {
             decided = true;
-            notes.push(format!("{at} matched{}", because(entry, caller, port, request)));
+            notes.push(format!("{which} matched{}", because(entry, caller, port, at, request)));
         } else {
             for (position, candidate) in entry.matches.iter().enumerate() {
-                let which =
+                let part =
                     if entry.matches.len() > 1 { format!(" (match[{position}])") } else { String::new() };
-                let missed = misses(candidate, caller, port, request).join("; ");
-                notes.push(format!("{at}{which} does not match: {missed}"));
+                let missed = misses(candidate, caller, port, at, request).join("; ");
+                notes.push(format!("{which}{part} does not match: {missed}"));
             }
         }
     }
 }
 
-fn because(entry: &HttpEntry, caller: &Workload, port: u16, request: &RequestView<'_>) -> String {
-    let fits = |entry: &&HttpMatch| entry.source.admits(caller, port, At::Mesh) && entry.matches(request);
+fn because(entry: &HttpEntry, caller: &Workload, port: u16, at: At<'_>, request: &RequestView<'_>) -> String {
+    let fits = |entry: &&HttpMatch| entry.source.admits(caller, port, at) && entry.matches(request);
     let Some(entry) = entry.matches.iter().find(fits) else { return ": it matches everything".into() };
     let mut reasons = entry.source.describe();
     reasons.extend(entry.conditions.iter().map(ToString::to_string));
@@ -155,8 +162,14 @@ fn because(entry: &HttpEntry, caller: &Workload, port: u16, request: &RequestVie
 }
 
 /// What a match entry wants and the request has not.
-fn misses(entry: &HttpMatch, caller: &Workload, port: u16, request: &RequestView<'_>) -> Vec<String> {
-    let source = entry.source.miss(caller, port);
+fn misses(
+    entry: &HttpMatch,
+    caller: &Workload,
+    port: u16,
+    at: At<'_>,
+    request: &RequestView<'_>,
+) -> Vec<String> {
+    let source = entry.source.miss(caller, port, at);
     let conditions = entry.conditions.iter().filter(|condition| !condition.holds(request));
     let conditions = conditions.map(|condition| format!("wants {condition}, {}", condition.found(request)));
     source.into_iter().chain(conditions).collect()
@@ -178,7 +191,7 @@ pub(super) fn tcp_rules(snapshot: &Snapshot, caller: &Workload, dst: SocketAddr,
         }
         for (index, route) in rules.tcp.iter().enumerate() {
             for candidate in &route.matches {
-                if let Some(miss) = candidate.source.miss(caller, dst.port()) {
+                if let Some(miss) = candidate.source.miss(caller, dst.port(), At::Mesh) {
                     notes.push(format!("tcp[{index}] of {} does not match: {miss}", rules.key));
                 } else if !candidate.contains(dst.ip()) {
                     let note = format!(

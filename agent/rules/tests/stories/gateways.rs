@@ -1,5 +1,7 @@
 //! What a gateway pod serves: which Gateways select it, which VirtualServices are bound to those, host by host.
 
+use weft_api::admin::{ExplainRequest, Explanation};
+use weft_rules::explain;
 use weft_rules::http_route::HttpAction;
 use weft_rules::snapshot::HttpDecision;
 
@@ -206,4 +208,161 @@ fn a_destination_without_a_port_means_the_services_only_one() {
         let ports: Vec<u16> = cluster.endpoints.iter().map(|endpoint| endpoint.address.port()).collect();
         assert_eq!(ports, [port], "{host}");
     }
+}
+
+/// What `weft explain POD URL` says; `client`: with `--from-address`.
+fn told(world: &World, pod: &str, client: Option<&str>, url: &str) -> Explanation {
+    let request = ExplainRequest {
+        from: pod.into(),
+        from_address: client.map(str::to_owned),
+        to: url.into(),
+        ..ExplainRequest::default()
+    };
+    explain::answer(&world.snapshot, &request, true).unwrap()
+}
+
+const EDGE: &str = "{hosts: [shop.example], gateways: [gw], http: [\
+    {name: api, match: [{uri: {prefix: /api/}}], rewrite: {uri: /}, timeout: 3s, route: [{destination: {host: shop}}]}, \
+    {match: [{gateways: [mesh]}], route: [{destination: {host: two}}]}, \
+    {match: [{uri: {prefix: /old}}], redirect: {uri: /new}}]}";
+
+#[test]
+fn explain_tells_what_a_gateway_does_with_a_request_from_outside() {
+    let mut world = World::of(&(PODS.to_owned() + &plain("shop", "'*.example', shop.example")));
+    world.apply(&rules("shop", "edge", "2024-01-01T00:00:00Z", EDGE));
+    world.apply(&rules(
+        "shop",
+        "late",
+        "2024-01-02T00:00:00Z",
+        &format!("{{hosts: [shop.example], gateways: [gw], {}}}", to("two")),
+    ));
+    let answer = told(&world, "pod/ingress-1.istio-system", None, "http://shop.example/api/items");
+    let matched = answer.matched.clone().unwrap();
+    assert_eq!((matched.virtual_service.as_str(), matched.route.as_str()), ("shop/edge", "api"));
+    assert_eq!((answer.action.as_str(), answer.timeout.as_deref()), ("route", Some("3s")));
+    // The Service's only port, not the gateway's.
+    assert_eq!(answer.backends[0].endpoints, ["10.2.0.2:9080"]);
+    assert_eq!(
+        answer.notes,
+        [
+            "pod istio-system/ingress-1 serves port 80 at its own port 8080 by Gateway shop/gw",
+            "http[0] of shop/edge matched by uri starting with \"/api/\"",
+            "http[1] of shop/edge does not match: is for mesh only",
+            "http[2] of shop/edge does not match: wants uri starting with \"/old\", the path is \"/api/items\"",
+            "VirtualService shop/late serves the host too, after shop/edge",
+            "the path becomes /items",
+        ]
+    );
+    // The oldest has no route for it: the next one is asked, as Envoy has them in one list.
+    let answer = told(&world, "ingress-1.istio-system", None, "http://shop.example/else");
+    assert_eq!(answer.matched.unwrap().virtual_service, "shop/late");
+    let answer = told(&world, "ingress-1.istio-system", None, "shop.example/old");
+    assert_eq!(answer.action, "redirect 301 http://shop.example/new");
+
+    let answer = told(&world, "ingress-1.istio-system", None, "http://nobody.test/");
+    assert_eq!((answer.action.as_str(), answer.matched), ("notFound", None));
+    let last = answer.notes.last().unwrap();
+    assert_eq!(
+        last,
+        "404: no VirtualService bound to shop/gw serves the host nobody.test; hosts served: shop.example"
+    );
+    let answer = told(&world, "ingress-1.istio-system", None, "https://shop.example/");
+    assert_eq!(answer.action, "passthrough");
+    assert!(answer.notes[0].contains("port 443, but port 80 at its own port 8080"), "{:?}", answer.notes);
+    // What decides for real requests decides here.
+    for url in ["shop.example/api/items", "shop.example/else", "shop.example/old", "nobody.test/"] {
+        let route = told(&world, "ingress-1.istio-system", None, url).matched.map(|matched| matched.route);
+        let decided = ask(&world, 8080, url);
+        let same = match decided.as_str() {
+            "NR" => route.is_none(),
+            name => route.is_some_and(|route| route == name || name.starts_with("301") && route == "http[2]"),
+        };
+        assert!(same, "{url}: {decided}");
+    }
+}
+
+#[test]
+fn explain_asks_the_gateways_own_policies_first_and_its_destinations_after() {
+    let mut world = World::of(&(PODS.to_owned() + &plain("shop", "'*'")));
+    world.apply(&rules("shop", "all", "", &format!("{{hosts: ['*'], gateways: [gw], {}}}", to("shop"))));
+    world.apply(
+        "
+apiVersion: security.istio.io/v1
+kind: PeerAuthentication
+metadata: {name: default, namespace: istio-system}
+spec: {mtls: {mode: STRICT}}
+---
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: office, namespace: istio-system}
+spec: {selector: {matchLabels: {istio: ingressgateway}}, rules: [{from: [{source: {ipBlocks: [203.0.113.0/24]}}]}]}
+",
+    );
+    let gateway = "pod/ingress-1.istio-system";
+    let answer = told(&world, gateway, Some("203.0.113.7"), "http://any.test/");
+    assert_eq!(answer.action, "route", "STRICT is not for what comes to a gateway: {:?}", answer.notes);
+    assert_eq!(answer.policies[0].name, "AuthorizationPolicy/istio-system/office");
+    assert_eq!(answer.policies[0].decided, "allowed by rules[0]");
+    let answer = told(&world, gateway, Some("198.51.100.1"), "http://any.test/");
+    assert_eq!((answer.action.as_str(), answer.matched.is_none()), ("deny", true));
+    assert!(answer.notes.last().unwrap().starts_with("403 RBAC: access denied"), "{:?}", answer.notes);
+    let unsaid = told(&world, gateway, None, "http://any.test/");
+    assert!(unsaid.notes.iter().any(|note| note.contains("--from-address")), "{:?}", unsaid.notes);
+
+    // Behind the gateway, the pod is who calls.
+    world
+        .apply("{apiVersion: v1, kind: Namespace, metadata: {name: shop, labels: {weft.dev/mesh: enabled}}}");
+    world.apply(
+        "
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: none-from-outside, namespace: shop}
+spec: {action: DENY, rules: [{from: [{source: {namespaces: [istio-system]}}]}]}
+",
+    );
+    let answer = told(&world, gateway, Some("203.0.113.7"), "http://any.test/");
+    assert_eq!(answer.action, "deny");
+    assert_eq!(answer.matched.unwrap().virtual_service, "shop/all");
+    assert_eq!(answer.policies.last().unwrap().decided, "denied by rules[0]");
+}
+
+#[test]
+fn explain_of_a_call_to_a_gateway_says_that_it_is_one() {
+    let mut world = World::of(&(PODS.to_owned() + &plain("shop", "'*'")));
+    world.apply(&rules("shop", "all", "", &format!("{{hosts: ['*'], gateways: [gw], {}}}", to("shop"))));
+    world.apply(
+        "
+apiVersion: security.istio.io/v1
+kind: PeerAuthentication
+metadata: {name: default, namespace: istio-system}
+spec: {mtls: {mode: STRICT}}
+",
+    );
+    let stranger = ExplainRequest {
+        from_address: Some("203.0.113.7".into()),
+        to: "ingress.istio-system".into(),
+        ..ExplainRequest::default()
+    };
+    for request in [
+        stranger.clone(),
+        ExplainRequest { to: "10.2.0.1:8080".into(), ..stranger },
+        ExplainRequest {
+            from: "app.shop".into(),
+            to: "ingress.istio-system".into(),
+            ..ExplainRequest::default()
+        },
+    ] {
+        let answer = explain::answer(&world.snapshot, &request, true).unwrap();
+        assert_ne!(answer.action, "deny", "{request:?}: {:?}", answer.notes);
+        let last = answer.notes.last().unwrap();
+        assert!(last.starts_with("pod/ingress-1.istio-system is a gateway"), "{request:?}: {last}");
+    }
+    let both = ExplainRequest {
+        from: "app.shop".into(),
+        from_address: Some("203.0.113.7".into()),
+        to: "shop".into(),
+        ..ExplainRequest::default()
+    };
+    let error = explain::answer(&world.snapshot, &both, true).unwrap_err();
+    assert!(error.to_string().contains("shop/app is no gateway"), "{error}");
 }

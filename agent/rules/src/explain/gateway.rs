@@ -1,0 +1,144 @@
+//! What a gateway pod does with a request from outside: its own policies first, then the VirtualServices bound to the Gateways
+//! that select it, then onward as the pod.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use http::request::Parts;
+use weft_api::admin::{ExplainRequest, Explanation};
+
+use super::entry::{Caller, Place};
+use super::target::Target;
+use super::{ExplainError, backends, describe_route, request, trace};
+use crate::gateway::{GatewayPort, VirtualHost};
+use crate::host::HostPattern;
+use crate::matching::{At, RequestView};
+use crate::snapshot::{HttpDecision, Protocol};
+use crate::virtual_service::HttpOutcome;
+use crate::workload::Workload;
+
+/// More hosts than these are not listed.
+const MOST_HOSTS: usize = 8;
+
+/// Explains a request to `pod`, which serves as a gateway; `from` is the pod, as which it goes on.
+pub(super) fn answer(
+    from: &Caller<'_>,
+    pod: &Workload,
+    question: &ExplainRequest,
+) -> Result<Explanation, ExplainError> {
+    let snapshot = from.snapshot;
+    let client = match &question.from_address {
+        None => None,
+        Some(text) => Some(text.parse().map_err(|_| ExplainError::NotAnAddress(text.clone()))?),
+    };
+    let target = Target::parse(&question.to)?;
+    let headers: Vec<(&str, &str)> =
+        question.headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+    let method = question.method.as_deref().unwrap_or("GET");
+    let path = question.path.as_deref().or(target.path.as_deref()).unwrap_or("/");
+    let parts = request(&target.host, target.port, method, path, &headers)?;
+    let mut explanation = Explanation::default();
+    let ports = snapshot.gateways.get(&pod.key).map_or(&[][..], |ports| ports);
+    let Some(served) = port(ports, target.port) else {
+        "passthrough".clone_into(&mut explanation.action);
+        let all: Vec<String> = ports.iter().map(in_words).collect();
+        explanation.notes.push(format!(
+            "no Gateway that selects pod {} has an HTTP server with port {}, but {}: a connection goes to the pod's own program",
+            pod.key,
+            target.port,
+            all.join(" and ")
+        ));
+        return Ok(explanation);
+    };
+    let note =
+        format!("pod {} serves {} by Gateway {}", pod.key, in_words(served), served.gateways.join(", "));
+    explanation.notes.push(note);
+    let address = SocketAddr::new(from.address, served.pod_port);
+    let outside = Caller {
+        snapshot,
+        workload: None,
+        address: client.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |client: IpAddr| client.to_canonical()),
+        certificates: false,
+    };
+    let place = Place { workload: pod, address, protocol: Protocol::Http, tls: None };
+    let refused = outside.ask_gateway(&place, &parts, &mut explanation.policies);
+    if client.is_none() && !explanation.policies.is_empty() {
+        let note = "the client's address is not known (--from-address tells it): to policies it is 0.0.0.0";
+        explanation.notes.push(note.to_owned());
+    }
+    if let Some(refused) = refused {
+        "deny".clone_into(&mut explanation.action);
+        "plaintext".clone_into(&mut explanation.tls);
+        explanation.notes.push(refused);
+        return Ok(explanation);
+    }
+    rules(pod, served, &parts, &mut explanation.notes);
+    match snapshot.route_at_gateway(pod, served, &parts) {
+        HttpDecision::Route(matched) => {
+            describe_route(&matched, &parts, served.pod_port, &mut explanation);
+            let addressed = |destination: &_| snapshot.port_at_gateway(served, destination);
+            backends(from, pod, &addressed, &matched, &parts, &mut explanation);
+        }
+        HttpDecision::NoRoute | HttpDecision::Passthrough | HttpDecision::BlackHole => {
+            "notFound".clone_into(&mut explanation.action);
+        }
+    }
+    Ok(explanation)
+}
+
+/// The port that is meant: the Gateway's, which clients see, else the pod's own.
+fn port(ports: &[GatewayPort], number: u16) -> Option<&GatewayPort> {
+    let by = |own: fn(&GatewayPort) -> u16| ports.iter().find(|served| own(served) == number);
+    by(|served| served.server_port).or_else(|| by(|served| served.pod_port))
+}
+
+fn in_words(served: &GatewayPort) -> String {
+    let GatewayPort { server_port, pod_port, .. } = served;
+    if server_port == pod_port {
+        format!("port {server_port}")
+    } else {
+        format!("port {server_port} at its own port {pod_port}")
+    }
+}
+
+/// Walks the rules of the request's host as the decision does: one list of all, oldest first.
+fn rules(pod: &Workload, served: &GatewayPort, parts: &Parts, notes: &mut Vec<String>) {
+    let request = RequestView::of(parts);
+    let Some(host) = served.virtual_host(request.authority) else {
+        let mut hosts: Vec<String> = served.exact.keys().map(ToString::to_string).collect();
+        hosts.extend(served.below.keys().map(|suffix| HostPattern::Below(suffix.clone()).to_string()));
+        hosts.sort_unstable();
+        let more = hosts.len().saturating_sub(MOST_HOSTS);
+        hosts.truncate(MOST_HOSTS);
+        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+        let known = if hosts.is_empty() { "none".to_owned() } else { hosts.join(", ") };
+        notes.push(format!(
+            "404: no VirtualService bound to {} serves the host {}; hosts served: {known}{more}",
+            served.gateways.join(", "),
+            request.authority
+        ));
+        return;
+    };
+    let VirtualHost { rules, redirect } = host;
+    if redirect.is_some() {
+        notes.push("the Gateway's server has tls.httpsRedirect: no rule is asked".to_owned());
+        return;
+    }
+    let at = At::Gateways(&served.gateways);
+    let mut decided = None;
+    for rules in rules.iter() {
+        if let Some(decided) = decided {
+            notes.push(format!("VirtualService {} serves the host too, after {decided}", rules.key));
+        } else if !rules.visibility.admits(&pod.namespace) {
+            let note = format!("VirtualService {} is not exported to namespace {}", rules.key, pod.namespace);
+            notes.push(note);
+        } else {
+            trace::routes(rules, pod, served.server_port, at, &request, notes);
+            if let HttpOutcome::Matched(..) = rules.route_http(pod, served.server_port, at, &request) {
+                decided = Some(&rules.key);
+            }
+        }
+    }
+    if decided.is_none() {
+        notes.push("404: the host has rules at this gateway, and none of them matches".to_owned());
+    }
+}
