@@ -9,8 +9,8 @@ use weft_tests::{Mesh, story};
 use crate::deploy::got_header;
 use crate::request_authorization::{echo_and_callers, for_echo, from_outside};
 
-/// [`echo_and_callers`], with an authorizer in another namespace, and providers `http`, `grpc`, `open` (nobody
-/// there, lets pass) and `shut` (nobody there, 503).
+/// [`echo_and_callers`], with an authorizer in another namespace, and providers `http`, `whole` (wants bodies to their end),
+/// `grpc`, `open` (nobody there, lets pass) and `shut` (nobody there, 503).
 fn world(mesh: &Mesh) -> Result<()> {
     mesh.namespace("auth", true)?;
     let authz = mesh.pod("authz").namespace("auth").label("app", "authz");
@@ -31,6 +31,13 @@ fn world(mesh: &Mesh) -> Result<()> {
          \u{20}       includeRequestBodyInCheck: {maxRequestBytes: 8, allowPartialMessage: true}\n\
          \u{20}       headersToUpstreamOnAllow: [x-ext-authz-*]\n\
          \u{20}       headersToDownstreamOnDeny: [x-ext-authz-check-result]\n\
+         \u{20}   - name: whole\n\
+         \u{20}     envoyExtAuthzHttp:\n\
+         \u{20}       service: authz.auth.svc.cluster.local\n\
+         \u{20}       port: 8000\n\
+         \u{20}       includeRequestHeadersInCheck: [x-ext-authz]\n\
+         \u{20}       includeRequestBodyInCheck: {maxRequestBytes: 8}\n\
+         \u{20}       headersToUpstreamOnAllow: [x-ext-authz-*]\n\
          \u{20}   - name: grpc\n\
          \u{20}     envoyExtAuthzGrpc: {service: auth/authz.auth.svc.cluster.local, port: 9000, timeout: 5s}\n\
          \u{20}   - name: open\n\
@@ -129,6 +136,85 @@ fn nobody_there_means_what_the_provider_says_and_policies_still_hold() {
         let deny = "action: DENY\nrules: [{to: [{operation: {methods: [GET]}}]}]";
         mesh.apply_now("deny", &for_echo("AuthorizationPolicy", "deny", deny))?;
         ensure!(ask()? == (403, 403), "{:?}", ask()?);
+        Ok(())
+    });
+}
+
+/// A gateway pod that sends everything to `echo`, and a copy of it to a pod `copy`; a policy of its own asks this provider.
+fn gateway(mesh: &Mesh, provider: &str) -> Result<()> {
+    mesh.namespace("ingress", false)?;
+    mesh.pod("gateway").namespace("ingress").label("istio", "ingressgateway").start()?;
+    mesh.pod("copy").label("app", "copy").start()?;
+    mesh.service("copy").selector("app", "copy").port("http", 80, 8080).create()?;
+    mesh.apply(
+        "gateway",
+        "apiVersion: networking.istio.io/v1\nkind: Gateway\nmetadata: {name: edge, namespace: default}\nspec:\n  \
+         selector: {istio: ingressgateway}\n  servers: [{port: {number: 8080, name: http, protocol: HTTP}, hosts: ['*']}]\n\
+         ---\napiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: edge, namespace: default}\nspec:\n  \
+         hosts: ['*']\n  gateways: [edge]\n  http:\n  - mirror: {host: copy}\n    route: [{destination: {host: echo}}]\n",
+    )?;
+    ask_at_gateway(mesh, provider)
+}
+
+fn ask_at_gateway(mesh: &Mesh, provider: &str) -> Result<()> {
+    mesh.apply_now(
+        "gateway-policy",
+        &format!(
+            "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {{name: ask, namespace: ingress}}\n\
+             spec:\n  selector: {{matchLabels: {{istio: ingressgateway}}}}\n  action: CUSTOM\n  provider: {{name: {provider}}}\n\
+             \u{20} rules: [{{}}]\n"
+        ),
+    )
+}
+
+/// Reads what comes on a connection until this is among it.
+fn arrives(mut stream: std::net::TcpStream, what: &str) -> Result<()> {
+    let mut read = String::new();
+    while !read.contains(what) {
+        let mut piece = [0; 4096];
+        let count = stream.read(&mut piece).with_context(|| format!("after {read:?}"))?;
+        ensure!(count > 0, "it ended after {read:?}");
+        read.push_str(&String::from_utf8_lossy(&piece[..count]));
+    }
+    Ok(())
+}
+
+#[test]
+fn at_a_gateway_somebody_else_sees_the_body_and_it_still_arrives() {
+    story(|mesh| {
+        world(mesh)?;
+        gateway(mesh, "http")?;
+        let copies = mesh.the("copy")?.listen(8080)?;
+        let url = format!("http://{}/items", mesh.the("gateway")?.at(8080));
+        let post = |body: &str| -> Result<_> {
+            let request = mesh.http("stranger", &url)?.method("POST").body(body);
+            Ok(request.header("x-ext-authz", "allow"))
+        };
+        for request in [post("0123456789")?, post("0123456789")?.header("expect", "100-continue")] {
+            let allowed = request.send()?;
+            ensure!(allowed.status == 200, "{allowed:?}");
+            let seen = allowed.json()?;
+            ensure!(got_header(&seen, "x-ext-authz-body").as_deref() == Some("01234567"), "{seen}");
+            ensure!(seen["body"] == "0123456789", "{seen}");
+            arrives(copies.accept()?.0, "0123456789").context("the copy")?;
+        }
+        let long = "0123456789".repeat(10_000);
+        let allowed = post(&long)?.send()?;
+        ensure!(allowed.status == 200 && allowed.json()?["body"] == *long, "{} bytes", allowed.body.len());
+        // Over HTTP/2, too, and without a body.
+        let allowed = post("0123456789")?.h2().send()?;
+        ensure!(allowed.json()?["body"] == "0123456789", "{allowed:?}");
+        let seen = mesh.http("stranger", &url)?.header("x-ext-authz", "allow").send()?.json()?;
+        ensure!(got_header(&seen, "x-ext-authz-body").as_deref() == Some(""), "{seen}");
+
+        let denied = mesh.http("stranger", &url)?.method("POST").body("0123456789").send()?;
+        ensure!(denied.status == 403 && denied.body.starts_with("denied by ext_authz"), "{denied:?}");
+
+        ask_at_gateway(mesh, "whole")?;
+        let whole = post("01234567")?.send()?;
+        ensure!(got_header(&whole.json()?, "x-ext-authz-body").as_deref() == Some("01234567"), "{whole:?}");
+        let too_long = post("012345678")?.send()?;
+        ensure!(too_long.status == 413, "{too_long:?}");
         Ok(())
     });
 }

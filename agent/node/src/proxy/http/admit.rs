@@ -15,7 +15,7 @@ use weft_rules::identity::Identity;
 use weft_rules::workload::Workload;
 
 use super::authenticate::{self, authenticate};
-use super::body::{RequestBody, ResponseBody};
+use super::body::{LookAhead, ResponseBody};
 use super::exchange::Exchange;
 use super::ext_authz::{self, Parties};
 use super::headers::{self, X_FORWARDED_FOR};
@@ -32,9 +32,9 @@ pub(super) type Answer = Box<Response<ResponseBody>>;
 
 /// A request that may pass.
 #[derive(Debug)]
-pub(super) struct Admitted {
+pub(super) struct Admitted<B> {
     /// The request.
-    pub(super) request: Request<RequestBody>,
+    pub(super) request: Request<B>,
     /// Headers that an external authorizer gives to the client.
     pub(super) answer_headers: HeaderMap,
 }
@@ -65,11 +65,11 @@ pub(super) enum Refused {
 ///
 /// # Errors
 /// It is not let in: the client gets this answer.
-pub(super) async fn admit(
+pub(super) async fn admit<B: LookAhead>(
     exchange: &Rc<Exchange>,
     arrival: &Arrival,
-    request: Request<RequestBody>,
-) -> Result<Request<RequestBody>, Answer> {
+    request: Request<B>,
+) -> Result<Request<B>, Answer> {
     match arrival.decide(request).await {
         Ok(Admitted { request, answer_headers }) => {
             if !answer_headers.is_empty() {
@@ -85,16 +85,6 @@ pub(super) async fn admit(
             Err(Box::new(answer(exchange, refused)))
         }
     }
-}
-
-/// As [`admit`], for a request that came to a gateway, before it is routed. External authorizers see no body.
-pub(super) async fn admit_head(
-    exchange: &Rc<Exchange>,
-    arrival: &Arrival,
-    head: Parts,
-) -> Result<Parts, Answer> {
-    let request = Request::from_parts(head, RequestBody::Empty);
-    Ok(admit(exchange, arrival, request).await?.into_parts().0)
 }
 
 fn answer(exchange: &Rc<Exchange>, refused: Refused) -> Response<ResponseBody> {
@@ -204,7 +194,7 @@ impl Arrival {
     ///
     /// # Errors
     /// It may not pass.
-    pub(super) async fn decide(&self, request: Request<RequestBody>) -> Result<Admitted, Refused> {
+    pub(super) async fn decide<B: LookAhead>(&self, request: Request<B>) -> Result<Admitted<B>, Refused> {
         if self.unproved {
             return Err(Refused::Unproved);
         }
@@ -224,7 +214,7 @@ impl Arrival {
             let remote = remote_of(&head.headers, connection.peer);
             let asked = InboundRequest { head: &head, remote, claims: claims.as_ref() };
             if let Some(consult) = guard.consult(&connection, &asked) {
-                (body, answer_headers) = ext_authz::ask(&self.parties, consult, &mut head, body).await?;
+                answer_headers = ext_authz::ask(&self.parties, consult, &mut head, &mut body).await?;
             }
             let asked = InboundRequest { head: &head, remote, claims: claims.as_ref() };
             if let RequestVerdict::Denied(denial) = guard.admit_request(&connection, &asked) {

@@ -5,6 +5,7 @@ mod ahead;
 mod grpc;
 mod replay;
 
+use std::collections::VecDeque;
 use std::error::Error as StdError;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -17,7 +18,7 @@ use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep};
 use weft_rules::cluster::InUse;
 
-pub(in crate::proxy::http) use self::ahead::{Ahead, Peeked, peek};
+pub(in crate::proxy::http) use self::ahead::{Ahead, LookAhead, Peeked};
 use self::grpc::Messages;
 pub(in crate::proxy::http) use self::replay::Replay;
 use super::exchange::Exchange;
@@ -131,12 +132,20 @@ pub(in crate::proxy) struct ClientBody {
     exchange: Rc<Exchange>,
     messages: Messages,
     copies: Vec<Feed>,
+    /// What has come already and was looked at.
+    ahead: VecDeque<Frame<Bytes>>,
 }
 
 impl ClientBody {
     pub(in crate::proxy::http) fn new(incoming: Incoming, exchange: &Rc<Exchange>) -> Self {
         let exchange = Rc::clone(exchange);
-        let body = Self { incoming, exchange, messages: Messages::default(), copies: Vec::new() };
+        let body = Self {
+            incoming,
+            exchange,
+            messages: Messages::default(),
+            copies: Vec::new(),
+            ahead: VecDeque::new(),
+        };
         if body.incoming.is_end_stream() {
             body.exchange.end_request();
         }
@@ -153,6 +162,22 @@ impl ClientBody {
         RequestBody::Copy(feed)
     }
 
+    /// Something came from the client.
+    fn count(&mut self, frame: &Frame<Bytes>) {
+        if let Some(bytes) = frame.data_ref() {
+            let exchange = &self.exchange;
+            exchange.request_bytes.set(exchange.request_bytes.get() + bytes.len() as u64);
+            if exchange.grpc {
+                let count = self.messages.count(bytes);
+                exchange.note(|outcome| outcome.grpc_messages.0 += count);
+            }
+        }
+        if self.incoming.is_end_stream() {
+            self.exchange.end_request();
+        }
+    }
+
+    /// All of it has passed.
     fn end(&mut self) {
         self.copies.drain(..).for_each(|copy| copy.end());
         self.exchange.end_request();
@@ -168,19 +193,19 @@ impl Body for ClientBody {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = self.get_mut();
-        let frame = ready!(Pin::new(&mut this.incoming).poll_frame(context));
+        let frame = if let Some(frame) = this.ahead.pop_front() {
+            Some(Ok(frame))
+        } else {
+            let frame = ready!(Pin::new(&mut this.incoming).poll_frame(context));
+            if let Some(Ok(frame)) = &frame {
+                this.count(frame);
+            }
+            frame
+        };
         match &frame {
             Some(Ok(frame)) => {
-                if let Some(bytes) = frame.data_ref() {
-                    let exchange = &this.exchange;
-                    exchange.request_bytes.set(exchange.request_bytes.get() + bytes.len() as u64);
-                    if exchange.grpc {
-                        let count = this.messages.count(bytes);
-                        exchange.note(|outcome| outcome.grpc_messages.0 += count);
-                    }
-                }
                 this.copies.iter().for_each(|copy| copy.push(frame));
-                if this.incoming.is_end_stream() {
+                if this.is_end_stream() {
                     this.end();
                 }
             }
@@ -191,11 +216,12 @@ impl Body for ClientBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.incoming.is_end_stream()
+        self.ahead.is_empty() && self.incoming.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.incoming.size_hint()
+        let rest = self.incoming.size_hint();
+        if self.ahead.is_empty() { rest } else { ahead::with_frames(&self.ahead, &rest) }
     }
 }
 

@@ -23,7 +23,7 @@ use self::decision::Decision;
 use self::over_grpc::{Asked, Ends};
 use super::admit::{Arrival, Refused};
 use super::attempt::{self, Answer, Endpoint};
-use super::body::{Leased, Peeked, RequestBody, peek};
+use super::body::{Leased, LookAhead, Peeked, RequestBody};
 use super::headers;
 use crate::datapath::LocalPod;
 use crate::proxy::connection::Downstream;
@@ -65,8 +65,8 @@ enum Undecided {
     NoDecision(StatusCode),
 }
 
-/// Has a provider decide upon a request, and changes the request as it says. Answers its body, which may have been looked
-/// at, and headers for the client.
+/// Has a provider decide upon a request, looking at its body where the provider wants that, and changes the request as it
+/// says. Answers headers for the client.
 ///
 /// # Errors
 /// It may not pass.
@@ -74,20 +74,20 @@ pub(super) async fn ask(
     parties: &Parties,
     consult: Consult,
     head: &mut Parts,
-    body: RequestBody,
-) -> Result<(RequestBody, HeaderMap), Refused> {
+    body: &mut impl LookAhead,
+) -> Result<HeaderMap, Refused> {
     let provider = parties.core.shared.snapshot.load().provider(&consult.provider).cloned();
     let Some(provider) = provider else {
         return Err(Refused::Policy(Denial { policy: Some(consult.policy), rule: None }));
     };
-    let (peeked, body) = match provider.body {
-        None => (None, body),
-        Some(wanted) => match peek(body, wanted.max_request_bytes as usize).await {
-            Ok((peeked, _)) if !peeked.whole && !wanted.allow_partial_message => {
+    let peeked = match provider.body {
+        None => None,
+        Some(wanted) => match body.look_ahead(wanted.max_request_bytes as usize).await {
+            Ok(peeked) if !peeked.whole && !wanted.allow_partial_message => {
                 let body = Bytes::from_static(b"Payload Too Large");
                 return Err(refused(StatusCode::PAYLOAD_TOO_LARGE, body, "request_payload_too_large"));
             }
-            Ok((peeked, body)) => (Some((peeked, wanted.pack_as_bytes)), body),
+            Ok(peeked) => Some((peeked, wanted.pack_as_bytes)),
             Err(_) => {
                 return Err(refused(StatusCode::BAD_REQUEST, Bytes::new(), "downstream_remote_disconnect"));
             }
@@ -98,7 +98,7 @@ pub(super) async fn ask(
     match decided.unwrap_or(Err(Undecided::Timeout(provider.timeout))) {
         Ok(Decision::Allowed(changes)) => {
             changes.apply(&mut head.headers);
-            Ok((body, changes.answer))
+            Ok(changes.answer)
         }
         Ok(Decision::Denied(answer)) => Err(Refused::Elsewhere {
             status: answer.status,
@@ -109,7 +109,7 @@ pub(super) async fn ask(
         Err(undecided) => {
             note(&consult, &provider, &undecided);
             if provider.fail_open {
-                Ok((body, HeaderMap::new()))
+                Ok(HeaderMap::new())
             } else {
                 Err(refused(provider.status_on_error, Bytes::new(), "ext_authz_error"))
             }

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use bytes::Bytes;
 use http::header::{HeaderName, LOCATION};
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use weft_rules::http_route::{Abort, HttpAction, MatchedHttpRoute};
 use weft_rules::snapshot::HttpDecision;
@@ -23,7 +23,7 @@ pub(super) async fn answer(
     mut request: Parts,
     body: Incoming,
 ) -> Response<ResponseBody> {
-    let body = ClientBody::new(body, exchange);
+    let mut body = ClientBody::new(body, exchange);
     let down = &exchange.down;
     let upgrade = match headers::admit(&mut request, down.dialled) {
         Ok(upgrade) => upgrade,
@@ -44,8 +44,9 @@ pub(super) async fn answer(
     if down.is_at_gateway() {
         headers::tell_client(&mut request.headers, down.peer.ip());
         if let Some(arrival) = Arrival::at_gateway(down) {
-            request = match admit::admit_head(exchange, &arrival, request).await {
-                Ok(request) => request,
+            let asked = Request::from_parts(request, body);
+            (request, body) = match admit::admit(exchange, &arrival, asked).await {
+                Ok(admitted) => admitted.into_parts(),
                 Err(answer) => return *answer,
             };
         }

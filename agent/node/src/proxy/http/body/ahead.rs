@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 use bytes::{Bytes, BytesMut};
 use http_body::{Body, Frame, SizeHint};
 
-use super::{BodyError, RequestBody};
+use super::{BodyError, ClientBody, RequestBody};
 
 /// A body whose beginning has come already.
 #[derive(Debug)]
@@ -26,23 +26,46 @@ pub(in crate::proxy::http) struct Peeked {
     pub(in crate::proxy::http) whole: bool,
 }
 
-/// Waits for the first `limit` bytes of a body, or for its end.
-///
-/// # Errors
-/// It broke off before.
-pub(in crate::proxy::http) async fn peek(
-    mut body: RequestBody,
-    limit: usize,
-) -> Result<(Peeked, RequestBody), BodyError> {
-    if let RequestBody::Held(held) = &body {
-        // Whoever wants to see it wants it to come.
-        held.gate.open();
+/// A body that can be looked at before it is sent.
+pub(in crate::proxy::http) trait LookAhead {
+    /// Waits for the first `limit` bytes, or for the end.
+    ///
+    /// # Errors
+    /// It broke off before.
+    async fn look_ahead(&mut self, limit: usize) -> Result<Peeked, BodyError>;
+}
+
+impl LookAhead for RequestBody {
+    async fn look_ahead(&mut self, limit: usize) -> Result<Peeked, BodyError> {
+        if let Self::Held(held) = self {
+            // Whoever wants to see it wants it to come.
+            held.gate.open();
+        }
+        let (peeked, frames, ended) = begin(self, limit).await?;
+        let rest = std::mem::replace(self, Self::Empty);
+        *self = Self::Ahead(Box::new(Ahead { frames, rest: (!ended).then_some(rest) }));
+        Ok(peeked)
     }
+}
+
+impl LookAhead for ClientBody {
+    async fn look_ahead(&mut self, limit: usize) -> Result<Peeked, BodyError> {
+        let (peeked, frames, _) = begin(self, limit).await?;
+        self.ahead = frames;
+        Ok(peeked)
+    }
+}
+
+/// Reads the first `limit` bytes of a body; answers the frames that they came in too, and whether those are all.
+async fn begin<B>(body: &mut B, limit: usize) -> Result<(Peeked, VecDeque<Frame<Bytes>>, bool), BodyError>
+where
+    B: Body<Data = Bytes, Error = BodyError> + Unpin,
+{
     let mut frames = VecDeque::new();
     let mut bytes = BytesMut::new();
     let mut ended = body.is_end_stream();
     while !ended && bytes.len() <= limit {
-        match std::future::poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await {
+        match std::future::poll_fn(|context| Pin::new(&mut *body).poll_frame(context)).await {
             None => ended = true,
             Some(Err(error)) => return Err(error),
             Some(Ok(frame)) => {
@@ -56,8 +79,7 @@ pub(in crate::proxy::http) async fn peek(
     }
     let whole = ended && bytes.len() <= limit;
     bytes.truncate(limit);
-    let rest = (!ended).then_some(body);
-    Ok((Peeked { bytes: bytes.freeze(), whole }, RequestBody::Ahead(Box::new(Ahead { frames, rest }))))
+    Ok((Peeked { bytes: bytes.freeze(), whole }, frames, ended))
 }
 
 impl Ahead {
@@ -77,15 +99,20 @@ impl Ahead {
     }
 
     pub(super) fn size_hint(&self) -> SizeHint {
-        let here = self.frames.iter().filter_map(Frame::data_ref).map(Bytes::len).sum::<usize>() as u64;
         let rest = self.rest.as_ref().map_or(SizeHint::with_exact(0), Body::size_hint);
-        let mut hint = SizeHint::new();
-        hint.set_lower(rest.lower() + here);
-        if let Some(upper) = rest.upper() {
-            hint.set_upper(upper + here);
-        }
-        hint
+        with_frames(&self.frames, &rest)
     }
+}
+
+/// The size of a body whose beginning is in these frames.
+pub(super) fn with_frames(frames: &VecDeque<Frame<Bytes>>, rest: &SizeHint) -> SizeHint {
+    let here = frames.iter().filter_map(Frame::data_ref).map(Bytes::len).sum::<usize>() as u64;
+    let mut hint = SizeHint::new();
+    hint.set_lower(rest.lower() + here);
+    if let Some(upper) = rest.upper() {
+        hint.set_upper(upper + here);
+    }
+    hint
 }
 
 #[cfg(test)]
@@ -101,17 +128,19 @@ mod tests {
     #[tokio::test]
     async fn what_was_looked_at_still_goes_its_way() {
         for (limit, seen, whole) in [(3, "abc", false), (6, "abcdef", true), (9, "abcdef", true)] {
-            let (peeked, body) = peek(own("abcdef"), limit).await.expect("a body");
+            let mut body = own("abcdef");
+            let peeked = body.look_ahead(limit).await.expect("a body");
             assert_eq!((&peeked.bytes[..], peeked.whole), (seen.as_bytes(), whole), "{limit}");
             assert_eq!(body.size_hint().exact(), Some(6));
-            let again = peek(body, limit).await.expect("a body").1;
-            assert_eq!(again.collect().await.expect("a body").to_bytes(), "abcdef");
+            body.look_ahead(limit).await.expect("a body");
+            assert_eq!(body.collect().await.expect("a body").to_bytes(), "abcdef");
         }
     }
 
     #[tokio::test]
     async fn an_empty_body_is_whole() {
-        let (peeked, body) = peek(RequestBody::Empty, 10).await.expect("a body");
+        let mut body = RequestBody::Empty;
+        let peeked = body.look_ahead(10).await.expect("a body");
         assert!(peeked.whole && peeked.bytes.is_empty() && body.is_end_stream());
     }
 }
