@@ -1,6 +1,7 @@
 //! Pods that start, as a container runtime starts them: their CNI plugin tells the agent before their first program runs.
 
 use std::io::Write as _;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -85,6 +86,33 @@ fn a_pods_first_connection_is_in_the_mesh() {
         ensure!(mesh.access_log()?.iter().any(|line| line.contains("/first")), "it went past the mesh");
         ensure!(plugin(mesh, "CHECK", &late, true)?.good && plugin(mesh, "DEL", &late, true)?.good);
         Ok(())
+    });
+}
+
+/// How many files by which the agent holds a pod's network namespace open.
+fn held_open(mesh: &Mesh, pod: &Pod) -> Result<usize> {
+    let id = mesh.with_agent(|agent| agent.id())?;
+    let netns = std::fs::metadata(Path::new("/var/run/netns").join(&pod.netns))?;
+    let is_it = |meta: std::fs::Metadata| (meta.dev(), meta.ino()) == (netns.dev(), netns.ino());
+    let files = std::fs::read_dir(format!("/proc/{id}/fd"))?.flatten();
+    Ok(files.filter(|file| std::fs::metadata(file.path()).is_ok_and(is_it)).count())
+}
+
+#[test]
+fn a_pod_that_goes_without_a_word_is_forgotten() {
+    story(|mesh| {
+        deploy::echo(mesh)?;
+        let late = mesh.outsider("late")?;
+        mesh.apply("late", &starting(&late, "app: late"))?;
+        ensure!(plugin(mesh, "ADD", &late, true)?.good);
+        ensure!(held_open(mesh, &late)? > 0, "it is not held open: this story looks at the wrong files");
+        // As after a crash of the runtime: no DEL.
+        mesh.delete("late")?;
+        weft_tests::eventually("its network is let go", Duration::from_secs(10), || {
+            let files = held_open(mesh, &late)?;
+            ensure!(files == 0, "{files} files hold it open");
+            Ok(())
+        })
     });
 }
 

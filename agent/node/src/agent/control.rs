@@ -325,6 +325,7 @@ impl Control {
         if pods_changed {
             self.desire();
         }
+        self.told.forget_gone(&self.local);
         let succeeding = self.succeeding.is_some();
         if succeeding && !self.succeed()? {
             self.answer_plugins();

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::oneshot;
 use tokio::time::Instant;
@@ -13,6 +14,9 @@ use super::Control;
 use crate::agent::pods::{self, Desired, NetnsId};
 use crate::cni::protocol::{Answer, OBJECT, Pod};
 use crate::cni::server::Told;
+
+/// How long a pod may be told of before its object is known.
+const UNKNOWN: Duration = Duration::from_mins(1);
 
 /// What plugins have told.
 #[derive(Debug, Default)]
@@ -28,6 +32,15 @@ pub(super) struct ToldPods {
 struct ToldPod {
     pod: Pod,
     netns: OwnedFd,
+    since: Instant,
+    /// Its object has been seen.
+    known: bool,
+}
+
+impl ToldPod {
+    fn is_of(&self, pod: &Workload) -> bool {
+        self.pod.uid.is_empty() || pod.uid.is_empty() || *self.pod.uid == *pod.uid
+    }
 }
 
 /// A plugin that waits.
@@ -47,9 +60,9 @@ impl ToldPods {
             Told::Add { pod, netns, reply } => match pods::netns_of(netns.as_fd()) {
                 Ok(id) => {
                     let key: Arc<str> = pod.key().into();
-                    let until = Instant::now() + OBJECT;
-                    self.pods.insert(key.clone(), ToldPod { pod, netns });
-                    self.asking.push(Asking { key, netns: id, reply, until });
+                    let since = Instant::now();
+                    self.pods.insert(key.clone(), ToldPod { pod, netns, since, known: false });
+                    self.asking.push(Asking { key, netns: id, reply, until: since + OBJECT });
                 }
                 Err(error) => {
                     let why = format!("its network namespace cannot be used: {error}");
@@ -66,6 +79,16 @@ impl ToldPods {
         }
     }
 
+    /// Forgets pods whose objects are gone, or never came. Where nobody tells that a network goes, as after a crash of the
+    /// runtime, it would stay for as long as it is held open here.
+    pub(super) fn forget_gone(&mut self, local: &BTreeMap<Arc<str>, Arc<Workload>>) {
+        self.pods.retain(|key, told| {
+            let is_there = local.get(key).is_some_and(|pod| told.is_of(pod));
+            told.known |= is_there;
+            is_there || (!told.known && told.since.elapsed() < UNKNOWN)
+        });
+    }
+
     /// Whether something was told since this was asked.
     pub(super) fn news(&mut self) -> bool {
         std::mem::take(&mut self.news)
@@ -80,8 +103,7 @@ impl ToldPods {
     /// which addresses it has, before its object says so.
     fn of(&self, pod: &Workload) -> Option<&ToldPod> {
         let told = self.pods.get(&pod.key)?;
-        let same = told.pod.uid.is_empty() || pod.uid.is_empty() || *told.pod.uid == *pod.uid;
-        (same && may_be_enrolled(pod)).then_some(told)
+        (told.is_of(pod) && may_be_enrolled(pod)).then_some(told)
     }
 
     /// Looks for the network of a pod as it was told. False: it was not.
