@@ -18,6 +18,7 @@ mod routing;
 mod sockets;
 mod status;
 
+use std::cell::LazyCell;
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::net::IpAddr;
@@ -322,11 +323,12 @@ impl Datapath {
     /// Lets go of pods that a dead agent had enrolled and that nobody has enrolled again. To be called once, when all
     /// pods of the node are known.
     pub fn release_unclaimed(&mut self) -> Result<(), DatapathError> {
+        let others: Namespaces = LazyCell::new(netns::of_processes);
         for cookie in std::mem::take(&mut self.unclaimed).into_keys() {
             self.switch_off(cookie)?;
             self.kernel.forget(cookie)?;
             if let Some(record) = self.records.load(cookie) {
-                take_back(&record, &self.records);
+                take_back(&record, &others, &self.records);
             }
         }
         self.pins.remove_other_versions()
@@ -373,21 +375,29 @@ pub fn cleanup(run_dir: &Path, bpf_dir: &Path) -> Result<Vec<String>, DatapathEr
     Ok(take_back_all(&Records::of(run_dir)))
 }
 
+/// Namespaces by cookie, looked for when one is asked for.
+type Namespaces = LazyCell<HashMap<u64, Netns>>;
+
 /// Takes back the rules in every namespace on record.
 fn take_back_all(records: &Records) -> Vec<String> {
+    let others: Namespaces = LazyCell::new(netns::of_processes);
     let mut keys = Vec::new();
     for record in records.load_all() {
-        take_back(&record, records);
+        take_back(&record, &others, records);
         keys.push(record.key);
     }
     records.remove_dir();
     keys
 }
 
-/// Takes back the rules in one namespace, unless it is gone, or its path leads to another one by now.
-fn take_back(record: &Record, records: &Records) {
-    if let Ok(netns) = Netns::open(&record.netns)
-        && netns.run(sockets::netns_cookie).flatten().is_ok_and(|cookie| cookie == record.cookie)
+/// Takes back the rules in one namespace, unless it is gone.
+fn take_back(record: &Record, others: &Namespaces, records: &Records) {
+    let is_it = |netns: &Netns| {
+        netns.run(sockets::netns_cookie).flatten().is_ok_and(|cookie| cookie == record.cookie)
+    };
+    // The path may be one of the dead agent's own, or lead to another namespace by now.
+    let at_path = Netns::open(&record.netns).ok().filter(is_it);
+    if let Some(netns) = at_path.as_ref().or_else(|| others.get(&record.cookie))
         && let Err(error) = netns.run(|| routing::tear_down(&record.sysctls)).flatten()
     {
         tracing::warn!(pod = record.key, %error, "cannot take back the network rules of a pod");

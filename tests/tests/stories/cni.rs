@@ -117,6 +117,29 @@ fn a_pod_that_goes_without_a_word_is_forgotten() {
 }
 
 #[test]
+fn what_a_dead_agent_left_in_a_pod_that_it_was_told_of_is_removed_by_cleanup() {
+    story(|mesh| {
+        deploy::echo(mesh)?;
+        let late = mesh.outsider("late")?;
+        late.app(&["echo", "--port", "8080"])?;
+        let rules = || late.exec(&["ip", "rule"])?.good();
+        let before = rules()?;
+        mesh.apply("late", &starting(&late, "app: late"))?;
+        ensure!(plugin(mesh, "ADD", &late, true)?.good);
+        ensure!(rules()? != before, "the agent made no rule: this story looks at the wrong place");
+        let (run_dir, bpf_dir) = mesh.with_agent(|agent| {
+            agent.kill()?;
+            Ok((agent.run_dir().display().to_string(), agent.bpf_dir().display().to_string()))
+        })?;
+        mesh.weft_alone(&["cleanup", "--run-dir", &run_dir, "--bpf-dir", &bpf_dir])?.good()?;
+        // Nobody but the dead agent had its network namespace by the name that it wrote down.
+        let after = rules()?;
+        ensure!(after == before, "left: {after}");
+        Ok(())
+    });
+}
+
+#[test]
 fn a_pod_is_waited_for_that_the_agent_does_not_know_yet() {
     story(|mesh| {
         deploy::echo(mesh)?;

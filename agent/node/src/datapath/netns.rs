@@ -1,12 +1,16 @@
 //! Network namespaces: opening them, working in them, and always coming back.
 
-use std::fs::File;
+use std::collections::{HashMap, HashSet};
+use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::thread;
 
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+
+use super::sockets;
 
 /// A network namespace, kept alive.
 #[derive(Debug)]
@@ -54,6 +58,24 @@ impl Netns {
         move_into_link_name_space(self.0.as_fd(), Some(LinkNameSpaceType::Network))?;
         Ok(())
     }
+}
+
+/// The namespaces that processes are in, by their cookies.
+pub fn of_processes() -> HashMap<u64, Netns> {
+    let mut seen = HashSet::new();
+    let mut found = HashMap::new();
+    for process in fs::read_dir("/proc").into_iter().flatten().flatten() {
+        let path = process.path().join("ns/net");
+        // What is no process, or has ended, has none.
+        let Ok(meta) = fs::metadata(&path) else { continue };
+        if seen.insert((meta.dev(), meta.ino()))
+            && let Ok(netns) = Netns::open(&path)
+            && let Ok(cookie) = netns.run(sockets::netns_cookie).flatten()
+        {
+            found.insert(cookie, netns);
+        }
+    }
+    found
 }
 
 impl AsFd for Netns {
