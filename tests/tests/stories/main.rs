@@ -35,6 +35,8 @@ mod shop;
 mod tcp;
 mod tokens;
 mod tunnel;
+mod tunnel_policy;
+mod tunnel_ztunnel;
 mod two_nodes;
 mod upgrade;
 mod world;
