@@ -2,9 +2,12 @@
 
 mod cross;
 mod index;
+mod network;
 mod security;
 
 use std::collections::BTreeMap;
+
+pub use network::{Gap, without_tunnels};
 
 use crate::finding::{Finding, Severity, code};
 use crate::load::{Loaded, LoadedObject, load};

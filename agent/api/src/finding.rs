@@ -154,6 +154,8 @@ pub mod code {
         PORT_NAMING = "PortNaming";
         /// Rules for another protocol than the port's.
         PROTOCOL_MISMATCH = "ProtocolMismatch";
+        /// A NetworkPolicy that keeps out the mesh's traffic between nodes.
+        TUNNELS_KEPT_OUT = "TunnelsKeptOut";
         /// No pod has a subset's labels.
         EMPTY_SUBSET = "EmptySubset";
         /// A provider that MeshConfig does not have.

@@ -1,5 +1,7 @@
 //! Kubernetes' own kinds, reduced to the fields that weft reads. Other fields are ignored, not refused.
 
+pub mod network_policy;
+
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};

@@ -1,5 +1,7 @@
 //! Names of weft's own objects in a cluster, each written down once.
 
+use crate::meta::Labels;
+
 /// Namespace of an installation.
 pub const NAMESPACE: &str = "weft-system";
 
@@ -28,7 +30,27 @@ pub const WEBHOOK_SERVICE: &str = "weft-webhook";
 /// ValidatingWebhookConfiguration.
 pub const WEBHOOK_CONFIGURATION: &str = "weft-validation";
 
+/// Port of each enrolled pod to which tunnels from other nodes come.
+pub const TUNNEL_PORT: u16 = 15008;
+
 /// Condition of a Pod: whether its traffic is in the mesh.
 pub const ENROLLED_CONDITION: &str = "weft.dev/Enrolled";
 /// Condition of an Istio object: whether weft accepts it.
 pub const ACCEPTED_CONDITION: &str = "weft.dev/Accepted";
+
+/// Labels by which a namespace opts in or out, and the values that do.
+const NAMESPACE_SWITCHES: [(&str, &str, &str); 3] = [
+    ("weft.dev/mesh", "enabled", "disabled"),
+    ("istio-injection", "enabled", "disabled"),
+    ("istio.io/dataplane-mode", "ambient", "none"),
+];
+
+/// Whether a namespace's labels put its pods into the mesh, or keep them out; `None`: they do not say. The first that says
+/// decides.
+pub fn namespace_opts_in(labels: &Labels) -> Option<bool> {
+    NAMESPACE_SWITCHES.iter().find_map(|(label, on, off)| match labels.get(*label) {
+        Some(value) if value == on => Some(true),
+        Some(value) if value == off => Some(false),
+        _ => None,
+    })
+}

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::istio::{
     AuthorizationPolicy, DestinationRule, Gateway, PeerAuthentication, RequestAuthentication, VirtualService,
 };
+use crate::kubernetes::network_policy::NetworkPolicy;
 use crate::kubernetes::{ConfigMap, EndpointSlice, Namespace, Pod, Service};
 use crate::meta::{ObjectKey, ObjectMeta};
 
@@ -21,6 +22,8 @@ pub enum Object {
     EndpointSlice(Arc<EndpointSlice>),
     /// `v1` ConfigMap: MeshConfig lives in one.
     ConfigMap(Arc<ConfigMap>),
+    /// `networking.k8s.io/v1` NetworkPolicy: the network enforces it, and weft tells what it keeps out of the mesh.
+    NetworkPolicy(Arc<NetworkPolicy>),
     /// `networking.istio.io` VirtualService.
     VirtualService(Arc<VirtualService>),
     /// `networking.istio.io` DestinationRule.
@@ -44,6 +47,7 @@ impl Object {
             Self::Service(_) => "Service",
             Self::EndpointSlice(_) => "EndpointSlice",
             Self::ConfigMap(_) => "ConfigMap",
+            Self::NetworkPolicy(_) => "NetworkPolicy",
             Self::VirtualService(_) => "VirtualService",
             Self::DestinationRule(_) => "DestinationRule",
             Self::Gateway(_) => "Gateway",
@@ -61,6 +65,7 @@ impl Object {
             Self::Service(o) => &o.metadata,
             Self::EndpointSlice(o) => &o.metadata,
             Self::ConfigMap(o) => &o.metadata,
+            Self::NetworkPolicy(o) => &o.metadata,
             Self::VirtualService(o) => &o.metadata,
             Self::DestinationRule(o) => &o.metadata,
             Self::Gateway(o) => &o.metadata,

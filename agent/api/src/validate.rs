@@ -49,7 +49,8 @@ pub(crate) fn check(object: &Object) -> Vec<Problem> {
     let mut report = Report::default();
     metadata::check(&mut report, object);
     match object {
-        Object::Namespace(_) => {}
+        // The API server checks a NetworkPolicy, and nothing here obeys it.
+        Object::Namespace(_) | Object::NetworkPolicy(_) => {}
         Object::Gateway(o) => report.field("spec", |r| gateway::check(r, &o.spec)),
         Object::PeerAuthentication(o) => report.field("spec", |r| peer_authentication::check(r, &o.spec)),
         Object::AuthorizationPolicy(o) => {

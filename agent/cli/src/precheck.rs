@@ -3,6 +3,7 @@
 #[cfg(target_os = "linux")]
 mod local;
 mod mesh;
+mod network;
 mod nodes;
 mod permissions;
 
@@ -116,6 +117,7 @@ impl PrecheckArgs {
 
     async fn look(&self, cluster: &Cluster) -> anyhow::Result<Vec<Line>> {
         let mut lines = mesh::look(cluster).await?;
+        lines.extend(network::look(cluster).await?);
         lines.extend(permissions::look(cluster).await?);
         lines.extend(nodes::look(cluster, self.node_checks, self.image.as_deref()).await?);
         Ok(lines)

@@ -201,6 +201,8 @@ impl Compiler {
                     self.mesh_changed = true;
                 }
             }
+            // The network's own business.
+            Object::NetworkPolicy(_) => {}
             Object::VirtualService(object) => self.put_virtual_service(&object),
             Object::DestinationRule(object) => self.put_policy(&object),
             Object::Gateway(object) => self.put_gateway(&object),

@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use super::Source;
 use super::index::{Index, Protocol, full_host, protocol};
-use super::security;
+use super::{network, security};
 use crate::finding::{Severity, code};
 use crate::istio::{Destination, DestinationRule, VirtualService};
 use crate::kubernetes::Service;
@@ -31,10 +31,35 @@ pub(super) fn check(sources: &[Source<'_>], loaded: &[Loaded]) -> Vec<(usize, Pr
     }
     shadowed_virtual_services(&index, &mut problems);
     security::shadowed(&index, &mut problems);
+    tunnels_kept_out(&index, &mut problems);
     for rules in index.destination_rules.values() {
         shadowed_destination_rules(rules, &mut problems);
     }
     problems
+}
+
+/// NetworkPolicies that would break the mesh's traffic between nodes, where their namespace is in the mesh, or may be.
+fn tunnels_kept_out(index: &Index<'_>, problems: &mut Vec<(usize, Problem)>) {
+    for (namespace, policies) in &index.network_policies {
+        let severity = match index.namespaces.get(namespace) {
+            Some(false) => continue,
+            Some(true) => Severity::Warning,
+            None => Severity::Info,
+        };
+        let all: Vec<_> = policies.iter().map(|(_, policy)| *policy).collect();
+        for gap in network::without_tunnels(&all) {
+            let Some((at, _)) = policies.iter().find(|(_, policy)| std::ptr::eq(*policy, gap.policy)) else {
+                continue;
+            };
+            let mut report = Report::default();
+            report.field("spec", |r| {
+                r.item(gap.direction, gap.rule, |r| {
+                    r.field("ports", |r| r.push(severity, code::TUNNELS_KEPT_OUT, gap.message()));
+                });
+            });
+            problems.extend(report.into_problems().into_iter().map(|problem| (*at, problem)));
+        }
+    }
 }
 
 fn virtual_service(report: &mut Report, index: &Index<'_>, object: &VirtualService) {

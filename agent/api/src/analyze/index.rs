@@ -4,9 +4,11 @@ use std::collections::HashMap;
 
 use super::Source;
 use crate::istio::{DestinationRule, PeerAuthentication, VirtualService};
+use crate::kubernetes::network_policy::NetworkPolicy;
 use crate::kubernetes::{Pod, Service, ServicePort};
 use crate::load::Loaded;
 use crate::mesh_config::{self, ExtensionProvider};
+use crate::names::namespace_opts_in;
 use crate::object::Object;
 
 /// The cluster's domain, which a file cannot tell.
@@ -24,6 +26,10 @@ pub(super) struct Index<'a> {
     pub peer_authentications: Vec<(usize, &'a PeerAuthentication)>,
     /// Of MeshConfig, where one is there.
     pub providers: Option<Vec<ExtensionProvider>>,
+    /// With their places, by namespace.
+    pub network_policies: HashMap<&'a str, Vec<(usize, &'a NetworkPolicy)>>,
+    /// By name, whether a namespace is in the mesh.
+    pub namespaces: HashMap<&'a str, bool>,
     /// By namespace.
     pub pods: HashMap<&'a str, Vec<&'a Pod>>,
     /// Whether there are kinds that define hosts and that weft does not read yet.
@@ -46,6 +52,8 @@ impl<'a> Index<'a> {
             virtual_services: Vec::new(),
             peer_authentications: Vec::new(),
             providers: None,
+            network_policies: HashMap::new(),
+            namespaces: HashMap::new(),
             pods: HashMap::new(),
             other_hosts: loaded
                 .iter()
@@ -72,10 +80,14 @@ impl<'a> Index<'a> {
                         index.providers = Some(config.extension_providers);
                     }
                 }
-                Object::Namespace(_)
-                | Object::Gateway(_)
-                | Object::AuthorizationPolicy(_)
-                | Object::RequestAuthentication(_) => {}
+                Object::NetworkPolicy(o) => {
+                    index.network_policies.entry(&meta.namespace).or_default().push((at, o));
+                }
+                Object::Namespace(_) => {
+                    let is_in = namespace_opts_in(&meta.labels).unwrap_or(false);
+                    index.namespaces.insert(&meta.name, is_in);
+                }
+                Object::Gateway(_) | Object::AuthorizationPolicy(_) | Object::RequestAuthentication(_) => {}
             }
         }
         index.virtual_services.sort_by(|(_, a), (_, b)| age(a).cmp(&age(b)));

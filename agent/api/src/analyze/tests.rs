@@ -124,3 +124,20 @@ fn the_same_every_time() {
     assert!(first.len() > 30);
     assert_eq!(analyze(&many), first);
 }
+
+#[test]
+fn a_network_policy_without_the_tunnels_port_is_told_where_the_mesh_is() {
+    let policy = "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: web, namespace: shop}\nspec:\n  \
+                  podSelector: {matchLabels: {app: web}}\n  ingress:\n  - from: [{podSelector: {}}]\n    ports:\n    - {port: 8080}\n";
+    let namespace = |labels: &str| {
+        format!("apiVersion: v1\nkind: Namespace\nmetadata: {{name: shop, labels: {{{labels}}}}}\n")
+    };
+    let finding = |severity: &str| {
+        format!("p.yaml:8 {severity} TunnelsKeptOut NetworkPolicy/shop/web spec.ingress[0].ports")
+    };
+    assert_eq!(told(&[("p.yaml", policy)]), [finding("info")]);
+    let with = |labels: &str| told(&[("p.yaml", policy), ("ns.yaml", &namespace(labels))]);
+    assert_eq!(with("weft.dev/mesh: enabled"), [finding("warning")]);
+    assert_eq!(with("istio-injection: enabled"), [finding("warning")]);
+    assert!(with("team: a").is_empty());
+}

@@ -24,6 +24,7 @@ const READ: &[(&str, &str, &[&str])] = &[
     ("Service", "", &["v1"]),
     ("ConfigMap", "", &["v1"]),
     ("EndpointSlice", "discovery.k8s.io", &["v1"]),
+    ("NetworkPolicy", "networking.k8s.io", &["v1"]),
     ("VirtualService", "networking.istio.io", &["v1", "v1beta1", "v1alpha3"]),
     ("DestinationRule", "networking.istio.io", &["v1", "v1beta1", "v1alpha3"]),
     ("Gateway", "networking.istio.io", &["v1", "v1beta1", "v1alpha3"]),
@@ -187,6 +188,7 @@ fn accepted(kind: &str) -> &'static str {
             "security.istio.io/v1 or security.istio.io/v1beta1"
         }
         "EndpointSlice" => "discovery.k8s.io/v1",
+        "NetworkPolicy" => "networking.k8s.io/v1",
         _ => "v1",
     }
 }

@@ -158,6 +158,7 @@ fn plain(kind: &str, json: &str) -> Option<Object> {
         "Service" => read(json).map(Object::Service),
         "ConfigMap" => read(json).map(Object::ConfigMap),
         "EndpointSlice" => read(json).map(Object::EndpointSlice),
+        "NetworkPolicy" => read(json).map(Object::NetworkPolicy),
         _ => None,
     }
 }
@@ -292,6 +293,7 @@ impl Reader<'_, '_> {
             "Service" => self.read().map(|o| Object::Service(Arc::new(o))),
             "ConfigMap" => self.read().map(|o| Object::ConfigMap(Arc::new(o))),
             "EndpointSlice" => self.read().map(|o| Object::EndpointSlice(Arc::new(o))),
+            "NetworkPolicy" => self.read().map(|o| Object::NetworkPolicy(Arc::new(o))),
             "VirtualService" => self.read().map(|o| Object::VirtualService(Arc::new(o))),
             "DestinationRule" => self.read().map(|o| Object::DestinationRule(Arc::new(o))),
             "Gateway" => self.read().map(|o| Object::Gateway(Arc::new(o))),
@@ -355,6 +357,7 @@ fn metadata_mut(object: &mut Object) -> Option<&mut ObjectMeta> {
         Object::Service(o) => &mut Arc::get_mut(o)?.metadata,
         Object::ConfigMap(o) => &mut Arc::get_mut(o)?.metadata,
         Object::EndpointSlice(o) => &mut Arc::get_mut(o)?.metadata,
+        Object::NetworkPolicy(o) => &mut Arc::get_mut(o)?.metadata,
         Object::VirtualService(o) => &mut Arc::get_mut(o)?.metadata,
         Object::DestinationRule(o) => &mut Arc::get_mut(o)?.metadata,
         Object::Gateway(o) => &mut Arc::get_mut(o)?.metadata,

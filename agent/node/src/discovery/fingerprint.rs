@@ -39,6 +39,7 @@ impl Fingerprint {
             Object::Service(object) => serde_json::to_writer(to, object),
             Object::EndpointSlice(object) => serde_json::to_writer(to, object),
             Object::ConfigMap(object) => serde_json::to_writer(to, object),
+            Object::NetworkPolicy(object) => serde_json::to_writer(to, object),
             Object::VirtualService(object) => serde_json::to_writer(to, object),
             Object::DestinationRule(object) => serde_json::to_writer(to, object),
             Object::Gateway(object) => serde_json::to_writer(to, object),

@@ -25,7 +25,7 @@ use crate::identity::Tls;
 use crate::telemetry::Security;
 
 /// The port that every pod in the mesh takes tunnels at.
-pub(super) const PORT: u16 = 15008;
+pub(super) const PORT: u16 = weft_api::names::TUNNEL_PORT;
 
 /// Whose connection, and to whom. Pods share none: each is made in the pod's own namespace, with its own account.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]

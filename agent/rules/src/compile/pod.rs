@@ -5,18 +5,13 @@ use std::sync::Arc;
 
 use weft_api::kubernetes::{Container, IntOrString, Pod, ProbeTarget};
 use weft_api::meta::{Labels, ObjectMeta};
-use weft_api::names::ENROLLED_CONDITION;
+use weft_api::names::{ENROLLED_CONDITION, namespace_opts_in};
 
 use super::CompilerOptions;
 use crate::intern::{Interner, NamedPorts};
 use crate::workload::{self, Enrolment, Workload};
 
-/// Labels that opt in or out, and the value that does. The first that is there decides.
-const NAMESPACE_SWITCHES: [(&str, &str, &str); 3] = [
-    ("weft.dev/mesh", "enabled", "disabled"),
-    ("istio-injection", "enabled", "disabled"),
-    ("istio.io/dataplane-mode", "ambient", "none"),
-];
+/// Labels of a pod that opt in or out, and the value that does. The first that says decides.
 const POD_SWITCHES: [(&str, &str, &str); 3] = [
     ("weft.dev/mesh", "enabled", "disabled"),
     ("sidecar.istio.io/inject", "true", "false"),
@@ -42,8 +37,16 @@ impl Wish {
         said.unwrap_or_default()
     }
 
+    fn said(opts_in: Option<bool>) -> Self {
+        match opts_in {
+            Some(true) => Self::In,
+            Some(false) => Self::Out,
+            None => Self::Unsaid,
+        }
+    }
+
     pub(super) fn of_namespace(labels: &Labels) -> Self {
-        Self::read(&NAMESPACE_SWITCHES, labels)
+        Self::said(namespace_opts_in(labels))
     }
 }
 
