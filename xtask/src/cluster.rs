@@ -107,7 +107,7 @@ pub fn run(args: &Args) -> Result<()> {
         Action::Status => status::run(),
         Action::Node { switch, name } => switch_node(node::named(name)?, *switch),
         Action::Exec { name, command } => {
-            Err(node::command(node::named(name)?, command)?.exec()).context("cannot run nsenter")
+            Err(node::login(node::named(name)?, command)?.exec()).context("cannot run nsenter")
         }
         Action::Load { archives } => load(archives),
         Action::Apiserver { switch } => switch_apiserver(*switch),

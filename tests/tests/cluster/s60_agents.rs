@@ -44,6 +44,22 @@ fn agent_process(cluster: &Cluster) -> Result<String> {
     Ok(ids.split_whitespace().next().context("no process of the agent")?.to_owned())
 }
 
+/// The newest agent's pod on a node.
+pub fn agent_on(cluster: &Cluster, node: &str) -> Result<String> {
+    let on = format!("spec.nodeName={node}");
+    let words = [
+        "pods",
+        "--namespace=weft-system",
+        "--selector=app.kubernetes.io/name=weft-agent",
+        "--field-selector",
+        &on,
+    ];
+    let list = cluster.get(&words)?;
+    let mut items = list["items"].as_array().into_iter().flatten();
+    let pod = items.rfind(|pod| pod["metadata"]["deletionTimestamp"].is_null());
+    Ok(pod.and_then(|pod| pod["metadata"]["name"].as_str()).context("no agent")?.to_owned())
+}
+
 #[test]
 #[ignore = "needs a cluster: cargo xtask test --cluster"]
 fn agents_are_upgraded_and_no_request_and_no_connection_is_lost() {
@@ -97,6 +113,22 @@ fn all_new(cluster: &Cluster) -> Result<()> {
         ensure!(ready, "the newest agent on {node} is not ready");
     }
     Ok(())
+}
+
+#[test]
+#[ignore = "needs a cluster: cargo xtask test --cluster"]
+fn whoever_enters_a_pods_network_from_its_node_is_in_the_mesh() {
+    cluster_story(|cluster| {
+        let namespace = cluster.namespace("s61-entered")?;
+        let client = deploy(&namespace)?;
+        let service =
+            namespace.kubectl(&["get", "service", "server", "--output=jsonpath={.spec.clusterIP}"])?;
+        let enter = "nsenter --net --target $(ctr -n k8s.io tasks ls | grep $0 | tr -s ' ' | cut -d ' ' -f 2) curl -si $1";
+        let url = format!("http://{service}/");
+        let answer = cluster.on_node(&client.node, &["sh", "-c", enter, &client.container, &url])?.good()?;
+        ensure!(answer.contains("200 OK") && answer.contains("server: envoy"), "{answer}");
+        Ok(())
+    });
 }
 
 #[test]

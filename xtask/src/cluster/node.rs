@@ -19,6 +19,8 @@ use super::{cgroups, config, kubernetes, mount_points, network, processes};
 
 /// Where Debian has the CNI plugins.
 const CNI_PLUGINS: &str = "/usr/lib/cni";
+/// The control group, within the node's, of what is in none of its pods.
+pub const OWN_GROUP: &str = "node.d";
 /// What a node always has to itself, besides its network.
 const NAMESPACES: [&str; 3] = ["--mount", "--uts", "--ipc"];
 
@@ -91,7 +93,15 @@ pub fn boot(node: &Node) -> Result<()> {
     Err(command.exec()).context("cannot run nsenter (package util-linux)")
 }
 
-/// A command inside the node, as a person logged in there would run it.
+/// A command inside the node as a person logged in there would run it, in place of this program: it belongs to the node,
+/// and ends with it.
+pub fn login(node: &Node, words: &[String]) -> Result<Command> {
+    let command = command(node, words)?;
+    cgroups::join(&cgroups::hierarchies()?, &format!("{}/{OWN_GROUP}", node.cgroup()))?;
+    Ok(command)
+}
+
+/// A command inside the node.
 pub fn command(node: &Node, words: &[String]) -> Result<Command> {
     let init = init(node)?;
     let mut command = Command::new("nsenter");

@@ -18,6 +18,7 @@ use rustix::process::{WaitOptions, wait};
 use super::cgroups::{self, Hierarchy};
 use super::config::CONTAINERD_SOCKET;
 use super::layout::{self, Node, Shared};
+use super::node::OWN_GROUP;
 use super::{kubernetes, mount_points};
 
 /// Between two looks for what somebody else does.
@@ -38,8 +39,8 @@ pub fn run(node: &Node) -> Result<()> {
     mount_own(node)?;
     set_sysctls();
     // The node's services beside its pods: in version 2, a group that has groups takes no processes.
-    let group = if shared.cgroups { format!("{}/node.d", node.cgroup()) } else { "node.d".to_owned() };
-    cgroups::join(&hierarchies, &group)?;
+    let top = if shared.cgroups { format!("{}/", node.cgroup()) } else { String::new() };
+    cgroups::join(&hierarchies, &format!("{top}{OWN_GROUP}"))?;
 
     let mut services = HashMap::new();
     services.insert(start(node, "containerd")?, "containerd");
