@@ -14,4 +14,5 @@ mod s40_ftgo;
 mod s50_gateway;
 mod s60_agents;
 mod s62_parts;
+mod s80_arrivals;
 mod s99_uninstall;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
-use weft_tests::{Cluster, cluster_story};
+use weft_tests::{Cluster, Namespace, cluster_story};
 
 use crate::apps::client;
 use crate::mesh::in_mesh;
@@ -66,16 +66,49 @@ fn the_ca_is_restarted_and_nobody_notices() {
 
 #[test]
 #[ignore = "needs a cluster: cargo xtask test --cluster"]
-fn a_network_policy_is_no_hindrance() {
+fn a_network_policy_has_to_let_tunnels_through() {
     cluster_story(|cluster| {
         let namespace = cluster.namespace("s64-policy")?;
-        namespace.apply(
-            "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: only-http}\nspec:\n  podSelector: {}\n  \
-             policyTypes: [Ingress]\n  ingress: [{ports: [{port: 8080}, {port: 9000}, {port: 15008}]}]\n",
-        )?;
-        // This cluster's CNI enforces none: what is shown is that the object is there and nothing trips over it.
-        deploy(&namespace).map(drop)
+        let client = deploy(&namespace)?;
+        let server = namespace.pods("app=server")?.pop().context("no server")?.ip.to_string();
+        let outcome = (|| {
+            for (ports, status) in [(&["8080"][..], 503), (&["8080", "15008"], 200)] {
+                only(&namespace, ports)?;
+                enforce(cluster, &server, ports)?;
+                let precheck = cluster.weft(&["precheck"])?.good()?;
+                let told: Vec<&str> =
+                    precheck.lines().filter(|line| line.contains("s64-policy/only")).collect();
+                ensure!(told.is_empty() == (status == 200), "{precheck}");
+                let answer = client.get("http://server/")?;
+                println!("only {ports:?}: {}; precheck: {told:?}", answer.status);
+                ensure!(answer.status == status, "{answer:?}");
+            }
+            Ok(())
+        })();
+        cluster.on_node("n2", &["sh", "-c", "iptables -F FORWARD-STORY"])?.good()?;
+        outcome
     });
+}
+
+/// A policy that lets these ports in, and nothing else.
+fn only(namespace: &Namespace, ports: &[&str]) -> Result<()> {
+    let ports: Vec<String> = ports.iter().map(|port| format!("{{port: {port}}}")).collect();
+    namespace.apply(&format!(
+        "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {{name: only}}\nspec:\n  podSelector: {{}}\n  \
+         policyTypes: [Ingress]\n  ingress: [{{ports: [{}]}}]\n",
+        ports.join(", ")
+    ))
+}
+
+/// This cluster's CNI enforces no policy: what another does on the server's node for this one, the story does.
+fn enforce(cluster: &Cluster, pod: &str, ports: &[&str]) -> Result<()> {
+    let ports = ports.join(",");
+    let rules = format!(
+        "iptables -N FORWARD-STORY 2>/dev/null && iptables -I FORWARD -j FORWARD-STORY; iptables -F FORWARD-STORY; \
+         iptables -A FORWARD-STORY -d {pod} -p tcp -m multiport --dports {ports} -j ACCEPT && \
+         iptables -A FORWARD-STORY -d {pod} -p tcp -j REJECT --reject-with tcp-reset"
+    );
+    cluster.on_node("n2", &["sh", "-c", &rules])?.good().map(drop)
 }
 
 fn plugins(cluster: &Cluster, node: &str) -> Result<String> {
@@ -110,11 +143,53 @@ fn a_rewritten_cni_configuration_is_repaired() {
     });
 }
 
+/// The process id of containerd, as its node numbers it.
+fn containerd(cluster: &Cluster, node: &str) -> Result<String> {
+    let find = "for p in /proc/[0-9]*; do [ \"$(cat $p/comm 2>/dev/null)\" = containerd ] && echo ${p#/proc/}; done; true";
+    let pids = cluster.on_node(node, &["sh", "-c", find])?.good()?;
+    Ok(pids.split_whitespace().next().context("no containerd runs")?.to_owned())
+}
+
+#[test]
+#[ignore = "needs a cluster: cargo xtask test --cluster"]
+fn containerd_is_restarted_under_load() {
+    cluster_story(|cluster| {
+        let namespace = cluster.namespace("s66-containerd")?;
+        let asking = deploy(&namespace)?;
+        let before = namespace.pods("app in (server,bytes)")?;
+        let (http, bytes) = load(&asking)?;
+        let old = containerd(cluster, "n2")?;
+        cluster.on_node("n2", &["kill", &old])?.good()?;
+        // A pod of the same node, begun while it is away or just back.
+        namespace.apply(&client("newcomer", "n2").yaml())?;
+        namespace.rolled_out("deployment/newcomer")?;
+        ensure!(containerd(cluster, "n2")? != old, "containerd was not restarted");
+        let newcomer = namespace.pods("app=newcomer")?;
+        namespace.eventually("the newcomer in the mesh", Duration::from_secs(10), || {
+            in_mesh(&namespace, &newcomer, true)
+        })?;
+        let answer = newcomer[0].get("http://server/")?;
+        ensure!(answer.status == 200 && answer.header("server") == Some("envoy"), "{answer:?}");
+        let (http, bytes) = (http.finish()?, bytes.finish()?);
+        println!(
+            "containerd restarted on the server's node: {} requests, {} failed, longest gap {:.0} ms; {} cut of 16",
+            http.requests, http.failed, http.longest_gap_ms, bytes.failed
+        );
+        http.none_failed()?;
+        bytes.none_failed()?;
+        let after = namespace.pods("app in (server,bytes)")?;
+        for (before, after) in before.iter().zip(&after) {
+            ensure!(before.container == after.container, "{} was restarted", before.name);
+        }
+        in_mesh(&namespace, &after, true)
+    });
+}
+
 #[test]
 #[ignore = "needs a cluster: cargo xtask test --cluster"]
 fn a_node_that_reboots_is_in_the_mesh_again() {
     cluster_story(|cluster| {
-        let namespace = cluster.namespace("s66-reboot")?;
+        let namespace = cluster.namespace("s67-reboot")?;
         deploy(&namespace)?;
         cluster.stop_node("n2")?;
         cluster.start_node("n2")?;

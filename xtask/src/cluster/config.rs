@@ -81,7 +81,8 @@ pub fn kubelet(node: &Node, shared: Shared) -> String {
          imageGCHighThresholdPercent: 100\n\
          nodeStatusUpdateFrequency: 5s\n\
          oomScoreAdj: 0\n\
-         maxOpenFiles: 20000\n",
+         maxOpenFiles: 20000\n\
+         maxPods: 160\n",
         address = node.address,
         ca = pki("ca.crt"),
         certificate = serving("crt"),

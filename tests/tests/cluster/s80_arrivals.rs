@@ -1,0 +1,106 @@
+//! Many pods that arrive at once.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+use weft_tests::{Namespace, cluster_story};
+
+use crate::apps::{App, service};
+use crate::mesh::{enrolled_at, now};
+
+const PODS: usize = 200;
+/// For all of them to have begun and ended.
+const PATIENCE: Duration = Duration::from_mins(4);
+
+/// Pods whose program asks once, the moment that it begins, and ends.
+fn askers() -> String {
+    format!(
+        "apiVersion: batch/v1
+kind: Job
+metadata: {{name: asker}}
+spec:
+  parallelism: {PODS}
+  completions: {PODS}
+  backoffLimit: 0
+  template:
+    metadata: {{labels: {{app: asker}}}}
+    spec:
+      restartPolicy: Never
+      terminationGracePeriodSeconds: 1
+      containers:
+      - name: app
+        image: weft.dev/app:0.1.0
+        imagePullPolicy: IfNotPresent
+        command: [curl, -si, --max-time, \"20\", \"http://server/\"]
+"
+    )
+}
+
+/// The seconds of the day at which each was given a node.
+fn scheduled_at(pods: &Value) -> Vec<f64> {
+    let conditions = |pod: &Value| pod["status"]["conditions"].as_array().cloned().unwrap_or_default();
+    let pods = pods["items"].as_array().into_iter().flatten();
+    pods.flat_map(conditions)
+        .filter(|condition| condition["type"] == "PodScheduled")
+        .filter_map(|condition| seconds(condition["lastTransitionTime"].as_str()?))
+        .collect()
+}
+
+/// `2026-11-21T13:12:03Z`
+fn seconds(time: &str) -> Option<f64> {
+    let time = time.split_once('T')?.1.trim_end_matches('Z');
+    let parts: Option<Vec<f64>> = time.split(':').map(|part| part.parse().ok()).collect();
+    let [hours, minutes, seconds] = parts?[..] else { return None };
+    Some(hours * 3600.0 + minutes * 60.0 + seconds)
+}
+
+/// Waits until all have ended.
+fn all_over(namespace: &Namespace) -> Result<()> {
+    namespace.eventually("all pods have ended", PATIENCE, || {
+        let status = &namespace.get(&["job", "asker"])?["status"];
+        let (succeeded, failed) = (status["succeeded"].as_u64(), status["failed"].as_u64());
+        let over = succeeded.unwrap_or(0) + failed.unwrap_or(0);
+        ensure!(over >= PODS as u64, "{succeeded:?} succeeded, {failed:?} failed");
+        Ok(())
+    })
+}
+
+#[test]
+#[ignore = "needs a cluster: cargo xtask test --cluster"]
+fn two_hundred_pods_at_once_have_their_first_packet_in_the_mesh() {
+    cluster_story(|cluster| {
+        let many = cluster.namespace("s80-many")?;
+        many.join_mesh()?;
+        many.apply(&App::new("server", &["echo"], 8080).replicas(2).yaml())?;
+        many.apply(&service("server", "server", "http", 80, 8080))?;
+        many.rolled_out("deployment/server")?;
+
+        let (applied, begun) = (now()?, Instant::now());
+        many.apply(&askers())?;
+        all_over(&many)?;
+        let over = begun.elapsed().as_secs_f32();
+
+        let mut enrolled = enrolled_at(cluster, "s80-many/asker-")?;
+        let mut scheduled = scheduled_at(&many.get(&["pods", "--selector=app=asker"])?);
+        ensure!(enrolled.len() == PODS, "{} pods were in the mesh", enrolled.len());
+        ensure!(scheduled.len() == PODS, "{} pods were scheduled", scheduled.len());
+        enrolled.sort_by(f64::total_cmp);
+        scheduled.sort_by(f64::total_cmp);
+        let last = |times: &[f64]| times.last().copied().context("no pods");
+        println!(
+            "{PODS} pods at once: all scheduled after {:.0} s; in the mesh after p50 {:.1} s, p99 {:.1} s, the last {:.1} s; \
+             all have asked and ended after {over:.1} s",
+            last(&scheduled)? - applied,
+            enrolled[PODS / 2] - applied,
+            enrolled[PODS * 99 / 100] - applied,
+            last(&enrolled)? - applied,
+        );
+        let said = many.kubectl(&["logs", "--selector=app=asker", "--tail=-1", "--prefix"])?;
+        let answered = said.lines().filter(|line| line.ends_with("HTTP/1.1 200 OK")).count();
+        let by_mesh = said.lines().filter(|line| line.ends_with("server: envoy")).count();
+        println!("of {PODS} first requests, {answered} were answered, {by_mesh} by the mesh");
+        ensure!(by_mesh == PODS && answered == PODS, "{said}");
+        Ok(())
+    });
+}
