@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
-use anyhow::bail;
+use anyhow::ensure;
 use clap::Args;
 use k8s_openapi::api::core::v1::{Namespace, Pod, Secret};
 use kube::ResourceExt;
@@ -87,11 +87,9 @@ impl UninstallArgs {
         } else {
             forget_root(cluster).await?;
         }
-        self.wait_until_gone(cluster, patience).await?;
-        match &*left {
-            [] => output::print(&format!("{}\n", paint.word(Tone::Good, "weft is removed.")))?,
-            left => bail!("weft is removed, but for these nodes:\n  {}", left.join("\n  ")),
-        }
+        let still_there = self.wait_until_gone(cluster, patience).await?;
+        ensure!(left.is_empty() && still_there.is_empty(), "{}", remains(&left, &still_there, patience));
+        output::print(&format!("{}\n", paint.word(Tone::Good, "weft is removed.")))?;
         Ok(Outcome::Good)
     }
 
@@ -107,8 +105,8 @@ impl UninstallArgs {
         Ok(())
     }
 
-    /// Waits until what was to go is gone.
-    async fn wait_until_gone(&self, cluster: &Cluster, patience: Duration) -> anyhow::Result<()> {
+    /// Waits until what was to go is gone; answers what is not.
+    async fn wait_until_gone(&self, cluster: &Cluster, patience: Duration) -> anyhow::Result<Vec<Key>> {
         let until = Instant::now() + patience;
         loop {
             let mut left = removal::ours(cluster).await?;
@@ -117,12 +115,8 @@ impl UninstallArgs {
                 "Namespace" => self.purge && key.name == NAMESPACE,
                 _ => true,
             });
-            if left.is_empty() {
-                return Ok(());
-            }
-            if Instant::now() >= until {
-                let left: Vec<String> = left.iter().map(Key::to_string).collect();
-                bail!("still there after {} s: {}", patience.as_secs(), left.join(", "));
+            if left.is_empty() || Instant::now() >= until {
+                return Ok(left);
             }
             tokio::time::sleep(LOOK).await;
         }
@@ -186,6 +180,26 @@ impl Found {
     }
 }
 
+/// Removes what agents leave on a node, run there as root.
+const CURE: &str = "weft cleanup --cni-conf-dir /etc/cni/net.d --cni-bin-dir /opt/cni/bin";
+
+/// What a person is told to do about what is left.
+fn remains(nodes: &BTreeMap<String, String>, keys: &[Key], patience: Duration) -> String {
+    let mut text = "weft is removed, but not all of it".to_owned();
+    for (node, why) in nodes {
+        // Writing to a string cannot fail.
+        let _ = write!(
+            text,
+            "\n  node {node} could not be cleaned: {why}\n    pods that were in the mesh there cannot connect until it is; \
+             as root on the node: {CURE}"
+        );
+    }
+    for key in keys {
+        let _ = write!(text, "\n  {key} is still there after {} s", patience.as_secs());
+    }
+    text
+}
+
 async fn remove(cluster: &Cluster, key: &Key, paint: Paint) -> anyhow::Result<()> {
     removal::delete(cluster, key).await?;
     done(&key.to_string(), "removed", paint)
@@ -226,6 +240,20 @@ async fn occupants(cluster: &Cluster, namespace: &str) -> anyhow::Result<Option<
 }
 
 /// The DaemonSet of the agents.
-fn agents() -> Key {
+fn agent_set() -> Key {
     Key { kind: "DaemonSet".to_owned(), namespace: NAMESPACE.to_owned(), name: AGENT.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_left_is_told_with_its_cure() {
+        let nodes = BTreeMap::from([("n2".to_owned(), "is not ready".to_owned())]);
+        let text = remains(&nodes, &[agent_set()], Duration::from_secs(30));
+        assert!(text.contains("node n2 could not be cleaned: is not ready"), "{text}");
+        assert!(text.contains(CURE), "{text}");
+        assert!(text.contains(&format!("{} is still there after 30 s", agent_set())), "{text}");
+    }
 }

@@ -15,4 +15,5 @@ mod s50_gateway;
 mod s60_agents;
 mod s62_parts;
 mod s80_arrivals;
+mod s98_dead_agents;
 mod s99_uninstall;

@@ -1,9 +1,20 @@
 //! Scenario 2, its end: nothing is left.
 
-use anyhow::ensure;
-use weft_tests::cluster_story;
+use anyhow::{Result, ensure};
+use weft_tests::{Cluster, cluster_story};
 
 use crate::s60_agents::deploy;
+
+/// Fails if a node, or one of its pods, has anything of weft.
+pub fn nothing_is_left_on(cluster: &Cluster, node: &str) -> Result<()> {
+    let files = "ls -d /run/weft /sys/fs/bpf/weft* /opt/cni/bin/weft* 2>/dev/null; grep -l weft-cni /etc/cni/net.d/* 2>/dev/null; true";
+    let left = cluster.on_node(node, &["sh", "-c", files])?.good()?;
+    ensure!(left.trim().is_empty(), "{node}: {left}");
+    let rules = "for n in /run/netns/*; do nsenter --net=$n ip rule | grep -v -E 'lookup (local|main|default)'; done; true";
+    let rules = cluster.on_node(node, &["sh", "-c", rules])?.good()?;
+    ensure!(rules.trim().is_empty(), "{node}: rules are left in pods: {rules}");
+    Ok(())
+}
 
 #[test]
 #[ignore = "needs a cluster: cargo xtask test --cluster"]
@@ -18,12 +29,7 @@ fn weft_is_uninstalled_and_leaves_nothing() {
         let answer = client.get("http://server/")?;
         ensure!(answer.status == 200 && answer.header("server").is_none(), "{answer:?}");
         for node in ["n1", "n2"] {
-            let left = "ls -d /run/weft /sys/fs/bpf/weft* /opt/cni/bin/weft* 2>/dev/null; grep -l weft-cni /etc/cni/net.d/* 2>/dev/null; true";
-            let left = cluster.on_node(node, &["sh", "-c", left])?.good()?;
-            ensure!(left.trim().is_empty(), "{node}: {left}");
-            let rules = "for n in /run/netns/*; do nsenter --net=$n ip rule | grep -v -E 'lookup (local|main|default)'; done; true";
-            let rules = cluster.on_node(node, &["sh", "-c", rules])?.good()?;
-            ensure!(rules.trim().is_empty(), "{node}: rules are left in pods: {rules}");
+            nothing_is_left_on(cluster, node)?;
         }
         let kinds = "crd,clusterrole,clusterrolebinding,validatingwebhookconfiguration,validatingadmissionpolicy,namespace";
         let names = cluster.kubectl(&["get", kinds, "--output=name", "--ignore-not-found"])?;

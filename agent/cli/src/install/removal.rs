@@ -1,5 +1,6 @@
 //! Finding and deleting what weft has put into a cluster.
 
+use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 use kube::api::{DeleteParams, ListParams};
 
@@ -44,6 +45,14 @@ pub async fn delete(cluster: &Cluster, key: &Key) -> anyhow::Result<()> {
         Err(error) if !is_not_found(&error) => {
             Err(cluster.told(error).context(format!("cannot delete {key}")))
         }
+        _ => Ok(()),
+    }
+}
+
+/// Forgets a pod whose node does not answer, without waiting for its end.
+pub async fn forget_pod(cluster: &Cluster, namespace: &str, name: &str) -> anyhow::Result<()> {
+    match cluster.api::<Pod>(namespace).delete(name, &DeleteParams::default().grace_period(0)).await {
+        Err(error) if !is_not_found(&error) => Err(cluster.told(error)),
         _ => Ok(()),
     }
 }
