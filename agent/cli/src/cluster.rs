@@ -1,6 +1,6 @@
 //! The cluster that a command is about: by kubeconfig, as kubectl finds it.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow};
 use clap::Args;
@@ -11,6 +11,10 @@ use kube::{Api, Client};
 
 /// How long an API server may take to take a connection.
 const CONNECT: Duration = Duration::from_secs(5);
+
+/// How long an API server may be busy with itself, and how often it is asked meanwhile.
+const BUSY: Duration = Duration::from_secs(10);
+const ASK_AGAIN: Duration = Duration::from_millis(300);
 
 /// Which cluster.
 #[derive(Debug, Clone, Default, Args)]
@@ -102,7 +106,56 @@ impl Cluster {
     }
 }
 
+/// Asks again, for a while, where the API server asks to be asked later: it does when it has just learned of a kind.
+///
+/// # Errors
+/// Those of `ask`, the last time.
+pub async fn patiently<T, Asked: Future<Output = kube::Result<T>>>(
+    ask: impl Fn() -> Asked,
+) -> kube::Result<T> {
+    let until = Instant::now() + BUSY;
+    loop {
+        match ask().await {
+            Err(kube::Error::Api(status)) if status.code == 429 && Instant::now() < until => {
+                tokio::time::sleep(ASK_AGAIN).await;
+            }
+            answer => return answer,
+        }
+    }
+}
+
 /// Whether the API server knows no such object or kind.
 pub fn is_not_found(error: &kube::Error) -> bool {
     matches!(error, kube::Error::Api(status) if status.code == 404)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use kube::core::Status;
+
+    use super::*;
+
+    async fn answers(codes: &[u16]) -> (usize, bool) {
+        let asked = Cell::new(0);
+        let answer = patiently(|| {
+            let code = codes[asked.replace(asked.get() + 1)];
+            async move {
+                if code == 200 {
+                    Ok(())
+                } else {
+                    Err(kube::Error::Api(Box::new(Status::failure("no", "").with_code(code))))
+                }
+            }
+        });
+        let good = answer.await.is_ok();
+        (asked.get(), good)
+    }
+
+    #[tokio::test]
+    async fn a_busy_api_server_is_asked_again_and_no_other() {
+        assert_eq!(answers(&[429, 200]).await, (2, true));
+        assert_eq!(answers(&[404]).await, (1, false));
+    }
 }

@@ -6,7 +6,7 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomRe
 use kube::api::ListParams;
 use kube::core::{ApiResource, GroupVersionKind};
 
-use crate::cluster::{Cluster, is_not_found};
+use crate::cluster::{Cluster, is_not_found, patiently};
 use crate::install::Key;
 
 /// How many there are, by definition.
@@ -19,7 +19,8 @@ pub async fn objects(cluster: &Cluster, definitions: &[&Key]) -> anyhow::Result<
         let Some(version) = spec.versions.iter().find(|version| version.served) else { continue };
         let kind = GroupVersionKind::gvk(&spec.group, &version.name, &spec.names.kind);
         let resource = ApiResource::from_gvk_with_plural(&kind, &spec.names.plural);
-        let listed = match cluster.dynamic(&resource, "").list_metadata(&ListParams::default()).await {
+        let (api, how) = (cluster.dynamic(&resource, ""), ListParams::default());
+        let listed = match patiently(|| api.list_metadata(&how)).await {
             Err(error) if is_not_found(&error) => continue,
             listed => listed.map_err(|error| cluster.told(error))?,
         };
