@@ -314,7 +314,9 @@ async fn source(shared: &Shared) -> Result<Source, AgentError> {
             Source::Folder(Box::new(Followed::new(dir.clone(), move |seen| report(News::Folder(seen)))))
         }
         SourceOptions::Cluster(options) => {
-            let cluster = Cluster::start(options.clone(), move |news| report(News::Cluster(news)));
+            let telemetry = shared.telemetry.clone();
+            let received = move |kind, bytes| telemetry.received(kind, bytes);
+            let cluster = Cluster::start(options.clone(), move |news| report(News::Cluster(news)), received);
             Source::Cluster(Box::new(cluster.await?))
         }
     })

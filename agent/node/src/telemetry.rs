@@ -16,9 +16,10 @@ mod series;
 mod tap;
 mod writer;
 
+use std::collections::BTreeMap;
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
@@ -109,6 +110,15 @@ struct Own {
     compilations: AtomicU64,
     compile_micros: AtomicU64,
     certificates: ArcSwap<Vec<(Identity, SystemTime)>>,
+    /// By kind of object. One thread adds, once for each object: nobody waits for the lock.
+    received: Mutex<BTreeMap<&'static str, Received>>,
+}
+
+/// What the API server has sent.
+#[derive(Debug, Default, Clone, Copy)]
+struct Received {
+    objects: u64,
+    bytes: u64,
 }
 
 /// The reading side: everything that recorders report.
@@ -180,6 +190,14 @@ impl Telemetry {
         self.own.generation.store(generation, Ordering::Relaxed);
         self.own.pods.store(pods as u64, Ordering::Relaxed);
         self.own.refused.store(refused as u64, Ordering::Relaxed);
+    }
+
+    /// Takes note of an object that the API server has sent, and of its size.
+    pub fn received(&self, kind: &'static str, bytes: usize) {
+        let mut received = self.own.received.lock().unwrap_or_else(PoisonError::into_inner);
+        let received = received.entry(kind).or_default();
+        received.objects += 1;
+        received.bytes += bytes as u64;
     }
 
     /// Takes note of the certificates that serve now, and when they end.

@@ -125,10 +125,12 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// Starts the thread of watches. `report` is called there with what [`Self::take`] should be told.
+    /// Starts the thread of watches. `report` is called there with what [`Self::take`] should be told, `received` with
+    /// the kind and the size in bytes of each object that the server sends.
     pub async fn start(
         options: ClusterOptions,
         report: impl Fn(News) + Clone + 'static + Send,
+        received: impl Fn(&'static str, usize) + Clone + 'static + Send,
     ) -> Result<Self, ConnectError> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(ConnectError::Thread)?;
@@ -146,7 +148,8 @@ impl Cluster {
                     match config.and_then(connect::client) {
                         Ok(client) => {
                             let _ = started.send(Ok(()));
-                            run(client, all, asked, options.ca_root, orders, report).await;
+                            let tell = Tell { report, received };
+                            run(client, all, asked, options.ca_root, orders, tell).await;
                         }
                         Err(error) => _ = started.send(Err(error)),
                     }
@@ -283,6 +286,13 @@ fn since(away: &Away) -> String {
         .map_or_else(|_| "long ago".to_owned(), |at| at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string())
 }
 
+/// Who is told of what the watches hear.
+#[derive(Clone)]
+struct Tell<N, R> {
+    report: N,
+    received: R,
+}
+
 /// Runs the watches, forever.
 async fn run(
     client: Client,
@@ -290,20 +300,20 @@ async fn run(
     asked: watch_channel::Receiver<u64>,
     ca_root: PathBuf,
     orders: mpsc::UnboundedReceiver<Order>,
-    report: impl Fn(News) + Clone + 'static,
+    tell: Tell<impl Fn(News) + Clone + 'static, impl Fn(&'static str, usize) + Clone + 'static>,
 ) {
     let contact = Contact::new();
     let room = Arc::new(Semaphore::new(ON_THE_WAY));
     for watched in all {
         let (asked, room) = (asked.clone(), room.clone());
-        let follower = follow(client.clone(), contact.clone(), watched, asked, room, report.clone());
+        let follower = follow(client.clone(), contact.clone(), watched, asked, room, tell.clone());
         tokio::task::spawn_local(follower);
     }
     tokio::task::spawn_local(ca_root::keep(client.clone(), contact.clone(), asked, ca_root));
-    let told = report.clone();
+    let told = tell.report.clone();
     let taken = move |taken| told(News::Taken(taken));
     tokio::task::spawn_local(announce::keep(client.clone(), contact.clone(), orders, taken));
-    contact.keep(client, move |away| report(News::Contact(away))).await;
+    contact.keep(client, move |away| (tell.report)(News::Contact(away))).await;
 }
 
 /// Tells what one watch brings.
@@ -313,10 +323,11 @@ async fn follow(
     watched: Watched,
     asked: watch_channel::Receiver<u64>,
     room: Arc<Semaphore>,
-    report: impl Fn(News),
+    tell: Tell<impl Fn(News), impl Fn(&'static str, usize)>,
 ) {
     let watch: Arc<str> = watched.name().into();
-    let mut set = Set::new(watched.kind);
+    let kind = watched.kind;
+    let mut set = Set::new(kind);
     let mut state = State::Listing;
     let mut caught_up = 0;
     let mut events = Box::pin(watch::follow(client, contact, watched, asked)).ready_chunks(BATCH);
@@ -326,8 +337,14 @@ async fn follow(
         for event in events {
             match event {
                 Event::Begin => set.begin(),
-                Event::Is(item) => set.put(&item, &mut delta),
-                Event::Gone(item) => set.gone(&item, &mut delta),
+                Event::Is(item) => {
+                    (tell.received)(kind, item.text().len());
+                    set.put(&item, &mut delta);
+                }
+                Event::Gone(item) => {
+                    (tell.received)(kind, item.text().len());
+                    set.gone(&item, &mut delta);
+                }
                 Event::Complete => {
                     set.complete(&mut delta);
                     tracing::debug!(%watch, objects = set.in_force(), "listed");
@@ -348,7 +365,7 @@ async fn follow(
         // What the control thread is busy with is waited for; changes of the state alone need no room.
         let count = delta.changes.len().min(ON_THE_WAY) as u32;
         let permit = if count == 0 { None } else { room.clone().acquire_many_owned(count).await.ok() };
-        report(News::Objects(Batch {
+        (tell.report)(News::Objects(Batch {
             watch: watch.clone(),
             delta,
             in_force: set.in_force(),

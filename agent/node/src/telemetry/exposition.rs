@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use prometheus_client::collector::Collector;
@@ -12,9 +12,9 @@ use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, LabelSetEnc
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
-use super::Telemetry;
 use super::labels::Labels;
 use super::series::{BOUNDS, HttpCells, Series, Spread, TcpCells};
+use super::{Received, Telemetry};
 
 /// Content type of what [`write`] answers.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -165,6 +165,8 @@ struct Agent {
     gauges: Vec<(&'static str, &'static str, f64)>,
     /// By SPIFFE ID, when its certificate ends in seconds since 1970.
     certificates: Vec<(String, f64)>,
+    /// By kind of object.
+    received: BTreeMap<&'static str, Received>,
 }
 
 impl Agent {
@@ -207,7 +209,8 @@ impl Agent {
         let end = |end: &SystemTime| end.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
         let certificates =
             certificates.iter().map(|(identity, ends)| (identity.to_string(), end(ends))).collect();
-        Self { counters, gauges, certificates }
+        let received = own.received.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        Self { counters, gauges, certificates, received }
     }
 }
 
@@ -240,6 +243,21 @@ impl Collector for Agent {
             for (identity, end) in &self.certificates {
                 family.encode_family(&[("identity", identity.as_str())])?.encode_gauge(end)?;
             }
+        }
+        if !self.received.is_empty() {
+            let mut family = |name, help, value: fn(&Received) -> u64| {
+                let mut family = to.encode_descriptor(name, help, None, MetricType::Counter)?;
+                self.received.iter().try_for_each(|(kind, received)| {
+                    let labels = [("kind", *kind)];
+                    family
+                        .encode_family(&labels)?
+                        .encode_counter::<NoLabelSet, _, u64>(&value(received), None)
+                })
+            };
+            let help = "Objects that the API server has sent, each time that it did";
+            family("weft_discovery_received_objects", help, |received| received.objects)?;
+            let help = "Size of the objects that the API server has sent, as JSON";
+            family("weft_discovery_received_bytes", help, |received| received.bytes)?;
         }
         to.encode_descriptor("weft_build", "Version of the agent", None, MetricType::Info)?
             .encode_info(&[("version", env!("CARGO_PKG_VERSION"))])

@@ -400,3 +400,17 @@ fn certificates_tell_when_they_end() {
     let text = telemetry.exposition();
     assert_eq!(value_of(&text, "weft_certificate_expiration_timestamp_seconds", &labels), Some(90.0));
 }
+
+#[test]
+fn what_the_api_server_sends_is_counted_by_kind() {
+    let telemetry = Telemetry::start(AccessLog::Off, "n1", 1).unwrap();
+    assert!(!telemetry.exposition().contains("weft_discovery"));
+    telemetry.received("Pod", 2_900);
+    telemetry.received("Pod", 100);
+    telemetry.received("Service", 900);
+    let text = telemetry.exposition();
+    let of = |name, kind: &str| value_of(&text, name, &[&format!("kind=\"{kind}\"")]);
+    assert_eq!(of("weft_discovery_received_bytes_total", "Pod"), Some(3_000.0));
+    assert_eq!(of("weft_discovery_received_objects_total", "Pod"), Some(2.0));
+    assert_eq!(of("weft_discovery_received_bytes_total", "Service"), Some(900.0));
+}
