@@ -392,3 +392,6 @@ impl Follower {
         wait
     }
 }
+
+#[cfg(test)]
+mod tests;
