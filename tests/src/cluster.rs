@@ -10,6 +10,7 @@
 //! });
 //! ```
 
+mod etcd;
 mod namespace;
 mod pod;
 
@@ -28,6 +29,7 @@ use crate::process::Output;
 use crate::traffic::Load;
 use crate::world::built_binary;
 
+pub use etcd::Etcd;
 pub use namespace::Namespace;
 pub use pod::ClusterPod;
 
@@ -141,7 +143,28 @@ impl Cluster {
 
     /// Starts it again, and waits until it is ready.
     pub fn start_apiserver(&self) -> Result<()> {
-        Output::of(&mut self.xtask(&["cluster", "apiserver", "start"]))?.good().map(drop)
+        self.start_apiserver_with(&[])
+    }
+
+    /// The same, with more flags of its own.
+    pub fn start_apiserver_with(&self, flags: &[&str]) -> Result<()> {
+        let mut command = self.xtask(&["cluster", "apiserver", "start", "--"]);
+        Output::of(command.args(flags))?.good().map(drop)
+    }
+
+    /// Ends the controller manager: objects stay as they are until it is started again.
+    pub fn stop_controllers(&self) -> Result<()> {
+        Output::of(&mut self.xtask(&["cluster", "controllers", "stop"]))?.good().map(drop)
+    }
+
+    /// Starts it again.
+    pub fn start_controllers(&self) -> Result<()> {
+        Output::of(&mut self.xtask(&["cluster", "controllers", "start"]))?.good().map(drop)
+    }
+
+    /// Where the API server keeps all objects.
+    pub fn etcd(&self) -> Etcd {
+        Etcd::beside(&self.kubeconfig)
     }
 
     /// A request from outside of the cluster.

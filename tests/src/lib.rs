@@ -40,7 +40,7 @@ mod world;
 pub use agent::{Agent, AgentSpec};
 pub use builders::{PodBuilder, ServiceBuilder};
 pub use capture::{Capture, Flow};
-pub use cluster::{Cluster, ClusterPod, Namespace, cluster_story};
+pub use cluster::{Cluster, ClusterPod, Etcd, Namespace, cluster_story};
 pub use http::{Answer, Request, get};
 pub use manifest::{PodSpec, ServiceSpec};
 pub use mesh::{Mesh, story};

@@ -206,15 +206,19 @@ pub fn end_all(processes: &[Recorded], patience: Duration) {
     }
 }
 
+/// Whether all of it has ended, and its parent does not know yet. Its first thread may have while others still hold its
+/// sockets.
 fn is_zombie(id: u32) -> bool {
-    text_of(&PathBuf::from(format!("/proc/{id}/stat"))).contains(") Z ")
+    let proc = PathBuf::from(format!("/proc/{id}"));
+    let others = fs::read_dir(proc.join("task")).map_or(0, |threads| threads.skip(1).count());
+    others == 0 && text_of(&proc.join("stat")).contains(") Z ")
 }
 
 /// SIGKILL, and its end awaited for a while.
 pub fn end_now(id: u32) {
     let Ok(pid) = pid(id) else { return };
     kill_process(pid, Signal::KILL).ok();
-    within("end", Duration::from_secs(2), || start_time(id).is_none() || is_zombie(id)).ok();
+    within("end", Duration::from_secs(10), || start_time(id).is_none() || is_zombie(id)).ok();
 }
 
 /// CPU time that a process has used, user and system.

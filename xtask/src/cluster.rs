@@ -78,6 +78,15 @@ enum Action {
         /// What to do
         #[arg(value_enum)]
         switch: Switch,
+        /// More flags of its own, such as --feature-gates=WatchList=false
+        #[arg(last = true)]
+        flags: Vec<String>,
+    },
+    /// End the controller manager, or start it again: without it nobody creates or deletes objects on their own
+    Controllers {
+        /// What to do
+        #[arg(value_enum)]
+        switch: Switch,
     },
     /// Become a node's process
     #[command(hide = true)]
@@ -110,7 +119,8 @@ pub fn run(args: &Args) -> Result<()> {
             Err(node::login(node::named(name)?, command)?.exec()).context("cannot run nsenter")
         }
         Action::Load { archives } => load(archives),
-        Action::Apiserver { switch } => switch_apiserver(*switch),
+        Action::Apiserver { switch, flags } => switch_apiserver(*switch, flags),
+        Action::Controllers { switch } => switch_controllers(*switch),
         Action::NodeBoot { name } => node::boot(node::named(name)?),
         Action::NodeInit { name } => node_init::run(node::named(name)?),
     }
@@ -160,17 +170,27 @@ fn switch_node(node: &layout::Node, switch: Switch) -> Result<()> {
     Ok(())
 }
 
-fn switch_apiserver(switch: Switch) -> Result<()> {
+fn switch_apiserver(switch: Switch, flags: &[String]) -> Result<()> {
     ensure!(layout::state("processes").exists(), "no cluster stands here: `cargo xtask cluster up`");
     match (switch, processes::running(control::APISERVER)) {
-        (Switch::Stop, _) => control::stop_apiserver(),
+        (Switch::Stop, _) => control::stop(control::APISERVER),
         (Switch::Start, Some(_)) => already("the API server runs"),
         (Switch::Start, None) => {
             let step = Step::begin("API server", "some seconds");
-            control::start_apiserver()?;
+            control::start_apiserver(flags)?;
             control::wait_ready()?;
             step.done();
         }
+    }
+    Ok(())
+}
+
+fn switch_controllers(switch: Switch) -> Result<()> {
+    ensure!(layout::state("processes").exists(), "no cluster stands here: `cargo xtask cluster up`");
+    match (switch, processes::running(control::CONTROLLERS)) {
+        (Switch::Stop, _) => control::stop(control::CONTROLLERS),
+        (Switch::Start, Some(_)) => already("the controller manager runs"),
+        (Switch::Start, None) => control::start_controllers()?,
     }
     Ok(())
 }

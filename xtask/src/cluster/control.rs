@@ -10,15 +10,22 @@ use super::layout::{self, API_PORT, CONTROL, DOMAIN, ETCD_PEER_PORT, ETCD_PORT, 
 use super::{kubernetes, processes};
 
 /// In the order of their start.
-pub const PROGRAMS: [&str; 4] = ["etcd", APISERVER, "kube-controller-manager", "kube-scheduler"];
+pub const PROGRAMS: [&str; 4] = ["etcd", APISERVER, CONTROLLERS, "kube-scheduler"];
 /// The API server's name as a process.
 pub const APISERVER: &str = "kube-apiserver";
+/// The controller manager's.
+pub const CONTROLLERS: &str = "kube-controller-manager";
 
 /// How long an API server may take to be ready.
 const PATIENCE: Duration = Duration::from_mins(1);
 
-/// Starts a program whose flags are `lines`, one in each: `name value`, or a name alone.
+/// Starts a program.
 fn start(name: &str, lines: &str) -> Result<()> {
+    processes::start(name, &mut program(name, lines)?)
+}
+
+/// A program whose flags are `lines`, one in each: `name value`, or a name alone.
+fn program(name: &str, lines: &str) -> Result<Command> {
     let mut command = processes::session(&kubernetes::bin(name)?);
     for line in lines.lines().map(str::trim).filter(|line| !line.is_empty()) {
         match line.split_once(' ') {
@@ -26,7 +33,7 @@ fn start(name: &str, lines: &str) -> Result<()> {
             None => command.arg(format!("--{line}")),
         };
     }
-    processes::start(name, &mut command)
+    Ok(command)
 }
 
 /// Starts etcd. Nothing of it is to outlive a crash, so it need not wait for the disk.
@@ -56,9 +63,9 @@ pub fn start_etcd() -> Result<()> {
 }
 
 /// Starts the API server. Tokens are for itself by default (`api-audiences` is the issuer), and for whichever audience a
-/// pod asks; webhooks are called at their pods' addresses, since the machine has routes to those.
-pub fn start_apiserver() -> Result<()> {
-    start(
+/// pod asks; webhooks are called at their pods' addresses, since the machine has routes to those. `flags` come last.
+pub fn start_apiserver(flags: &[String]) -> Result<()> {
+    let mut command = program(
         APISERVER,
         &format!(
             "etcd-servers https://127.0.0.1:{ETCD_PORT}
@@ -106,24 +113,32 @@ pub fn start_apiserver() -> Result<()> {
             front_certificate = pki("front-client.crt"),
             front_key = pki("front-client.key"),
         ),
+    )?;
+    processes::start(APISERVER, command.args(flags))
+}
+
+/// The flags that all have which work on objects.
+fn common(name: &str) -> String {
+    let config = kubeconfig(name);
+    format!(
+        "kubeconfig {config}
+         authentication-kubeconfig {config}
+         authorization-kubeconfig {config}
+         bind-address 127.0.0.1
+         leader-elect false
+         profiling false"
     )
 }
 
-/// Starts what works on objects. Before the API server answers they would only wait longer and longer.
+/// Starts the scheduler. Before the API server answers it would only wait longer and longer.
+pub fn start_scheduler() -> Result<()> {
+    start("kube-scheduler", &common("kube-scheduler"))
+}
+
+/// Starts the controller manager, likewise.
 pub fn start_controllers() -> Result<()> {
-    let common = |name: &str| {
-        let config = kubeconfig(name);
-        format!(
-            "kubeconfig {config}
-             authentication-kubeconfig {config}
-             authorization-kubeconfig {config}
-             bind-address 127.0.0.1
-             leader-elect false
-             profiling false"
-        )
-    };
     start(
-        "kube-controller-manager",
+        CONTROLLERS,
         &format!(
             "{common}
              use-service-account-credentials
@@ -137,14 +152,13 @@ pub fn start_controllers() -> Result<()> {
              service-cluster-ip-range {SERVICES}
              kube-api-qps 300
              kube-api-burst 600",
-            common = common("kube-controller-manager"),
+            common = common(CONTROLLERS),
             token_key = pki("sa.key"),
             ca = pki("ca.crt"),
             ca_key = pki("ca.key"),
             front_ca = pki("front-ca.crt"),
         ),
-    )?;
-    start("kube-scheduler", &common("kube-scheduler"))
+    )
 }
 
 /// Waits until the API server says that it is ready.
@@ -176,9 +190,9 @@ pub fn is_ready() -> Result<()> {
     Output::of(&mut curl)?.good().map(drop)
 }
 
-/// Ends the API server as a machine's end would: no goodbye to anybody.
-pub fn stop_apiserver() {
-    if let Some(process) = processes::running(APISERVER) {
+/// Ends one of these programs as a machine's end would: no goodbye to anybody.
+pub fn stop(name: &str) {
+    if let Some(process) = processes::running(name) {
         end_now(process.id);
     }
 }

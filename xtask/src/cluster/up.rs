@@ -51,7 +51,7 @@ fn build(shared: Shared) -> Result<()> {
     network::make()?;
     pki::make()?;
     control::start_etcd()?;
-    control::start_apiserver()?;
+    control::start_apiserver(&[])?;
     image::write_for_cluster(&layout::state("images"))?;
     for node in &NODES {
         node::make(node)?;
@@ -62,6 +62,7 @@ fn build(shared: Shared) -> Result<()> {
     let step = Step::begin("etcd, API server", "some seconds");
     control::wait_ready()?;
     control::start_controllers()?;
+    control::start_scheduler()?;
     let objects = layout::state("objects.yaml");
     fs::write(&objects, objects::yaml()?)?;
     kubectl(&["apply", "--filename", &objects.display().to_string()])?;
