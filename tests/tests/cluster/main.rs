@@ -3,6 +3,7 @@
 //! Run by `cargo xtask test --cluster`, one after the other in the order of their names, since they share the cluster:
 //! modules begin with a number.
 
+mod agent;
 mod apps;
 mod mesh;
 mod s00_cluster;
@@ -14,6 +15,8 @@ mod s40_ftgo;
 mod s50_gateway;
 mod s60_agents;
 mod s62_parts;
+mod s68_lists;
+mod s70_scale;
 mod s80_arrivals;
 mod s98_dead_agents;
 mod s99_uninstall;

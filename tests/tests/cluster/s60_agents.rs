@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use weft_tests::{Cluster, ClusterPod, Load, Namespace, cluster_story};
 
+use crate::agent::Agent;
 use crate::apps::{App, client, service};
 use crate::mesh::in_mesh;
 
@@ -35,13 +36,6 @@ pub fn deploy(namespace: &Namespace) -> Result<ClusterPod> {
 /// HTTP by 32 connections, and 16 connections that stay.
 pub fn load(client: &ClusterPod) -> Result<(Load, Load)> {
     Ok((client.load(&[URL, "-c", "32"])?, client.load(&["tcp://bytes:9000", "-c", "16"])?))
-}
-
-/// The agent itself on n1, which its supervisor has started.
-fn agent_process(cluster: &Cluster) -> Result<String> {
-    let find = "for p in /proc/[0-9]*; do [ \"$(tr '\\0' ' ' < $p/cmdline 2>/dev/null)\" = '/weft agent ' ] && echo ${p#/proc/}; done; true";
-    let ids = cluster.on_node("n1", &["sh", "-c", find])?.good()?;
-    Ok(ids.split_whitespace().next().context("no process of the agent")?.to_owned())
 }
 
 /// The newest agent's pod on a node.
@@ -140,12 +134,13 @@ fn a_killed_agent_fails_closed_and_is_back() {
         let client = deploy(&namespace)?;
         let http = client.load(&[URL, "-c", "4"])?;
         // Twice: the kubelet would let a container wait that ends a second time.
+        let agent = Agent::on(cluster, "n1")?;
         for turn in ["first", "second"] {
-            let before = agent_process(cluster)?;
-            cluster.on_node("n1", &["kill", "-9", &before])?.good()?;
+            let before = agent.process()?;
+            agent.kill()?;
             let killed = Instant::now();
             namespace.eventually("the agent again", Duration::from_secs(30), || {
-                ensure!(agent_process(cluster)? != before, "process {before} still runs");
+                ensure!(agent.process()? != before, "process {before} still runs");
                 let answer = client.get(URL)?;
                 ensure!(answer.header("server") == Some("envoy"), "{answer:?}");
                 Ok(())
