@@ -179,6 +179,7 @@ fn switch_apiserver(switch: Switch, flags: &[String]) -> Result<()> {
             let step = Step::begin("API server", "some seconds");
             control::start_apiserver(flags)?;
             control::wait_ready()?;
+            control::start_over()?;
             step.done();
         }
     }

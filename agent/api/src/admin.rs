@@ -247,7 +247,7 @@ pub struct WorkloadRow {
     pub namespace: String,
     /// The pod's name.
     pub name: String,
-    /// What made it: `Deployment/reviews-v1`.
+    /// The name of what made it, where that is another: `reviews-v1`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub owner: Option<String>,
     /// Its addresses.

@@ -98,7 +98,8 @@ async fn agent_of<'a>(agents: &'a [Agent], from: &str) -> anyhow::Result<&'a Age
 
 /// Whether the agent would take this pod for the caller.
 fn is_called(row: &WorkloadRow, from: &PeerSelector) -> bool {
-    let workload = row.owner.as_deref().and_then(|owner| owner.split_once('/')).map_or("", |(_, name)| name);
+    // Told where it is not the pod's own name.
+    let workload = row.owner.as_deref().unwrap_or(&row.name);
     let address = row.addresses.first().and_then(|address| address.parse().ok());
     from.matches(&Peer {
         namespace: row.namespace.clone(),
@@ -197,6 +198,24 @@ mod tests {
         assert_eq!(header("x:"), Ok(("x".into(), String::new())));
         assert!(header("nothing").is_err());
         assert!(header("bad name: x").is_err());
+    }
+
+    #[test]
+    fn the_callers_node_is_found_by_each_way_to_name_a_caller() {
+        let row = WorkloadRow {
+            namespace: "shop".into(),
+            name: "edge-5d4f-x2x".into(),
+            owner: Some("edge".into()),
+            addresses: vec!["10.0.0.5".into()],
+            ..WorkloadRow::default()
+        };
+        let called = |row: &WorkloadRow, from: &str| is_called(row, &from.parse().unwrap());
+        for from in ["deploy/edge.shop", "edge.shop", "edge-5d4f-x2x", "pod/edge-5d4f-x2x.shop", "10.0.0.5"] {
+            assert!(called(&row, from), "{from}");
+        }
+        assert!(!called(&row, "deploy/edge.other"));
+        let bare = WorkloadRow { name: "edge".into(), owner: None, ..row };
+        assert!(called(&bare, "deploy/edge.shop"));
     }
 
     #[test]

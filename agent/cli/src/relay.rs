@@ -1,7 +1,7 @@
 //! `weft relay`: standard input and output to an agent's socket, for commands on another machine.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
@@ -34,8 +34,24 @@ impl RelayArgs {
         // It ends with the process: the end of the questions is not the end of the answers.
         thread::Builder::new()
             .name("weft-questions".into())
-            .spawn(move || io::copy(&mut input, &mut questions))?;
-        io::copy(&mut agent, &mut output).context("cannot relay")?;
+            .spawn(move || copy(&mut input, &mut questions))?;
+        copy(&mut agent, &mut output).context("cannot relay")?;
         Ok(Outcome::Good)
+    }
+}
+
+/// Passes on what there is as it comes.
+///
+/// Not `io::copy`, which splices where it can: splice(2) keeps a pipe locked while it waits for a socket, and what the pipe
+/// holds by then cannot be read until the socket says more.
+fn copy(from: &mut impl Read, to: &mut impl Write) -> io::Result<()> {
+    let mut buffer = vec![0; 64 * 1024];
+    loop {
+        match from.read(&mut buffer) {
+            Ok(0) => return Ok(()),
+            Ok(count) => to.write_all(&buffer[..count])?,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
     }
 }

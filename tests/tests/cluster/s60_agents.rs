@@ -25,7 +25,8 @@ pub fn deploy(namespace: &Namespace) -> Result<ClusterPod> {
     let pods = namespace.pods("app")?;
     namespace.eventually("in the mesh", Duration::from_secs(15), || in_mesh(namespace, &pods, true))?;
     let client = namespace.pods("app=client")?.pop().context("no client")?;
-    namespace.eventually("an answer", Duration::from_secs(10), || {
+    // After an absence of the API server, the cluster's DNS may take a minute to hear of the Service.
+    namespace.eventually("an answer", Duration::from_mins(2), || {
         let answer = client.get(URL)?;
         ensure!(answer.status == 200 && answer.header("server") == Some("envoy"), "{answer:?}");
         Ok(())

@@ -6,7 +6,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use weft_tests::{Namespace, cluster_story};
 
-use crate::apps::{App, service};
+use crate::apps::{App, client, service};
 use crate::mesh::{enrolled_at, now};
 
 const PODS: usize = 200;
@@ -32,7 +32,7 @@ spec:
       - name: app
         image: weft.dev/app:0.1.0
         imagePullPolicy: IfNotPresent
-        command: [curl, -si, --max-time, \"20\", \"http://server/\"]
+        command: [sh, -c, \"curl -sSi --max-time 20 http://server/ 2>&1; true\"]
 "
     )
 }
@@ -74,7 +74,17 @@ fn two_hundred_pods_at_once_have_their_first_packet_in_the_mesh() {
         many.join_mesh()?;
         many.apply(&App::new("server", &["echo"], 8080).replicas(2).yaml())?;
         many.apply(&service("server", "server", "http", 80, 8080))?;
-        many.rolled_out("deployment/server")?;
+        many.apply(&client("client", "n1").yaml())?;
+        for name in ["server", "client"] {
+            many.rolled_out(&format!("deployment/{name}"))?;
+        }
+        // The cluster's DNS has to have heard of the Service.
+        let first = &many.pods("app=client")?[0];
+        many.eventually("an answer", Duration::from_mins(2), || {
+            let answer = first.get("http://server/")?;
+            ensure!(answer.status == 200, "{answer:?}");
+            Ok(())
+        })?;
 
         let (applied, begun) = (now()?, Instant::now());
         many.apply(&askers())?;

@@ -1,6 +1,6 @@
 //! What a person can see: metrics, access log, tap, status, explain, get, analyze.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -332,6 +332,36 @@ fn analyze_offline_has_findings_lines_and_exit_codes() -> Result<()> {
     let wrong = analyze(&["analyze/no-such-file"], &[])?;
     ensure!(wrong.code != 0, "{wrong:?}");
     Ok(())
+}
+
+#[test]
+fn a_relay_passes_on_each_answer_as_it_comes() {
+    story(|mesh| {
+        mesh.start_agent()?;
+        let mut relay = mesh.with_agent(|agent| agent.weft_command(&["relay"]))?;
+        let mut relay = relay.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+        let mut ask = relay.stdin.take().context("no input")?;
+        let mut answers = BufReader::new(relay.stdout.take().context("no output")?);
+        // One that waits for more comes when the agent gives the connection up: there is no next one then.
+        for number in 0..20 {
+            ask.write_all(b"GET /v1/status HTTP/1.1\r\nhost: weft\r\n\r\n")?;
+            let (mut length, mut line) = (0, String::new());
+            while line != "\r\n" {
+                line.clear();
+                ensure!(answers.read_line(&mut line)? > 0, "the relay ended before answer {number}");
+                if let Some(value) = line.strip_prefix("content-length: ") {
+                    length = value.trim().parse()?;
+                }
+            }
+            let mut body = vec![0; length];
+            answers.read_exact(&mut body)?;
+            ensure!(serde_json::from_slice::<Value>(&body)?["ready"] == true, "answer {number}");
+        }
+        drop(ask);
+        relay.kill()?;
+        relay.wait()?;
+        Ok(())
+    });
 }
 
 #[test]

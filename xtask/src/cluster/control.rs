@@ -10,11 +10,13 @@ use super::layout::{self, API_PORT, CONTROL, DOMAIN, ETCD_PEER_PORT, ETCD_PORT, 
 use super::{kubernetes, processes};
 
 /// In the order of their start.
-pub const PROGRAMS: [&str; 4] = ["etcd", APISERVER, CONTROLLERS, "kube-scheduler"];
+pub const PROGRAMS: [&str; 4] = ["etcd", APISERVER, CONTROLLERS, SCHEDULER];
 /// The API server's name as a process.
 pub const APISERVER: &str = "kube-apiserver";
 /// The controller manager's.
 pub const CONTROLLERS: &str = "kube-controller-manager";
+/// The scheduler's.
+pub const SCHEDULER: &str = "kube-scheduler";
 
 /// How long an API server may take to be ready.
 const PATIENCE: Duration = Duration::from_mins(1);
@@ -132,7 +134,7 @@ fn common(name: &str) -> String {
 
 /// Starts the scheduler. Before the API server answers it would only wait longer and longer.
 pub fn start_scheduler() -> Result<()> {
-    start("kube-scheduler", &common("kube-scheduler"))
+    start(SCHEDULER, &common(SCHEDULER))
 }
 
 /// Starts the controller manager, likewise.
@@ -188,6 +190,20 @@ pub fn is_ready() -> Result<()> {
     curl.args(["--cacert", &pki("ca.crt"), "--cert", &pki("admin.crt"), "--key", &pki("admin.key")]);
     curl.arg(format!("https://{CONTROL}:{API_PORT}/readyz"));
     Output::of(&mut curl)?.good().map(drop)
+}
+
+/// Starts again what works on objects and was running while the API server was away. With other replicas beside them, they
+/// would have ended when they could not renew their leases; alone they ask less and less often, for a minute and more.
+pub fn start_over() -> Result<()> {
+    if processes::running(CONTROLLERS).is_some() {
+        stop(CONTROLLERS);
+        start_controllers()?;
+    }
+    if processes::running(SCHEDULER).is_some() {
+        stop(SCHEDULER);
+        start_scheduler()?;
+    }
+    Ok(())
 }
 
 /// Ends one of these programs as a machine's end would: no goodbye to anybody.
