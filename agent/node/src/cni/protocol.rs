@@ -6,9 +6,10 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 /// How long the plugin waits for an answer. The agent answers before.
-pub const PATIENCE: Duration = Duration::from_secs(3);
-/// How long the agent waits for an object that tells whether the pod should be in the mesh.
-pub const OBJECT: Duration = Duration::from_secs(2);
+pub const PATIENCE: Duration = Duration::from_secs(12);
+/// How long the agent waits for an object that tells whether the pod should be in the mesh, and for its own turn to come: with
+/// hundreds of pods that start at once, the API server is seconds behind.
+pub const OBJECT: Duration = Duration::from_secs(10);
 
 /// What the plugin tells.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

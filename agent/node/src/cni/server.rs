@@ -14,7 +14,7 @@ use crate::agent::Message;
 use crate::channel::Channel;
 
 /// For a plugin to say what it wants, or to take an answer.
-const PATIENCE: Duration = Duration::from_secs(1);
+const PATIENCE: Duration = Duration::from_secs(5);
 /// How often it is looked whether it is over.
 const LOOK: Timespec = Timespec { tv_sec: 0, tv_nsec: 200_000_000 };
 /// After an accept that failed.
