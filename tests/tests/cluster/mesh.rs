@@ -34,8 +34,8 @@ pub fn enrolled_at(cluster: &Cluster, pods: &str) -> Result<Vec<f64>> {
         .collect())
 }
 
-/// `2026-11-21T13:12:03.349246Z …`
-fn time_of(line: &str) -> Option<f64> {
+/// The second of the day of `2026-11-21T13:12:03.349246Z …`, with or without a fraction.
+pub fn time_of(line: &str) -> Option<f64> {
     let time = line.split_once('T')?.1.split_once('Z')?.0;
     let parts: Option<Vec<f64>> = time.split(':').map(|part| part.parse().ok()).collect();
     let [hours, minutes, seconds] = parts?[..] else { return None };

@@ -7,7 +7,7 @@ use serde_json::Value;
 use weft_tests::{Namespace, cluster_story};
 
 use crate::apps::{App, client, service};
-use crate::mesh::{enrolled_at, now};
+use crate::mesh::{enrolled_at, now, time_of};
 
 const PODS: usize = 200;
 /// For all of them to have begun and ended.
@@ -43,16 +43,8 @@ fn scheduled_at(pods: &Value) -> Vec<f64> {
     let pods = pods["items"].as_array().into_iter().flatten();
     pods.flat_map(conditions)
         .filter(|condition| condition["type"] == "PodScheduled")
-        .filter_map(|condition| seconds(condition["lastTransitionTime"].as_str()?))
+        .filter_map(|condition| time_of(condition["lastTransitionTime"].as_str()?))
         .collect()
-}
-
-/// `2026-11-21T13:12:03Z`
-fn seconds(time: &str) -> Option<f64> {
-    let time = time.split_once('T')?.1.trim_end_matches('Z');
-    let parts: Option<Vec<f64>> = time.split(':').map(|part| part.parse().ok()).collect();
-    let [hours, minutes, seconds] = parts?[..] else { return None };
-    Some(hours * 3600.0 + minutes * 60.0 + seconds)
 }
 
 /// Waits until all have ended.
