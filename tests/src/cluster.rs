@@ -14,6 +14,7 @@ mod etcd;
 mod namespace;
 mod pod;
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -24,7 +25,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
 use crate::http::{Caller, Request};
-use crate::mesh::note_time;
+use crate::mesh::{note_failure, note_time};
 use crate::process::Output;
 use crate::traffic::Load;
 use crate::world::built_binary;
@@ -33,8 +34,12 @@ pub use etcd::Etcd;
 pub use namespace::Namespace;
 pub use pod::ClusterPod;
 
-/// Lines of each of weft's pods that are shown when a story fails.
-const SHOWN_LINES: &str = "--tail=40";
+/// Lines of each of weft's pods that are looked through when a story fails.
+const READ_LINES: &str = "--tail=5000";
+/// Lines of each that are shown.
+const SHOWN_LINES: usize = 40;
+/// What is in the access log's line of a request that was answered well: a failed one is not to be lost among those.
+const ANSWERED: &str = " 200 - via_upstream ";
 
 /// A cluster that stands.
 #[derive(Debug, Clone)]
@@ -199,24 +204,39 @@ impl Cluster {
                 "--namespace=weft-system",
                 "--selector=app.kubernetes.io/name=weft-agent",
                 "--prefix",
-                SHOWN_LINES,
+                READ_LINES,
             ],
             &[
                 "logs",
                 "--namespace=weft-system",
                 "--selector=app.kubernetes.io/name=weft-controller",
                 "--prefix",
-                SHOWN_LINES,
+                READ_LINES,
             ],
         ] {
             let said = self.kubectl(words).unwrap_or_else(|error| format!("{error:#}"));
-            let lines: Vec<&str> = said.lines().collect();
-            let shown = lines[lines.len().saturating_sub(100)..].join("\n");
             // Writing to a string cannot fail.
-            let _ = writeln!(text, "--- kubectl {}:\n{shown}", words.join(" "));
+            let _ = writeln!(text, "--- kubectl {}:\n{}", words.join(" "), last_of_each(&said));
         }
         text
     }
+}
+
+/// The last lines of each namespace or pod, which the first word names.
+fn last_of_each(said: &str) -> String {
+    let mut of_each = BTreeMap::<&str, usize>::new();
+    let mut lines: Vec<&str> = said
+        .lines()
+        .rev()
+        .filter(|line| !line.contains(ANSWERED))
+        .filter(|line| {
+            let seen = of_each.entry(line.split(' ').next().unwrap_or_default()).or_default();
+            *seen += 1;
+            *seen <= SHOWN_LINES
+        })
+        .collect();
+    lines.reverse();
+    lines.join("\n")
 }
 
 /// The kubeconfig, and the folder in front of `PATH`.
@@ -226,7 +246,8 @@ fn exports(said: &str) -> Option<(String, PathBuf)> {
     Some((kubeconfig.to_owned(), path.split(':').next()?.into()))
 }
 
-/// Plays a story on the cluster, and fails with what its pods said.
+/// Plays a story on the cluster, and fails with what its pods said, and last what went wrong: whoever sees but the end
+/// of the output sees that.
 ///
 /// # Panics
 /// When the story does not end well.
@@ -234,7 +255,8 @@ pub fn cluster_story(play: impl FnOnce(&Cluster) -> Result<()>) {
     let start = Instant::now();
     let cluster = Cluster::attach().expect("a cluster");
     if let Err(error) = play(&cluster) {
-        panic!("{error:#}\n{}", cluster.explain_failure());
+        note_failure(&error);
+        panic!("{}{error:#}", cluster.explain_failure());
     }
     note_time(start.elapsed());
 }

@@ -352,6 +352,7 @@ pub fn story(play: impl FnOnce(&Mesh) -> Result<()>) {
     let start = Instant::now();
     let mesh = Mesh::new().expect("a world");
     if let Err(error) = play(&mesh) {
+        note_failure(&error);
         panic!("{error:#}");
     }
     drop(mesh);
@@ -360,11 +361,21 @@ pub fn story(play: impl FnOnce(&Mesh) -> Result<()>) {
 
 /// Writes down how long a story took, where the runner wants to know.
 pub(crate) fn note_time(took: Duration) {
-    let Some(path) = std::env::var_os("WEFT_TEST_TIMES") else { return };
+    note(|story| format!("{:.3} {story}", took.as_secs_f32()));
+}
+
+/// Writes down why a story failed, where the runner wants to know: its summary says it where nobody has to look for it.
+pub(crate) fn note_failure(error: &anyhow::Error) {
+    let why = format!("{error:#}").replace('\n', " ");
+    note(|story| format!("failed {story}: {why}"));
+}
+
+fn note(line: impl FnOnce(&str) -> String) {
+    let Some(path) = std::env::var_os("WEFT_TEST_NOTES") else { return };
     if let Ok(mut file) = fs::OpenOptions::new().create(true).append(true).open(path) {
         // Tests run on threads of their names.
         let thread = std::thread::current();
-        writeln!(file, "{:.3} {}", took.as_secs_f32(), thread.name().unwrap_or("?")).ok();
+        writeln!(file, "{}", line(thread.name().unwrap_or("?"))).ok();
     }
 }
 

@@ -30,23 +30,29 @@ pub fn run_endurance(binaries: &[&Binary], filter: Option<&str>) -> Result<Outco
 }
 
 fn run_with(binaries: &[&Binary], filter: Option<&str>, flags: &[&str]) -> Result<Outcome> {
-    let times = workspace::target_dir()?.join("test-times");
+    let notes = workspace::target_dir()?.join("test-notes");
     let mut all = Outcome::default();
     for binary in binaries {
-        fs::remove_file(&times).ok();
+        fs::remove_file(&notes).ok();
         let mut command = Command::new(&binary.path);
         // As cargo would run it.
         command.current_dir(&binary.directory).env("CARGO_MANIFEST_DIR", &binary.directory);
-        command.env("WEFT_TEST_TIMES", &times).args(filter).args(flags);
+        command.env("WEFT_TEST_NOTES", &notes).args(filter).args(flags);
         let start = Instant::now();
         all.merge(read(&binary.name, &mut command)?);
-        // Stories write down their own times; for the others the program's is told.
-        let told = fs::read_to_string(&times).unwrap_or_default();
-        let stories = told.lines().filter_map(|line| {
-            let (seconds, name) = line.split_once(' ')?;
-            Some((name.to_owned(), seconds.parse().ok()?))
-        });
-        all.times.extend(stories);
+        // Stories write down their own times, and why they failed; for the others the program's time is told.
+        let told = fs::read_to_string(&notes).unwrap_or_default();
+        for line in told.lines() {
+            match line.split_once(' ') {
+                Some(("failed", why)) => {
+                    let why = format!("{}: {why}", binary.name);
+                    all.failures.retain(|name| !why.starts_with(&format!("{name}: ")));
+                    all.failures.push(why);
+                }
+                Some((seconds, name)) => all.times.push((name.to_owned(), seconds.parse().unwrap_or(0.0))),
+                None => {}
+            }
+        }
         if told.is_empty() {
             all.times.push((format!("all of {}", binary.name), start.elapsed().as_secs_f32()));
         }
