@@ -226,7 +226,8 @@ impl Datapath {
         listeners: Listeners,
     ) -> (Arc<LocalPod>, Vec<Vec<PodListener>>) {
         let cookie = prepared.cookie;
-        let pod = Arc::new(LocalPod { network, cookie, prepared, kernel: Arc::clone(&self.kernel) });
+        let kernel = Arc::clone(&self.kernel);
+        let pod = Arc::new(LocalPod { network, cookie, prepared, kernel, between: false.into() });
         self.pods.insert(Arc::clone(&pod.network.key), Arc::clone(&pod));
         let mut by_worker: Vec<Vec<PodListener>> = (0..self.workers).map(|_| Vec::new()).collect();
         for bound in listeners.bound {

@@ -5,7 +5,7 @@ use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
-use weft_tests::{ClusterPod, Namespace, cluster_story};
+use weft_tests::{ClusterPod, LoadReport, Namespace, cluster_story};
 
 use crate::apps::{App, client, service};
 use crate::mesh::{enrolled_at, in_mesh, now};
@@ -104,22 +104,7 @@ fn ask(stream: &mut TcpStream) -> Result<()> {
 fn the_label_comes_and_goes_twenty_times_under_load() {
     cluster_story(|cluster| {
         let shop = cluster.namespace("s21-label")?;
-        deploy(&shop)?;
-        let client = &shop.pods("app=client")?[0];
-        let all = shop.pods("app in (catalog,apigateway,client)")?;
-        shop.eventually("the shop", Duration::from_secs(10), || client.get("http://catalog/items"))?;
-        let load = client.load(&["http://apigateway/api/catalog", "-c", "4"])?;
-        for round in 0..20 {
-            if round % 2 == 0 {
-                shop.join_mesh()?;
-            } else {
-                shop.leave_mesh()?;
-            }
-            shop.eventually("the label's effect", Duration::from_secs(10), || {
-                in_mesh(&shop, &all, round % 2 == 0)
-            })?;
-        }
-        let report = load.finish()?;
+        let report = label_on_and_off(&shop, 20)?;
         println!(
             "label on and off 20 times: {} requests, {} failed, longest gap {:.0} ms",
             report.requests, report.failed, report.longest_gap_ms
@@ -127,6 +112,59 @@ fn the_label_comes_and_goes_twenty_times_under_load() {
         report.none_failed()?;
         Ok(())
     });
+}
+
+#[test]
+#[ignore = "needs a cluster: cargo xtask test --cluster"]
+fn the_label_comes_and_goes_where_strangers_are_kept_out() {
+    cluster_story(|cluster| {
+        let shop = cluster.namespace("s21-strict")?;
+        shop.apply(
+            "---
+apiVersion: security.istio.io/v1
+kind: PeerAuthentication
+metadata: {name: default}
+spec: {mtls: {mode: STRICT}}
+---
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: own-namespace}
+spec: {rules: [{from: [{source: {namespaces: [s21-strict]}}]}]}
+",
+        )?;
+        let report = label_on_and_off(&shop, 11)?;
+        println!(
+            "the same 11 times under STRICT and a policy: {} requests, {} failed, longest gap {:.0} ms",
+            report.requests, report.failed, report.longest_gap_ms
+        );
+        report.none_failed()?;
+        // It is in the mesh now, and what was let through meanwhile is so no more.
+        let catalog = format!("http://{}/items", shop.pods("app=catalog")?[0].at(3000));
+        shop.eventually("strangers are kept out", Duration::from_secs(5), || {
+            let stranger = cluster.http(&catalog).send();
+            ensure!(stranger.is_err(), "a stranger was let in: {stranger:?}");
+            Ok(())
+        })
+    });
+}
+
+/// Has a shop's label come and go while it is called; what came of the calls.
+fn label_on_and_off(shop: &Namespace, times: u32) -> Result<LoadReport> {
+    deploy(shop)?;
+    let client = &shop.pods("app=client")?[0];
+    let all = shop.pods("app in (catalog,apigateway,client)")?;
+    shop.eventually("the shop", Duration::from_secs(10), || client.get("http://catalog/items"))?;
+    let load = client.load(&["http://apigateway/api/catalog", "-c", "4"])?;
+    for round in 0..times {
+        let joins = round % 2 == 0;
+        if joins {
+            shop.join_mesh()?;
+        } else {
+            shop.leave_mesh()?;
+        }
+        shop.eventually("the label's effect", Duration::from_secs(10), || in_mesh(shop, &all, joins))?;
+    }
+    load.finish()
 }
 
 #[test]

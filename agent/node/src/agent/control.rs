@@ -128,6 +128,8 @@ struct Control {
     leaving: BTreeSet<Arc<str>>,
     /// When to look at them again.
     leaves_at: Option<Instant>,
+    /// When the next of those that join is known to the other nodes.
+    joined_at: Option<Instant>,
     /// Pods that should be enrolled and are not, and why.
     waiting_pods: BTreeMap<Arc<str>, String>,
     waiting_since: Instant,
@@ -214,6 +216,7 @@ impl Control {
             desired: BTreeMap::new(),
             leaving: BTreeSet::new(),
             leaves_at: None,
+            joined_at: None,
             waiting_pods: BTreeMap::new(),
             waiting_since: Instant::now(),
             waiting_from: BTreeMap::new(),
@@ -293,7 +296,8 @@ impl Control {
         let netns = (!self.desired.is_empty()).then(|| self.pods_checked + NETNS_CHECK);
         // Before and after its time, an agent leaves pods alone.
         let enrols = self.succeeding.is_none() && self.retired.is_none();
-        let pods = [pods, netns, self.leaves_at].into_iter().flatten().filter(|_| enrols).min();
+        let pods =
+            [pods, netns, self.leaves_at, self.joined_at].into_iter().flatten().filter(|_| enrols).min();
         let workers = self.unconfirmed.then(|| now + WORKER_RETRY);
         let waiter = self.waiters.iter().map(|waiter| waiter.until).min();
         let preparing = self.succeeding.is_some().then(|| now + handover::PREPARING);
@@ -343,6 +347,7 @@ impl Control {
             self.own_certificates().await;
         }
         if self.retired.is_none() {
+            self.open_between();
             self.announce();
         }
         let confirmed = self.confirm().await?;

@@ -7,6 +7,7 @@ use std::os::fd::BorrowedFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Instant;
 
 use weft_api::admin::PodEnrolment;
 use weft_rules::workload::{Enrolment, Workload};
@@ -26,6 +27,8 @@ pub struct Enrolled {
     pub netns: NetnsId,
     /// Tells the pod from others of its name; empty in standalone mode.
     pub uid: Arc<str>,
+    /// Since when it joins: it was called before, by those who are to hear of it now.
+    pub joins: Option<Instant>,
 }
 
 /// A pod that should be enrolled.

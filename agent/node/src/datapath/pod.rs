@@ -4,7 +4,7 @@ use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpStream};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::mpsc::Sender;
 
 use weft_common::{OrigDst, Socket, Source, Words, owner, v4_of};
@@ -80,9 +80,21 @@ pub struct LocalPod {
     pub cookie: u64,
     pub(super) prepared: Arc<Prepared>,
     pub(super) kernel: Arc<Kernel>,
+    pub(super) between: AtomicBool,
 }
 
 impl LocalPod {
+    /// Whether it is joining the mesh or leaving it, and the other nodes may not know yet on which side it is. Their
+    /// callers, who then come in plain text, are let in as if it were outside: it was a moment ago, or is in a moment.
+    pub fn is_between(&self) -> bool {
+        self.between.load(Ordering::Relaxed)
+    }
+
+    /// Says whether it is.
+    pub fn set_between(&self, between: bool) {
+        self.between.store(between, Ordering::Relaxed);
+    }
+
     /// Takes the address that the pod's program dialled, for an outbound connection accepted from `peer`.
     /// Consumes the kernel's entry. `None`: the connection was not captured (somebody dialled the listener itself).
     pub fn take_orig_dst(&self, peer: SocketAddr) -> io::Result<Option<SocketAddr>> {

@@ -65,20 +65,31 @@ pub(super) fn decide(
     if mtls == Mtls::Disable && caller.identity.take().is_some() {
         caller.security = Security::Plaintext(Plaintext::PeerAuthentication);
     }
-    let unproved = mtls == Mtls::Strict && caller.identity.is_none();
+    let unproved = mtls == Mtls::Strict && caller.identity.is_none() && !is_between(pod, &caller);
     caller.probe = unproved && is_probe(&workload);
     let verdict = if unproved && !caller.probe {
         Verdict::Unproved
     } else {
         let protocol = snapshot.inbound_protocol(&workload, to.port());
-        admit(&snapshot, &workload, to, &caller, protocol)
+        admit(&snapshot, &workload, pod, to, &caller, protocol)
     };
     (Downstream::inbound(Rc::clone(core), Arc::clone(pod), to, caller), verdict)
+}
+
+/// Whether a caller without an identity may have come so because it cannot know better: nothing is asked of it then.
+fn is_between(pod: &LocalPod, caller: &Caller) -> bool {
+    caller.identity.is_none() && pod.is_between()
+}
+
+/// The same, of a connection that arrived.
+pub(super) fn came_between(down: &Downstream) -> bool {
+    down.visitor().is_some_and(|caller| is_between(&down.pod, caller))
 }
 
 fn admit(
     snapshot: &Snapshot,
     workload: &Workload,
+    pod: &LocalPod,
     to: SocketAddr,
     caller: &Caller,
     protocol: Protocol,
@@ -86,7 +97,8 @@ fn admit(
     // Headers that claim an identity must not reach a program as their sender wrote them.
     let unread = !caller.read && matches!(protocol, Protocol::Http | Protocol::Http2);
     let passed = if unread { Verdict::Requests(protocol) } else { Verdict::Bytes };
-    let Some(guard) = snapshot.guard(workload) else { return passed };
+    let guard = snapshot.guard(workload).filter(|_| !is_between(pod, caller));
+    let Some(guard) = guard else { return passed };
     let peer = caller.peer.ip().to_canonical();
     let connection = Inbound { identity: caller.identity.as_deref(), peer, to, sni: None };
     match guard.admit_connection(&connection, protocol) {
@@ -111,12 +123,16 @@ pub(super) fn decide_again(down: &Downstream) -> Verdict {
 pub(super) fn is_unproved(down: &Downstream, workload: &Workload) -> bool {
     let snapshot = down.core.shared.snapshot.load();
     down.visitor().is_some_and(|caller| caller.identity.is_none() && !caller.probe)
+        && !came_between(down)
         && snapshot.mtls(workload, down.dialled.port()) == Mtls::Strict
 }
 
 /// Has an external authorizer asked about bytes that may pass otherwise, where a policy wants that.
 pub(super) async fn consult(down: &Rc<Downstream>, verdict: Verdict) -> Verdict {
     let (Verdict::Bytes, Some(caller)) = (&verdict, down.visitor()) else { return verdict };
+    if is_between(&down.pod, caller) {
+        return verdict;
+    }
     let (consult, own_identity) = {
         let snapshot = down.core.shared.snapshot.load();
         let workload = connection::workload_of(&snapshot, &down.pod);
@@ -147,7 +163,7 @@ pub(super) fn decide_as_bytes(down: &Downstream) -> Verdict {
     let Some(caller) = down.visitor() else { return Verdict::Bytes };
     let snapshot = down.core.shared.snapshot.load();
     let workload = connection::workload_of(&snapshot, &down.pod);
-    admit(&snapshot, &workload, down.dialled, caller, Protocol::Tcp)
+    admit(&snapshot, &workload, &down.pod, down.dialled, caller, Protocol::Tcp)
 }
 
 /// The failure that a verdict is to a caller who can be told; `None`: it is none.

@@ -15,6 +15,8 @@ use crate::discovery::cluster::announce::{GRACE, Statement, Subject};
 
 /// A pod that is not enrolled for so long is said to wait.
 const WAITS: Duration = Duration::from_secs(1);
+/// A pod of which the API server has not heard for so long joins no more: what is asked of callers is asked of all.
+const JOINS: Duration = Duration::from_secs(10);
 /// At the end, the API server is given so long to take what is announced last.
 const LAST_WORDS: Duration = Duration::from_secs(3);
 
@@ -43,8 +45,40 @@ impl Control {
             leaving.insert(key.clone());
             false
         });
+        // One that stays after all is announced anew.
+        for key in self.leaving.difference(&leaving) {
+            if let Some(enrolled) = self.enrolled.get_mut(key) {
+                enrolled.joins = Some(now);
+            }
+        }
         self.leaving = leaving;
         self.leaves_at = next.map(Instant::from_std);
+    }
+
+    /// Whether a pod that is about to be enrolled was called before, by nodes that do not know it for one of the mesh. One
+    /// that starts was not; one that an agent of the past has announced is called as it should be.
+    pub(super) fn joins(&self, pod: &Workload) -> bool {
+        self.source.is_cluster() && pod.enrolment == Enrolment::Enrolled && pod.announced != Some(true)
+    }
+
+    /// Has pods that join or leave let in whoever comes in plain text, until the other nodes know on which side they are.
+    pub(super) fn open_between(&mut self) {
+        let Source::Cluster(cluster) = &self.source else { return };
+        let now = std::time::Instant::now();
+        let mut next = None;
+        for (key, enrolled) in &mut self.enrolled {
+            if let Some(since) = enrolled.joins {
+                let known = cluster.announcements.known_to_join(key, &enrolled.uid);
+                let until = known.map_or(since + JOINS, |at| (at + GRACE).min(since + JOINS));
+                if until <= now {
+                    enrolled.joins = None;
+                } else {
+                    next = Some(next.map_or(until, |next| until.min(next)));
+                }
+            }
+            enrolled.pod.set_between(enrolled.joins.is_some() || self.leaving.contains(key));
+        }
+        self.joined_at = next.map(Instant::from_std);
     }
 
     /// Tells the API server what is true of this node's pods.
@@ -108,6 +142,9 @@ impl Control {
         let Source::Cluster(cluster) = &mut self.source else { return };
         if self.enrolled.is_empty() {
             return;
+        }
+        for enrolled in self.enrolled.values() {
+            enrolled.pod.set_between(true);
         }
         let subjects = self.local.iter().map(|(key, pod)| {
             let truth = self.enrolled.contains_key(key).then(|| Statement {

@@ -48,8 +48,12 @@ impl Control {
             match self.datapath.enrol(network.clone()) {
                 Ok((pod, listeners)) => {
                     tracing::info!(pod = %network.key, netns = %network.netns.display(), "in the mesh");
-                    let uid = self.local.get(&network.key).map(|pod| pod.uid.clone()).unwrap_or_default();
-                    self.enrolled.insert(network.key.clone(), Enrolled { pod: pod.clone(), netns, uid });
+                    let workload = self.local.get(&network.key);
+                    let uid = workload.map(|pod| pod.uid.clone()).unwrap_or_default();
+                    let joins = workload.filter(|pod| self.joins(pod)).map(|_| std::time::Instant::now());
+                    pod.set_between(joins.is_some());
+                    let enrolled = Enrolled { pod: pod.clone(), netns, uid, joins };
+                    self.enrolled.insert(network.key.clone(), enrolled);
                     arrivals.push((pod, listeners));
                 }
                 Err(error) => _ = waiting.insert(network.key.clone(), causes::all(&error)),

@@ -74,7 +74,7 @@ impl Control {
             {
                 Ok(Ok((pod, netns, listeners))) => {
                     let uid = self.local.get(&key).map(|pod| pod.uid.clone()).unwrap_or_default();
-                    self.enrolled.insert(key, Enrolled { pod: pod.clone(), netns, uid });
+                    self.enrolled.insert(key, Enrolled { pod: pod.clone(), netns, uid, joins: None });
                     arrivals.push((pod, listeners));
                 }
                 Ok(Err(error)) => tracing::warn!(pod = %key, %error, "cannot be taken over"),

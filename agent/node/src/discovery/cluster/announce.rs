@@ -2,7 +2,8 @@
 //! whether to use mutual TLS.
 //!
 //! A pod is announced after it is in the mesh, and leaves the mesh after the announcement was taken back and the other
-//! nodes had time to see it: so nobody ever speaks TLS to a pod that does not.
+//! nodes had time to see it: so nobody ever speaks TLS to a pod that does not. Meanwhile some still, or again, speak plain
+//! text to one that does: it lets them in, as it did outside of the mesh.
 
 mod write;
 
@@ -123,6 +124,12 @@ impl Announcements {
             None if carried == Some(true) => None,
             None => Some(now),
         }
+    }
+
+    /// Since when the server knows that a pod is in the mesh; `None`: it does not.
+    pub fn known_to_join(&self, key: &str, uid: &str) -> Option<Instant> {
+        let told = self.told.get(key).map(|told| (&told.statement, told.taken));
+        told.filter(|(statement, _)| *statement.uid == *uid && statement.enrolled)?.1
     }
 
     /// Whether the server knows all that was said.

@@ -144,7 +144,8 @@ impl Arrival {
                 identity: down.identity().cloned(),
             };
             let unproved = inbound::is_unproved(down, &workload);
-            return Some(Self { guard: snapshot.guard(&workload).cloned(), unproved, parties });
+            let guard = snapshot.guard(&workload).filter(|_| !inbound::came_between(down)).cloned();
+            return Some(Self { guard, unproved, parties });
         }
         let address = to.address.ip().to_canonical();
         let pods = shared.pods.load();

@@ -93,6 +93,22 @@ fn a_pod_leaves_after_the_others_had_time_to_see_it() {
 }
 
 #[test]
+fn a_pod_is_known_to_join_once_the_server_has_taken_that_it_did() {
+    let mut world = World::new();
+    let known = |world: &World| world.announcements.known_to_join("a/x", "u");
+    assert_eq!(known(&world), None);
+    world.say(Some(truth("u", true)), None);
+    assert_eq!(known(&world), None);
+    world.taken(truth("u", true));
+    assert_eq!(known(&world), Some(world.now));
+    assert_eq!(world.announcements.known_to_join("a/x", "v"), None);
+    // One that leaves has to join again.
+    world.say(Some(truth("u", false)), Some(true));
+    world.taken(truth("u", false));
+    assert_eq!(known(&world), None);
+}
+
+#[test]
 fn a_pod_that_was_never_announced_leaves_at_once() {
     let world = World::new();
     assert_eq!(world.may_leave(None), Some(world.now));
