@@ -78,6 +78,15 @@ fn two_hundred_pods_at_once_have_their_first_packet_in_the_mesh() {
             Ok(())
         })?;
 
+        // What starts before it is in the mesh goes by kube-proxy, which has to have heard of it, too.
+        let address = many.kubectl(&["get", "service", "server", "--output=jsonpath={.spec.clusterIP}"])?;
+        let url = format!("http://{address}/");
+        for node in ["n1", "n2"] {
+            many.eventually("kube-proxy", Duration::from_mins(2), || {
+                cluster.on_node(node, &["curl", "-sSf", "--max-time", "1", &url])?.good()
+            })?;
+        }
+
         let (applied, begun) = (now()?, Instant::now());
         many.apply(&askers())?;
         all_over(&many)?;
