@@ -25,7 +25,17 @@ fn deploy(ftgo: &Namespace) -> Result<()> {
         ftgo.rolled_out(&format!("deployment/{name}"))?;
     }
     let pods = ftgo.pods("app")?;
-    ftgo.eventually("in the mesh", Duration::from_secs(10), || in_mesh(ftgo, &pods, true))
+    ftgo.eventually("in the mesh", Duration::from_secs(10), || in_mesh(ftgo, &pods, true))?;
+    answered(ftgo)
+}
+
+/// Waits until all calls are answered: the cluster's DNS and the caller's agent have heard of everything.
+fn answered(ftgo: &Namespace) -> Result<()> {
+    let client = &ftgo.pods("app=client")?[0];
+    ftgo.eventually("an answer to every call", Duration::from_mins(2), || {
+        let report = client.load(&[CONSUMERS, "-n", "100", "-c", "8"])?.wait()?;
+        report.none_failed().map(drop)
+    })
 }
 
 #[test]
@@ -124,6 +134,7 @@ fn a_rolling_update_its_undoing_and_scaling_fail_no_request() {
         ftgo.apply(
             "apiVersion: security.istio.io/v1\nkind: PeerAuthentication\nmetadata: {name: default}\nspec: {mtls: {mode: STRICT}}\n",
         )?;
+        answered(&ftgo)?;
         let client = &ftgo.pods("app=client")?[0];
         let load = client.load(&[CONSUMERS, "-c", "8"])?;
         let rollout = |words: &[&str]| -> Result<()> {
