@@ -180,6 +180,8 @@ fn fifty_pods_are_in_the_mesh_within_a_second_of_the_label() {
         many.join_mesh()?;
         many.eventually("all in the mesh", Duration::from_secs(20), || in_mesh(&many, &pods, true))?;
         let mut took = enrolled_at(cluster, "s22-fifty/")?;
+        // On a cluster that was kept, the log tells of an earlier play, too.
+        took.retain(|time| *time >= labelled);
         for time in &mut took {
             *time -= labelled;
         }
