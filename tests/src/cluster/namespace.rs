@@ -43,6 +43,11 @@ impl Namespace {
         self.cluster.kubectl(&all)
     }
 
+    /// The address of one of its Services.
+    pub fn service_address(&self, name: &str) -> Result<String> {
+        self.kubectl(&["get", "service", name, "--output=jsonpath={.spec.clusterIP}"])
+    }
+
     /// `kubectl get … -o json` in it.
     pub fn get(&self, words: &[&str]) -> Result<Value> {
         let mut all = vec!["--namespace", self.name.as_str()];

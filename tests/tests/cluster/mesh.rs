@@ -6,6 +6,9 @@ use anyhow::{Result, ensure};
 use serde_json::Value;
 use weft_tests::{Cluster, ClusterPod, Namespace};
 
+/// For a namespace that lets in callers with an identity only.
+pub const STRICT: &str = "apiVersion: security.istio.io/v1\nkind: PeerAuthentication\nmetadata: {name: default}\nspec: {mtls: {mode: STRICT}}\n";
+
 /// Whether a pod's condition says that it is in the mesh.
 pub fn is_enrolled(pod: &Value) -> bool {
     condition(pod).is_some_and(|condition| condition["status"] == "True")

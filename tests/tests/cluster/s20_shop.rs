@@ -5,10 +5,10 @@ use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
-use weft_tests::{ClusterPod, LoadReport, Namespace, cluster_story};
+use weft_tests::{ClusterPod, Namespace, cluster_story};
 
 use crate::apps::{App, client, service};
-use crate::mesh::{enrolled_at, in_mesh, now};
+use crate::mesh::{STRICT, enrolled_at, in_mesh, now};
 
 fn deploy(shop: &Namespace) -> Result<()> {
     for (name, node) in [("catalog", "n1"), ("apigateway", "n2")] {
@@ -104,13 +104,7 @@ fn ask(stream: &mut TcpStream) -> Result<()> {
 fn the_label_comes_and_goes_twenty_times_under_load() {
     cluster_story(|cluster| {
         let shop = cluster.namespace("s21-label")?;
-        let report = label_on_and_off(&shop, 20)?;
-        println!(
-            "label on and off 20 times: {} requests, {} failed, longest gap {:.0} ms",
-            report.requests, report.failed, report.longest_gap_ms
-        );
-        report.none_failed()?;
-        Ok(())
+        label_on_and_off(&shop, 20)
     });
 }
 
@@ -119,25 +113,15 @@ fn the_label_comes_and_goes_twenty_times_under_load() {
 fn the_label_comes_and_goes_where_strangers_are_kept_out() {
     cluster_story(|cluster| {
         let shop = cluster.namespace("s21-strict")?;
+        shop.apply(STRICT)?;
         shop.apply(
-            "---
-apiVersion: security.istio.io/v1
-kind: PeerAuthentication
-metadata: {name: default}
-spec: {mtls: {mode: STRICT}}
----
-apiVersion: security.istio.io/v1
+            "apiVersion: security.istio.io/v1
 kind: AuthorizationPolicy
 metadata: {name: own-namespace}
 spec: {rules: [{from: [{source: {namespaces: [s21-strict]}}]}]}
 ",
         )?;
-        let report = label_on_and_off(&shop, 11)?;
-        println!(
-            "the same 11 times under STRICT and a policy: {} requests, {} failed, longest gap {:.0} ms",
-            report.requests, report.failed, report.longest_gap_ms
-        );
-        report.none_failed()?;
+        label_on_and_off(&shop, 11)?;
         // It is in the mesh now, and what was let through meanwhile is so no more.
         let catalog = format!("http://{}/items", shop.pods("app=catalog")?[0].at(3000));
         shop.eventually("strangers are kept out", Duration::from_secs(5), || {
@@ -148,8 +132,8 @@ spec: {rules: [{from: [{source: {namespaces: [s21-strict]}}]}]}
     });
 }
 
-/// Has a shop's label come and go while it is called; what came of the calls.
-fn label_on_and_off(shop: &Namespace, times: u32) -> Result<LoadReport> {
+/// Has a shop's label come and go while it is called, and no call fail.
+fn label_on_and_off(shop: &Namespace, times: u32) -> Result<()> {
     deploy(shop)?;
     let client = &shop.pods("app=client")?[0];
     let all = shop.pods("app in (catalog,apigateway,client)")?;
@@ -164,7 +148,15 @@ fn label_on_and_off(shop: &Namespace, times: u32) -> Result<LoadReport> {
         }
         shop.eventually("the label's effect", Duration::from_secs(10), || in_mesh(shop, &all, joins))?;
     }
-    load.finish()
+    let report = load.finish()?;
+    println!(
+        "{}: label on and off {times} times: {} requests, {} failed, longest gap {:.0} ms",
+        shop.name(),
+        report.requests,
+        report.failed,
+        report.longest_gap_ms
+    );
+    report.none_failed().map(drop)
 }
 
 #[test]

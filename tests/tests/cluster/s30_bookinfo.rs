@@ -6,7 +6,7 @@ use anyhow::{Result, ensure};
 use weft_tests::{ClusterPod, Namespace, cluster_story, scenarios};
 
 use crate::apps::{App, client, service};
-use crate::mesh::in_mesh;
+use crate::mesh::{STRICT, in_mesh};
 
 const REVIEWS: &str = "http://reviews:9080/reviews/0";
 
@@ -117,9 +117,7 @@ fn strict_keeps_strangers_out_and_lets_probes_in() {
     cluster_story(|cluster| {
         let guarded = cluster.namespace("s31-strict")?;
         guarded.join_mesh()?;
-        guarded.apply(
-            "apiVersion: security.istio.io/v1\nkind: PeerAuthentication\nmetadata: {name: default}\nspec: {mtls: {mode: STRICT}}\n",
-        )?;
+        guarded.apply(STRICT)?;
         let server = App::new("server", &["consumer"], 8080).probe("/actuator/health").on("n2");
         guarded.apply(&server.yaml())?;
         guarded.apply(&service("server", "server", "http", 8080, 8080))?;

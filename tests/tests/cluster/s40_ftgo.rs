@@ -6,7 +6,7 @@ use anyhow::{Result, ensure};
 use weft_tests::{LoadReport, Namespace, cluster_story, scenarios};
 
 use crate::apps::{App, client, service};
-use crate::mesh::in_mesh;
+use crate::mesh::{STRICT, in_mesh};
 
 const NAME: &str = "ftgo-consumer-service";
 const CONSUMERS: &str = "http://ftgo-consumer-service:8080/consumers/1";
@@ -131,9 +131,7 @@ fn a_rolling_update_its_undoing_and_scaling_fail_no_request() {
     cluster_story(|cluster| {
         let ftgo = cluster.namespace("s41-rolling")?;
         deploy(&ftgo)?;
-        ftgo.apply(
-            "apiVersion: security.istio.io/v1\nkind: PeerAuthentication\nmetadata: {name: default}\nspec: {mtls: {mode: STRICT}}\n",
-        )?;
+        ftgo.apply(STRICT)?;
         answered(&ftgo)?;
         let client = &ftgo.pods("app=client")?[0];
         let load = client.load(&[CONSUMERS, "-c", "8"])?;

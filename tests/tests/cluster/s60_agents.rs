@@ -116,10 +116,8 @@ fn whoever_enters_a_pods_network_from_its_node_is_in_the_mesh() {
     cluster_story(|cluster| {
         let namespace = cluster.namespace("s61-entered")?;
         let client = deploy(&namespace)?;
-        let service =
-            namespace.kubectl(&["get", "service", "server", "--output=jsonpath={.spec.clusterIP}"])?;
         let enter = "nsenter --net --target $(ctr -n k8s.io tasks ls | grep $0 | tr -s ' ' | cut -d ' ' -f 2) curl -si $1";
-        let url = format!("http://{service}/");
+        let url = format!("http://{}/", namespace.service_address("server")?);
         let answer = cluster.on_node(&client.node, &["sh", "-c", enter, &client.container, &url])?.good()?;
         // The server tells what it was sent: only the caller's own agent counts attempts.
         ensure!(answer.contains("200 OK") && answer.contains("x-envoy-attempt-count"), "{answer}");

@@ -81,8 +81,7 @@ fn two_hundred_pods_at_once_have_their_first_packet_in_the_mesh() {
         })?;
 
         // What starts before it is in the mesh goes by kube-proxy, which has to have heard of it, too.
-        let address = many.kubectl(&["get", "service", "server", "--output=jsonpath={.spec.clusterIP}"])?;
-        let url = format!("http://{address}/");
+        let url = format!("http://{}/", many.service_address("server")?);
         for node in ["n1", "n2"] {
             many.eventually("kube-proxy", SETTLED, || {
                 cluster.on_node(node, &["curl", "-sSf", "--max-time", "1", &url])?.good()

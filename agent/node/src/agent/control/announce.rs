@@ -69,11 +69,12 @@ impl Control {
         for (key, enrolled) in &mut self.enrolled {
             if let Some(since) = enrolled.joins {
                 let known = cluster.announcements.known_to_join(key, &enrolled.uid);
-                let until = known.map_or(since + JOINS, |at| (at + GRACE).min(since + JOINS));
+                let last = since + JOINS;
+                let until = known.map_or(last, |at| last.min(at + GRACE));
                 if until <= now {
                     enrolled.joins = None;
                 } else {
-                    next = Some(next.map_or(until, |next| until.min(next)));
+                    next = [next, Some(until)].into_iter().flatten().min();
                 }
             }
             enrolled.pod.set_between(enrolled.joins.is_some() || self.leaving.contains(key));

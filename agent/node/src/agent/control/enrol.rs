@@ -50,7 +50,7 @@ impl Control {
                     tracing::info!(pod = %network.key, netns = %network.netns.display(), "in the mesh");
                     let workload = self.local.get(&network.key);
                     let uid = workload.map(|pod| pod.uid.clone()).unwrap_or_default();
-                    let joins = workload.filter(|pod| self.joins(pod)).map(|_| std::time::Instant::now());
+                    let joins = workload.is_some_and(|pod| self.joins(pod)).then(std::time::Instant::now);
                     pod.set_between(joins.is_some());
                     let enrolled = Enrolled { pod: pod.clone(), netns, uid, joins };
                     self.enrolled.insert(network.key.clone(), enrolled);

@@ -128,8 +128,8 @@ impl Announcements {
 
     /// Since when the server knows that a pod is in the mesh; `None`: it does not.
     pub fn known_to_join(&self, key: &str, uid: &str) -> Option<Instant> {
-        let told = self.told.get(key).map(|told| (&told.statement, told.taken));
-        told.filter(|(statement, _)| *statement.uid == *uid && statement.enrolled)?.1
+        let told = self.told.get(key).filter(|told| *told.statement.uid == *uid);
+        told.filter(|told| told.statement.enrolled)?.taken
     }
 
     /// Whether the server knows all that was said.
