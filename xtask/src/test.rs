@@ -61,7 +61,9 @@ pub fn run(args: &Args) -> Result<()> {
     }
     let filter = args.filter.as_deref();
     if wanted(Part::Unit) || wanted(Part::Stories) || wanted(Part::Endurance) {
-        let binaries = binaries::build()?;
+        // Stories alone do not need the crates built once more with their unit tests.
+        let targets: &[&str] = if wanted(Part::Unit) { &[] } else { &["--test", "stories"] };
+        let binaries = binaries::build_only(targets)?;
         report.restart_clock();
         if wanted(Part::Unit) {
             let unit: Vec<_> = binaries.iter().filter(|binary| binary.is_unit()).collect();

@@ -37,12 +37,7 @@ impl Binary {
     }
 }
 
-/// Builds all of them.
-pub fn build() -> Result<Vec<Binary>> {
-    build_only(&[])
-}
-
-/// Builds those that cargo's `targets` choose. All of the workspace's features are on, so that nothing is built twice.
+/// Builds those that cargo's `targets` choose, or all of them. All of the workspace's features are on, so that nothing is built twice.
 pub fn build_only(targets: &[&str]) -> Result<Vec<Binary>> {
     eprintln!("  … tests");
     let start = Instant::now();
