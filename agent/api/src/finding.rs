@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::printable::printable;
+
 /// How bad a finding is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -50,11 +52,11 @@ pub struct Finding {
 /// `SEVERITY CODE Kind/namespace/name path: message (cure)`, on one line.
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {} {}", self.severity, self.code, self.resource)?;
+        write!(f, "{} {} {}", self.severity, self.code, printable(&self.resource))?;
         if !self.path.is_empty() {
-            write!(f, " {}", self.path)?;
+            write!(f, " {}", printable(&self.path))?;
         }
-        write!(f, ": {}", self.message.replace(['\n', '\r'], " "))
+        write!(f, ": {}", printable(&self.message.replace(['\n', '\r'], " ")))
     }
 }
 

@@ -14,6 +14,7 @@ pub mod mesh_config;
 pub mod meta;
 pub mod names;
 pub mod object;
+pub mod printable;
 pub mod registry;
 pub mod validate;
 mod yaml;

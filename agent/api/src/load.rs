@@ -3,9 +3,11 @@
 mod broken;
 mod fault;
 mod kinds;
+mod kustomize;
 mod misprint;
 mod read;
 mod schema;
+mod template;
 
 pub(crate) use self::schema::{closest, inlined};
 use crate::finding::Finding;
@@ -56,8 +58,8 @@ pub struct Ignored {
     pub kind: String,
     /// Name, if it has one.
     pub name: String,
-    /// Set for kinds of the mesh, which users expect to have an effect.
-    pub finding: Option<Finding>,
+    /// About kinds of the mesh, which users expect to have an effect, and about what pods will be made with. No errors.
+    pub findings: Vec<Finding>,
     /// Where it starts in the file, from 1.
     pub line: usize,
 }
@@ -78,7 +80,7 @@ impl Loaded {
     pub fn findings(&self) -> Vec<Finding> {
         let mut all: Vec<Finding> = self.objects.iter().flat_map(|o| o.findings.iter().cloned()).collect();
         all.extend(self.refused.iter().flat_map(|o| o.findings.iter().cloned()));
-        all.extend(self.ignored.iter().filter_map(|o| o.finding.clone()));
+        all.extend(self.ignored.iter().flat_map(|o| o.findings.iter().cloned()));
         all.extend(self.unreadable.iter().flat_map(|o| o.findings.iter().cloned()));
         all.sort_by_key(|finding| finding.line);
         all
@@ -104,6 +106,15 @@ pub fn load(file: &str, text: &str) -> Loaded {
 /// findings as for a file, without file and line. Never panics; a text that is no JSON is refused.
 pub fn load_served(kind: &str, json: &str) -> Result<LoadedObject, Refused> {
     read::served(kind, json)
+}
+
+/// The groups that have kinds without effect, which [`in_vain`] tells.
+pub const GROUPS_IN_VAIN: [&str; 4] = kinds::GROUPS_IN_VAIN;
+
+/// What is to be said of an object of a kind that is accepted and has no effect in this version of weft; `None` for kinds
+/// that have one, and for other people's.
+pub fn in_vain(group: &str, kind: &str) -> Option<String> {
+    kinds::in_vain(group, kind)
 }
 
 #[cfg(test)]

@@ -31,6 +31,20 @@ where
     Ok(list.unwrap_or_default())
 }
 
+/// Reads a mapping that Istio's schema wants to hold something where it is there.
+pub(crate) fn not_empty_map<'de, K, V, D>(deserializer: D) -> Result<BTreeMap<K, V>, D::Error>
+where
+    K: Ord + Deserialize<'de>,
+    V: Deserialize<'de>,
+    D: Deserializer<'de>,
+{
+    let map = Option::<BTreeMap<K, V>>::deserialize(deserializer)?;
+    if map.as_ref().is_some_and(BTreeMap::is_empty) {
+        return Err(serde::de::Error::custom("an empty mapping (take the field away, or name something)"));
+    }
+    Ok(map.unwrap_or_default())
+}
+
 /// The parts of `metadata` that weft reads.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]

@@ -2,6 +2,7 @@
 //!
 //! One function for the admission webhook, `weft analyze` and the agent. Errors refuse an object; warnings do not.
 
+mod annotations;
 mod authorization_policy;
 mod condition;
 mod destination_rule;
@@ -24,7 +25,9 @@ mod traffic_policy;
 mod virtual_service;
 
 use crate::finding::Finding;
+use crate::meta::Labels;
 use crate::object::Object;
+use crate::yaml::Path;
 
 pub(crate) use problem::{Problem, Report};
 pub(crate) use text::{is_header_name, is_ip, is_label, wrong_host};
@@ -70,6 +73,14 @@ pub(crate) fn check(object: &Object) -> Vec<Problem> {
             report.field("spec", |r| destination_rule::check(r, &o.metadata.namespace, &o.spec));
         }
     }
+    report.into_problems()
+}
+
+/// Tells the annotations of what a controller makes pods from that have no effect. `place` is where its template's
+/// metadata is.
+pub(crate) fn template_without_force(place: Path, annotations: &Labels) -> Vec<Problem> {
+    let mut report = Report::default();
+    report.at(place, |r| annotations::without_force(r, annotations));
     report.into_problems()
 }
 

@@ -9,7 +9,7 @@ mod de;
 mod node;
 
 use build::Builder;
-use saphyr_parser::{Event, Parser};
+use granit_parser::{Event, Parser};
 
 pub(crate) use de::{DeError, Fault, from_node};
 pub(crate) use node::{Data, Key, Node, Path, Segment, render, shorten};
@@ -102,7 +102,7 @@ pub(crate) fn parse<'a>(piece: &Piece<'a>) -> Result<Document<'a>, SyntaxError> 
         let (event, span) = event.map_err(|error| SyntaxError {
             line: error.marker().line() + offset,
             column: error.marker().col() + 1,
-            message: error.info().to_owned(),
+            message: error.info(),
         })?;
         if matches!(event, Event::StreamEnd) {
             break;

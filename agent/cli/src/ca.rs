@@ -8,7 +8,8 @@ use clap::Args;
 use weft_api::names::AGENT;
 use weft_controller::{ControllerOptions, run};
 
-use crate::node::{host_name, life, start_logging};
+use crate::logging;
+use crate::node::{host_name, life};
 use crate::output::Outcome;
 
 /// Runs the mesh's certificate authority and the webhook that checks objects, until SIGTERM or SIGINT. Any number of
@@ -62,7 +63,7 @@ pub struct CaArgs {
 impl CaArgs {
     /// Runs until it is told to end.
     pub fn run(self) -> anyhow::Result<Outcome> {
-        start_logging();
+        logging::start();
         run(ControllerOptions {
             grpc_addr: self.grpc_addr,
             webhook_addr: self.webhook_addr,

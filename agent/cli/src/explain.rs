@@ -18,6 +18,7 @@ use crate::output::{self, Format, Outcome, Paint, Tone, Usage, count, safe};
 Examples:
   weft explain productpage.bookinfo reviews:9080
   weft explain deploy/productpage-v1.bookinfo http://reviews:9080/reviews/0 -H 'end-user: jason'
+  weft explain -n bookinfo deploy/reviews-v2 ratings:9080
   weft explain pod/sleep.default ratings.bookinfo:9080 --method POST --path /ratings/1 -o json
   weft explain deploy/istio-ingressgateway.weft-system http://shop.example.com/api      what the gateway does with it
   weft explain --from-address 192.0.2.7 10.0.0.5:9080     what a caller without identity would get")]
@@ -31,6 +32,9 @@ pub struct ExplainArgs {
     /// Instead of FROM: a caller at this address that is not in the mesh and proves nothing. With a gateway: its client
     #[arg(long, value_name = "ADDRESS", value_parser = clap::value_parser!(std::net::IpAddr))]
     from_address: Option<std::net::IpAddr>,
+    /// Namespace of FROM, where FROM names none [default: any that has it]
+    #[arg(short, long, value_name = "NS")]
+    namespace: Option<String>,
     /// HTTP method [default: GET]
     #[arg(long, value_name = "METHOD")]
     method: Option<String>,
@@ -65,7 +69,7 @@ impl ExplainArgs {
             _ => return Err(Usage("say where to: weft explain --from-address ADDRESS TO".into()).into()),
         };
         let question = ExplainRequest {
-            from,
+            from: within(from, self.namespace.as_deref()),
             from_address: self.from_address.map(|address| address.to_string()),
             to,
             method: self.method,
@@ -82,6 +86,14 @@ impl ExplainArgs {
             None => output::print(&render(&answer, Paint::stdout())?)?,
         }
         Ok(Outcome::Good)
+    }
+}
+
+/// FROM in its namespace.
+fn within(from: String, namespace: Option<&str>) -> String {
+    match (namespace, from.parse::<PeerSelector>()) {
+        (Some(namespace), Ok(selector)) => selector.within(namespace).to_string(),
+        _ => from,
     }
 }
 
@@ -120,7 +132,7 @@ fn render(answer: &Explanation, paint: Paint) -> Result<String, std::fmt::Error>
             &format!(
                 "VirtualService {} route {}",
                 paint.word(Tone::Strong, &matched.virtual_service),
-                matched.route
+                safe(&matched.route)
             ),
         )?,
         None if answer.backends.is_empty() && ["notFound", "deny"].contains(&&*answer.action) => {
@@ -143,14 +155,14 @@ fn render(answer: &Explanation, paint: Paint) -> Result<String, std::fmt::Error>
         line("Policy", &format!("{} {}: {decided}", safe(&policy.name), safe(&policy.action)))?;
     }
     if !answer.tls.is_empty() {
-        line("TLS", &answer.tls)?;
+        line("TLS", &safe(&answer.tls))?;
     }
-    line("Timeout", answer.timeout.as_deref().unwrap_or("none"))?;
+    line("Timeout", &safe(answer.timeout.as_deref().unwrap_or("none")))?;
     match &answer.retries {
         Some(retries) => {
             let per_try =
                 retries.per_try_timeout.as_ref().map_or_else(String::new, |t| format!(", {t} per try"));
-            line("Retries", &format!("{} on {}{per_try}", retries.attempts, retries.retry_on))?;
+            line("Retries", &safe(&format!("{} on {}{per_try}", retries.attempts, retries.retry_on)))?;
         }
         None => line("Retries", "none")?,
     }
@@ -161,14 +173,15 @@ fn render(answer: &Explanation, paint: Paint) -> Result<String, std::fmt::Error>
         line("Faults", &paint.word(Tone::Warn, &parts.join(", ")))?;
     }
     for note in &answer.notes {
-        line("Note", note)?;
+        line("Note", &safe(note))?;
     }
     Ok(text)
 }
 
 fn backend_line(backend: &Backend, total: u32, paint: Paint) -> String {
     let port = backend.port.map_or_else(String::new, |port| format!(":{port}"));
-    let subset = backend.subset.as_ref().map_or_else(String::new, |subset| format!(" subset {subset}"));
+    let subset =
+        backend.subset.as_ref().map_or_else(String::new, |subset| format!(" subset {}", safe(subset)));
     let share = if total == backend.weight {
         String::new()
     } else {
@@ -180,8 +193,8 @@ fn backend_line(backend: &Backend, total: u32, paint: Paint) -> String {
     };
     let endpoints = match &*backend.endpoints {
         [] => paint.word(Tone::Bad, "no healthy endpoint"),
-        few if few.len() <= 5 => few.join(", "),
-        many => format!("{}, … ({})", many[..3].join(", "), count(many.len(), "endpoint")),
+        few if few.len() <= 5 => safe(&few.join(", ")).into_owned(),
+        many => format!("{}, … ({})", safe(&many[..3].join(", ")), count(many.len(), "endpoint")),
     };
     format!("{}{port}{subset}{share}: {endpoints}", paint.word(Tone::Strong, &backend.host))
 }
@@ -198,6 +211,43 @@ mod tests {
         assert_eq!(header("x:"), Ok(("x".into(), String::new())));
         assert!(header("nothing").is_err());
         assert!(header("bad name: x").is_err());
+    }
+
+    #[test]
+    fn a_caller_is_of_the_namespace_that_was_given_with_it_or_beside_it() {
+        for (from, wanted) in [
+            ("web", "web.shop"),
+            ("pod/web", "pod/web.shop"),
+            ("deploy/web.other", "workload/web.other"),
+            ("10.0.0.5", "10.0.0.5"),
+            ("", ""),
+        ] {
+            assert_eq!(within(from.into(), Some("shop")), wanted);
+        }
+        assert_eq!(within("deploy/web".into(), None), "deploy/web");
+    }
+
+    #[test]
+    fn what_comes_from_elsewhere_is_shown_and_not_obeyed() {
+        let evil = || "x\x1b[2J\u{202e}\n".to_owned();
+        let answer = Explanation {
+            matched: Some(Matched { virtual_service: evil(), route: evil() }),
+            action: evil(),
+            backends: vec![Backend {
+                host: evil(),
+                subset: Some(evil()),
+                endpoints: vec![evil()],
+                weight: 1,
+                ..Backend::default()
+            }],
+            tls: evil(),
+            timeout: Some(evil()),
+            notes: vec![evil()],
+            ..Explanation::default()
+        };
+        let text = render(&answer, Paint::plain()).unwrap();
+        assert_eq!(text.lines().count(), 7, "{text}");
+        assert!(!text.chars().any(|c| c != '\n' && (c.is_control() || c == '\u{202e}')), "{text:?}");
     }
 
     #[test]

@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use crate::client::AgentAt;
 use crate::list::Row;
+use crate::output;
 
 /// A line, and whose it is.
 #[derive(Debug, Clone)]
@@ -43,7 +44,7 @@ pub async fn gather<R: Row>(at: &AgentAt) -> anyhow::Result<Gathered<R>> {
             },
             Err(failed) => {
                 if let Some(last) = error.replace(failed) {
-                    eprintln!("weft: {last:#}");
+                    output::complain(&last);
                 }
             }
         }
@@ -51,7 +52,7 @@ pub async fn gather<R: Row>(at: &AgentAt) -> anyhow::Result<Gathered<R>> {
     match (error, gathered.nodes) {
         (Some(error), None) => return Err(error),
         (Some(error), Some(_)) => {
-            eprintln!("weft: {error:#}");
+            output::complain(&error);
             gathered.complete = false;
         }
         (None, _) => {}

@@ -1,5 +1,6 @@
 //! `weft install`: puts weft into a cluster, or changes what is there.
 
+mod certified;
 mod kustomize;
 pub mod node_pod;
 pub mod object;
@@ -11,7 +12,7 @@ pub mod values;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::io::{self, BufRead, IsTerminal, Write as _};
+use std::io::{self, BufRead, IsTerminal, Read as _, Write as _};
 use std::time::Duration;
 
 use clap::Args;
@@ -24,6 +25,9 @@ use values::Values;
 use crate::client::block_on;
 use crate::cluster::{Cluster, ClusterAt};
 use crate::output::{self, Outcome, Paint, Tone, Usage};
+
+/// Longer is no answer.
+const LONGEST_ANSWER: u64 = 64;
 
 /// What to install.
 #[derive(Debug, Clone, Args)]
@@ -134,10 +138,21 @@ impl InstallArgs {
                 .collect();
             let patience = Duration::from_secs(self.timeout);
             wait(cluster, &workloads, patience, paint).await?;
+            certified::wait(cluster, patience, |missing| {
+                let waits = paint.word(Tone::Warn, "…");
+                // Whoever does not read this is told by the exit code.
+                let _ = output::print(&format!("{waits} certificates: {}\n", output::safe(missing)));
+            })
+            .await?;
+            done("certificates", "are signed where pods need them", paint)?;
         }
+        let told = match self.timeout {
+            0 => paint
+                .word(Tone::Warn, "weft is applied, and maybe not ready yet (weft verify-install tells)."),
+            _ => paint.word(Tone::Good, "weft is installed."),
+        };
         output::print(&format!(
-            "{}  Put a namespace in the mesh: kubectl label namespace default weft.dev/mesh=enabled\n",
-            paint.word(Tone::Good, "weft is installed.")
+            "{told}  Put a namespace in the mesh: kubectl label namespace default weft.dev/mesh=enabled\n"
         ))?;
         Ok(Outcome::Good)
     }
@@ -220,14 +235,42 @@ fn render(steps: &[Step], paint: Paint) -> Result<String, std::fmt::Error> {
     Ok(text)
 }
 
-/// Asks on a terminal; nobody there is no yes.
+/// Asks; the answer may come through a pipe.
 pub fn confirmed(question: &str) -> anyhow::Result<bool> {
-    if !io::stdin().is_terminal() {
-        return Err(Usage("nobody is there to say yes; give -y".to_owned()).into());
-    }
     output::print(&format!("{question} [y/N] "))?;
     io::stdout().flush()?;
     let mut answer = String::new();
-    io::stdin().lock().read_line(&mut answer)?;
-    Ok(matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes"))
+    let here = io::stdin().is_terminal();
+    io::stdin().lock().take(LONGEST_ANSWER).read_line(&mut answer)?;
+    if !here {
+        output::print("\n")?;
+    }
+    is_yes(&answer, here).map_err(Into::into)
+}
+
+/// What an answer means. That nobody answers is neither yes nor no, except on a terminal, where it is Ctrl-D.
+fn is_yes(answer: &str, here: bool) -> Result<bool, Usage> {
+    match answer {
+        "" if !here => Err(Usage("nobody is there to say yes; give -y".to_owned())),
+        answer => Ok(matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_come_from_people_and_from_pipes() {
+        for (answer, here, yes) in [
+            ("y\n", false, true),
+            ("Yes\r\n", true, true),
+            ("n\n", false, false),
+            ("\n", false, false),
+            ("", true, false),
+        ] {
+            assert_eq!(is_yes(answer, here).ok(), Some(yes), "{answer:?}");
+        }
+        assert!(is_yes("", false).is_err(), "an empty pipe");
+    }
 }

@@ -6,7 +6,7 @@ use serde::de::DeserializeOwned;
 
 use crate::client::Agent;
 use crate::gather::Gathered;
-use crate::output::{self, Format, Outcome, Paint, Table};
+use crate::output::{self, Format, Outcome, Paint, Table, safe};
 
 /// How to print a list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -60,12 +60,13 @@ pub fn show<R: Row>(
         Some(ListFormat::Json) => output::data(Format::Json, &gathered.values()?)?,
         Some(ListFormat::Yaml) => output::data(Format::Yaml, &gathered.values()?)?,
         Some(ListFormat::Name) => {
-            let mut names: Vec<String> = gathered.lines.iter().map(|line| line.row.name()).collect();
+            let mut names: Vec<String> =
+                gathered.lines.iter().map(|line| safe(&line.row.name()).into_owned()).collect();
             names.dedup();
             names.push(String::new());
             output::print(&names.join("\n"))?;
         }
-        None if gathered.lines.is_empty() => eprintln!("{nothing}."),
+        None if gathered.lines.is_empty() => eprintln!("{}.", safe(nothing)),
         None => {
             let nodes = gathered.node_cells();
             let rows: Vec<R> = gathered.lines.into_iter().map(|line| line.row).collect();

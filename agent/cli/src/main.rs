@@ -17,6 +17,8 @@ mod gather;
 mod get;
 mod install;
 mod list;
+#[cfg(target_os = "linux")]
+mod logging;
 mod manifest;
 #[cfg(target_os = "linux")]
 mod node;
@@ -33,7 +35,8 @@ mod version;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::error::{ContextKind, ContextValue};
+use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::output::Outcome;
 
@@ -112,7 +115,24 @@ fn main() -> ExitCode {
     if cni::is_plugin() {
         return ended(cni::run_plugin());
     }
-    ended(run(Cli::parse().command))
+    match Cli::try_parse() {
+        Ok(cli) => ended(run(cli.command)),
+        Err(error) => without_hidden(error).exit(),
+    }
+}
+
+/// Takes what `--help` does not list out of what is suggested for a word that is none.
+fn without_hidden(mut error: clap::Error) -> clap::Error {
+    let Some(ContextValue::Strings(names)) = error.remove(ContextKind::SuggestedSubcommand) else {
+        return error;
+    };
+    let cli = Cli::command();
+    let is_shown = |name: &String| cli.find_subcommand(name).is_none_or(|command| !command.is_hide_set());
+    let shown: Vec<String> = names.into_iter().filter(is_shown).collect();
+    if !shown.is_empty() {
+        error.insert(ContextKind::SuggestedSubcommand, ContextValue::Strings(shown));
+    }
+    error
 }
 
 fn run(command: Command) -> anyhow::Result<Outcome> {
@@ -148,7 +168,7 @@ fn ended(outcome: anyhow::Result<Outcome>) -> ExitCode {
         Ok(Outcome::Bad) => ExitCode::from(1),
         Err(error) if output::is_closed_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("weft: {error:#}");
+            output::complain(&error);
             ExitCode::from(if error.is::<output::Usage>() { 2 } else { 1 })
         }
     }
@@ -156,13 +176,26 @@ fn ended(outcome: anyhow::Result<Outcome>) -> ExitCode {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]
     fn the_command_line_is_sound() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_slip_is_answered_with_commands_that_are_for_people() {
+        let told = |word: &str| {
+            let error = Cli::try_parse_from(["weft", word]).unwrap_err();
+            without_hidden(error).render().to_string()
+        };
+        assert!(told("statu").contains("'status'"), "{}", told("statu"));
+        for slip in ["relays", "rely", "replay"] {
+            assert!(!told(slip).contains("relay'"), "{}", told(slip));
+        }
+        assert!(
+            Cli::try_parse_from(["weft", "relays"]).unwrap_err().render().to_string().contains("'relay'")
+        );
     }
 
     #[test]

@@ -1,12 +1,10 @@
 //! The commands that work on this node itself: `agent`, `cleanup`.
 
-use std::io::IsTerminal;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
-use tracing_subscriber::EnvFilter;
 use weft_node::agent::{AgentOptions, SourceOptions, run};
 use weft_node::cni::install::CniOptions;
 use weft_node::discovery::cluster::ClusterOptions;
@@ -14,6 +12,7 @@ use weft_node::identity::{CaOptions, LONGEST_LIFE, SHORTEST_LIFE, ServiceOptions
 use weft_node::telemetry::AccessLog;
 
 use crate::cni;
+use crate::logging;
 use crate::output::{self, Outcome};
 use crate::supervise;
 
@@ -133,7 +132,7 @@ enum LogFormat {
 impl AgentArgs {
     /// Runs the agent until it is told to end.
     pub fn run(self) -> anyhow::Result<Outcome> {
-        start_logging();
+        logging::start();
         if self.supervise {
             return supervise::run();
         }
@@ -146,7 +145,7 @@ impl AgentArgs {
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         AgentOptions {
             source: self.source(),
-            node: self.node.clone().filter(|name| !name.is_empty()).unwrap_or_else(host_name),
+            node: self.node_name(),
             run_dir: self.run_dir.clone(),
             bpf_dir: bpf_dir(self.bpf_dir.as_deref(), &self.run_dir),
             metrics_addr: self.metrics_addr,
@@ -174,10 +173,15 @@ impl AgentArgs {
         }
     }
 
+    fn node_name(&self) -> String {
+        self.node.clone().filter(|name| !name.is_empty()).unwrap_or_else(host_name)
+    }
+
     fn source(&self) -> SourceOptions {
         match &self.standalone {
             Some(dir) => SourceOptions::Folder(dir.clone()),
             None => SourceOptions::Cluster(ClusterOptions {
+                node: self.node_name(),
                 kubeconfig: self.kubeconfig.clone(),
                 root_namespace: self.root_namespace.clone(),
                 ca_root: self.run_dir.join(CA_ROOT_FILE),
@@ -196,16 +200,6 @@ impl AgentArgs {
         };
         self.ca_dir.clone().map(CaOptions::Folder).or_else(|| self.ca_address.as_ref().map(service))
     }
-}
-
-/// Logs to standard error, as WEFT_LOG says.
-pub fn start_logging() {
-    // Weft tells by itself, and once, what the API client says at each attempt.
-    let told = std::env::var("WEFT_LOG").ok().filter(|told| !told.is_empty());
-    let filter = format!("kube_client=off,{}", told.as_deref().unwrap_or("info"));
-    let filter = EnvFilter::try_new(filter).unwrap_or_else(|_| EnvFilter::new("kube_client=off,info"));
-    let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colour).init();
 }
 
 /// What this machine is called.

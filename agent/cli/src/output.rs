@@ -8,6 +8,7 @@ use clap::ValueEnum;
 use serde::Serialize;
 
 pub use table::{Table, plain};
+pub use weft_api::printable::{printable as safe, printable_lines as safe_lines};
 
 /// How a command ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,6 +60,11 @@ pub fn print(text: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Says on standard error what went wrong; others' words are in it.
+pub fn complain(error: &anyhow::Error) {
+    eprintln!("weft: {}", safe_lines(&format!("{error:#}")));
+}
+
 /// Whether an error means that the reader of our output has left, as in `weft get routes | head`.
 pub fn is_closed_pipe(error: &anyhow::Error) -> bool {
     error
@@ -102,7 +108,7 @@ impl Paint {
         Self { on: false }
     }
 
-    /// Colours a word.
+    /// Colours a word, which may be somebody else's.
     pub fn word(self, tone: Tone, text: &str) -> String {
         let code = match tone {
             Tone::Good => "32",
@@ -111,7 +117,8 @@ impl Paint {
             Tone::Faint => "2",
             Tone::Strong => "1",
         };
-        if self.on && !text.is_empty() { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
+        let text = safe(text);
+        if self.on && !text.is_empty() { format!("\x1b[{code}m{text}\x1b[0m") } else { text.into_owned() }
     }
 }
 
@@ -120,29 +127,9 @@ pub fn count(n: usize, one: &str) -> String {
     if n == 1 { format!("1 {one}") } else { format!("{n} {one}s") }
 }
 
-/// Text from elsewhere, safe for a terminal: control characters are shown, not obeyed.
-pub fn safe(text: &str) -> std::borrow::Cow<'_, str> {
-    if text.chars().any(char::is_control) {
-        text.chars()
-            .flat_map(|c| -> Box<dyn Iterator<Item = char>> {
-                if c.is_control() { Box::new(c.escape_default()) } else { Box::new(std::iter::once(c)) }
-            })
-            .collect::<String>()
-            .into()
-    } else {
-        text.into()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn control_characters_do_not_reach_the_terminal() {
-        assert_eq!(safe("/a\x1b[2J\n"), "/a\\u{1b}[2J\\n");
-        assert_eq!(safe("/plain ü"), "/plain ü");
-    }
 
     #[test]
     fn a_reader_that_leaves_is_no_error() {

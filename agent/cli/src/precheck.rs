@@ -150,7 +150,7 @@ fn render(lines: &[Line], paint: Paint) -> Result<String, std::fmt::Error> {
         };
         writeln!(text, "{mark}  {:<13} {}", line.what, safe(&line.told))?;
         if !line.cure.is_empty() {
-            writeln!(text, "                    {}", line.cure)?;
+            writeln!(text, "                    {}", safe(&line.cure))?;
         }
     }
     Ok(text)

@@ -1,5 +1,7 @@
 //! `weft status`: the agent's health, what is enrolled, what is in force, what was refused and why.
 
+mod in_vain;
+
 use std::fmt::Write;
 use std::time::{Duration, Instant};
 
@@ -13,6 +15,7 @@ use weft_api::finding::Finding;
 
 use crate::analyze;
 use crate::client::{Agent, AgentAt, Unreachable, block_on};
+use crate::cluster::ClusterAt;
 use crate::output::{self, Format, Outcome, Paint, Table, Tone, count, plain, safe};
 
 /// In a cluster it tells of the agent of every node. Exit code 1 if an agent is not ready, not reachable, or still behind what its source holds. Objects that were
@@ -21,6 +24,7 @@ use crate::output::{self, Format, Outcome, Paint, Table, Tone, count, plain, saf
 #[command(after_help = "\
 Examples:
   weft status
+  weft status -n bookinfo               only its pods and objects
   weft status --wait-applied            after an edit: returns when it is in force on every worker
   weft status --wait-applied=5 -o json  the same, for five seconds at most, for a script")]
 pub struct StatusArgs {
@@ -28,6 +32,12 @@ pub struct StatusArgs {
     #[arg(long, value_name = "SECONDS", num_args = 0..=1, require_equals = true, default_missing_value = "30",
           value_parser = seconds)]
     wait_applied: Option<Duration>,
+    /// Only pods and objects of this namespace
+    #[arg(short, long, value_name = "NS", conflicts_with = "all_namespaces")]
+    namespace: Option<String>,
+    /// All namespaces (the default)
+    #[arg(short = 'A', long)]
+    all_namespaces: bool,
     /// Print data instead of text
     #[arg(short, long, value_name = "FORMAT")]
     output: Option<Format>,
@@ -55,6 +65,7 @@ impl StatusArgs {
                 }
                 return Ok(if good { Outcome::Good } else { Outcome::Bad });
             }
+            let kinds = self.in_vain().await;
             let mut outcome = Outcome::Good;
             let mut all = Vec::new();
             for answer in answers {
@@ -65,19 +76,39 @@ impl StatusArgs {
                     }
                     Err(error) => {
                         outcome = Outcome::Bad;
-                        eprintln!("weft: {error:#}");
+                        output::complain(&error);
                     }
                 }
             }
             if let Some(format) = self.output {
+                for status in &mut all {
+                    status.not_in_force.extend(in_vain::findings(&kinds));
+                }
                 output::data(format, &all)?;
             } else {
                 let paint = Paint::stdout();
                 let texts: Result<Vec<String>, _> = all.iter().map(|status| render(status, paint)).collect();
-                output::print(&texts?.join("\n"))?;
+                output::print(&(texts?.join("\n") + &in_vain::render(&kinds, paint)?))?;
             }
             Ok(outcome)
         })
+    }
+
+    /// Objects of the cluster that nothing comes of. That nobody may look at them is no reason not to tell the rest.
+    async fn in_vain(&self) -> Vec<in_vain::Kind> {
+        let cluster = ClusterAt { context: self.agent.context.clone() }.connect().await;
+        let found = match cluster {
+            Ok(cluster) => in_vain::look(&cluster).await,
+            Err(error) => Err(error),
+        };
+        match (found, &self.namespace) {
+            (Ok(kinds), Some(namespace)) => in_vain::within(kinds, namespace),
+            (Ok(kinds), None) => kinds,
+            (Err(error), _) => {
+                output::complain(&error.context("cannot look for objects without effect"));
+                Vec::new()
+            }
+        }
     }
 
     /// One agent's status, and whether it is good.
@@ -86,9 +117,15 @@ impl StatusArgs {
             Some(patience) => Some(wait(agent, patience).await?),
             None => None,
         };
-        let status: Status = agent.get(paths::STATUS).await?;
+        let mut status: Status = agent.get(paths::STATUS).await?;
+        if let Some(namespace) = &self.namespace {
+            keep(&mut status, namespace);
+        }
         if let Some(Applied { applied: false, waiting_for, .. }) = &applied {
-            eprintln!("weft: not all is in force yet at {agent}; waiting for {}", waiting_for.join("; "));
+            eprintln!(
+                "weft: not all is in force yet at {agent}; waiting for {}",
+                safe(&waiting_for.join("; "))
+            );
         }
         let good = match applied {
             Some(applied) => applied.applied,
@@ -96,6 +133,17 @@ impl StatusArgs {
         };
         Ok((status, good))
     }
+}
+
+/// Leaves what is in this namespace.
+fn keep(status: &mut Status, namespace: &str) {
+    let here = |finding: &Finding| {
+        let mut parts = finding.resource.split('/');
+        (parts.nth(1), parts.next().is_some()) == (Some(namespace), true)
+    };
+    status.pods.retain(|pod| pod.namespace == namespace);
+    status.refused.retain(here);
+    status.not_in_force.retain(here);
 }
 
 /// Waits for an agent that is starting, too.
@@ -121,7 +169,7 @@ fn render(status: &Status, paint: Paint) -> Result<String, std::fmt::Error> {
         Mode::Standalone => "standalone",
         Mode::Cluster => "in cluster",
     };
-    writeln!(text, "Agent  weft {} on node {}, {mode}, {ready}", status.version, status.node)?;
+    writeln!(text, "Agent  weft {} on node {}, {mode}, {ready}", safe(&status.version), safe(&status.node))?;
     let behind = status.workers.iter().filter(|worker| worker.generation < status.generation).count();
     let workers = match behind {
         0 => format!("on {}", count(status.workers.len(), "worker")),
@@ -134,9 +182,10 @@ fn render(status: &Status, paint: Paint) -> Result<String, std::fmt::Error> {
     writeln!(text, "Pods   {enrolled} of {} in the mesh; {connections}", status.pods.len())?;
     writeln!(text, "mTLS   {}", certificates(&status.certificates, paint))?;
     if !status.waiting_for.is_empty() {
-        writeln!(text, "{}  for {}", paint.word(Tone::Warn, "Waits"), status.waiting_for.join("; "))?;
+        writeln!(text, "{}  for {}", paint.word(Tone::Warn, "Waits"), safe(&status.waiting_for.join("; ")))?;
     }
     for trouble in &status.troubles {
+        let trouble = safe(trouble);
         writeln!(text, "{} {trouble}; going on by what is known", paint.word(Tone::Warn, "Hears nothing:"))?;
     }
     if !status.pods.is_empty() {
@@ -195,7 +244,7 @@ fn certificates(certificates: &Certificates, paint: Paint) -> String {
 }
 
 fn objects(status: &Status) -> String {
-    let all: Vec<String> = status.objects.iter().map(|(kind, n)| format!("{kind} {n}")).collect();
+    let all: Vec<String> = status.objects.iter().map(|(kind, n)| format!("{} {n}", safe(kind))).collect();
     if all.is_empty() { "no objects".to_owned() } else { all.join(", ") }
 }
 
@@ -213,6 +262,7 @@ fn section(text: &mut String, paint: Paint, title: &str, findings: &[Finding]) -
 #[cfg(test)]
 mod tests {
     use clap::Parser;
+    use weft_api::admin::PodEnrolment;
 
     use super::*;
 
@@ -266,6 +316,62 @@ mod tests {
              NAMESPACE  POD      ADDRESSES  IN MESH  WHY NOT\n\
              shop       catalog  10.0.0.1   no       a label on the pod opts out\n"
         );
+    }
+
+    #[test]
+    fn a_namespace_alone() {
+        let pod = |namespace: &str| PodEnrolment { namespace: namespace.into(), ..PodEnrolment::default() };
+        let finding = |resource: &str| Finding {
+            severity: weft_api::finding::Severity::Error,
+            code: "UnknownField".into(),
+            resource: resource.into(),
+            path: String::new(),
+            message: String::new(),
+            file: None,
+            line: None,
+        };
+        let mut status = Status {
+            pods: vec![pod("shop"), pod("web")],
+            refused: ["Gateway/shop/a", "Gateway/web/shop", "Namespace/shop", "?"].map(finding).to_vec(),
+            ..Status::default()
+        };
+        keep(&mut status, "shop");
+        assert_eq!(status.pods, [pod("shop")]);
+        assert_eq!(status.refused, [finding("Gateway/shop/a")]);
+    }
+
+    #[test]
+    fn what_comes_from_elsewhere_is_shown_and_not_obeyed() {
+        let evil = || "x\x1b[2J\u{202e}\r\n".to_owned();
+        let finding = Finding {
+            severity: weft_api::finding::Severity::Warning,
+            code: "UnknownField".into(),
+            resource: evil(),
+            path: evil(),
+            message: evil(),
+            file: Some(evil()),
+            line: Some(1),
+        };
+        let status = Status {
+            version: evil(),
+            node: evil(),
+            waiting_for: vec![evil()],
+            troubles: vec![evil()],
+            pods: vec![PodEnrolment {
+                namespace: evil(),
+                name: evil(),
+                addresses: vec![evil()],
+                reason: Some(evil()),
+                ..PodEnrolment::default()
+            }],
+            objects: [(evil(), 1)].into(),
+            refused: vec![finding.clone()],
+            not_in_force: vec![finding],
+            ..Status::default()
+        };
+        let text = render(&status, Paint::plain()).unwrap();
+        assert_eq!(text.lines().count(), 15, "{text}");
+        assert!(!text.chars().any(|c| c != '\n' && (c.is_control() || c == '\u{202e}')), "{text:?}");
     }
 
     #[test]

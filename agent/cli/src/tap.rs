@@ -33,6 +33,7 @@ an address or :PORT.
 
 Examples:
   weft tap
+  weft tap -n bookinfo
   weft tap --to svc/reviews.bookinfo --status 5xx
   weft tap --from ns/bookinfo --not --path /healthz -o jsonl | jq .status
   weft tap --to deploy/ratings-v1 --max 10")]
@@ -40,6 +41,12 @@ struct Rest {
     /// How to print
     #[arg(short, long, value_name = "FORMAT", default_value = "text")]
     output: TapFormat,
+    /// Only what has an end in this namespace
+    #[arg(short, long, value_name = "NS", conflicts_with = "all_namespaces")]
+    namespace: Option<String>,
+    /// All namespaces (the default)
+    #[arg(short = 'A', long)]
+    all_namespaces: bool,
     /// End after so many events
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     max: Option<u64>,
@@ -101,13 +108,22 @@ impl Args for TapArgs {
 
 impl FromArgMatches for TapArgs {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
-        Ok(Self { filter: filter(matches)?, rest: Rest::from_arg_matches(matches)? })
+        let rest = Rest::from_arg_matches(matches)?;
+        let mut filter = filter(matches)?;
+        filter.clauses.extend(rest.namespace.clone().map(in_namespace));
+        Ok(Self { filter, rest })
     }
 
     fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
         *self = Self::from_arg_matches(matches)?;
         Ok(())
     }
+}
+
+/// From there, or to there.
+fn in_namespace(namespace: String) -> TapClause {
+    let here = PeerSelector::Namespace(namespace);
+    TapClause { not: false, any: vec![TapTerm::From(here.clone()), TapTerm::To(here)] }
 }
 
 fn term(name: &str, text: &str) -> Result<TapTerm, String> {

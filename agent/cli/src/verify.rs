@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use clap::Args;
 use k8s_openapi::api::admissionregistration::v1::ValidatingWebhookConfiguration;
+use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{ConfigMap, Node, Pod};
 use kube::ResourceExt;
 use kube::api::ListParams;
@@ -11,6 +12,7 @@ use weft_api::names::{AGENT, CA_ROOT_CONFIG_MAP, CA_ROOT_KEY, NAMESPACE, WEBHOOK
 
 use crate::client::block_on;
 use crate::cluster::{Cluster, ClusterAt, NoCluster};
+use crate::install::object::Object;
 use crate::install::plan::{self, Action};
 use crate::install::present::Present;
 use crate::install::rollout;
@@ -66,7 +68,9 @@ async fn verify(cluster: &Cluster) -> anyhow::Result<Vec<Line>> {
     let settings = present.values.to_text();
     let with = if settings.is_empty() { String::new() } else { format!(" with {settings}") };
     let mut lines = vec![good("weft", format!("profile {profile}{with}, image {}", present.image))];
-    let steps = plan::plan(cluster, present.values.objects()?).await?;
+    let mut objects = present.values.objects()?;
+    lines.extend(scaled(cluster, &mut objects).await?);
+    let steps = plan::plan(cluster, objects).await?;
     let mut same = 0;
     let again = "weft install again, with the settings of before";
     for step in &steps {
@@ -100,6 +104,27 @@ async fn verify(cluster: &Cluster) -> anyhow::Result<Vec<Line>> {
     lines.push(root(cluster).await?);
     lines.push(webhook(cluster).await?);
     Ok(lines)
+}
+
+/// Whoever scales a Deployment, by hand or by an autoscaler, changes nothing that was installed: as many as there are to be
+/// now are asked for.
+async fn scaled(cluster: &Cluster, objects: &mut [Object]) -> anyhow::Result<Vec<Line>> {
+    let mut lines = Vec::new();
+    for object in objects.iter_mut().filter(|object| object.kind() == "Deployment") {
+        let found = cluster.api::<Deployment>(object.namespace()).get_opt(object.name()).await;
+        let found = found.map_err(|error| cluster.told(error))?;
+        let now = found.and_then(|found| found.spec?.replicas);
+        lines.extend(now.and_then(|now| scale(object, now)).map(|told| good(object.key().to_string(), told)));
+    }
+    Ok(lines)
+}
+
+/// Makes a Deployment one of so many replicas; says so where it was installed with others.
+fn scale(object: &mut Object, now: i32) -> Option<String> {
+    let replicas = &mut object.0["spec"]["replicas"];
+    let installed = replicas.as_i64().unwrap_or(1);
+    *replicas = now.into();
+    (installed != i64::from(now)).then(|| format!("scaled to {now}, installed with {installed}"))
 }
 
 /// Linux nodes where no agent is.
@@ -172,4 +197,21 @@ fn render(lines: &[Line], paint: Paint) -> Result<String, std::fmt::Error> {
         }
     }
     Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_deployment_may_be_scaled() {
+        let mut object = Object(json!({"kind": "Deployment", "spec": {"replicas": 2, "paused": false}}));
+        assert_eq!(scale(&mut object, 2), None);
+        assert_eq!(scale(&mut object, 5).unwrap(), "scaled to 5, installed with 2");
+        assert_eq!(object.0["spec"], json!({"replicas": 5, "paused": false}));
+        let mut object = Object(json!({"kind": "Deployment", "spec": {}}));
+        assert_eq!(scale(&mut object, 1), None, "one is the default");
+    }
 }

@@ -5,7 +5,7 @@ use futures_util::future::join_all;
 use weft_api::admin::{Status, paths};
 
 use crate::client::{Agent, AgentAt, Unreachable, block_on};
-use crate::output::{self, Format, Outcome};
+use crate::output::{self, Format, Outcome, safe_lines};
 
 /// Prints this program's version, and those of the agents: of this machine's if one runs here, else of the cluster's.
 #[derive(Debug, Args)]
@@ -61,7 +61,7 @@ impl VersionArgs {
         };
         match self.output {
             Some(format) => output::data(format, &versions)?,
-            None => output::print(&format!("client  {client}\n{found}"))?,
+            None => output::print(&safe_lines(&format!("client  {client}\n{found}")))?,
         }
         Ok(Outcome::Good)
     }

@@ -2,8 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use weft_api::finding::Finding;
+use weft_api::finding::{Finding, code};
 use weft_api::load::load;
+use weft_api::printable::printable;
 
 /// `admission.k8s.io/v1` AdmissionReview, as far as it is read.
 #[derive(Debug, Deserialize)]
@@ -77,7 +78,7 @@ pub fn decide(request: Request) -> Verdict {
     let unchanged =
         request.operation == "UPDATE" && request.object.get("spec") == request.old_object.get("spec");
     let findings = findings(request.object, &request.namespace);
-    let (errors, warnings): (Vec<_>, Vec<_>) = findings.iter().partition(|finding| finding.is_error());
+    let (errors, warnings): (Vec<_>, Vec<_>) = findings.iter().partition(|finding| refuses(finding));
     let lines = |findings: &[&Finding]| findings.iter().map(|finding| line(finding)).collect::<Vec<_>>();
     // An object from before weft must still be able to lose a finalizer or a label, and to be deleted.
     if errors.is_empty() || unchanged {
@@ -86,6 +87,11 @@ pub fn decide(request: Request) -> Verdict {
     }
     let refusal = lines(&errors).into_iter().chain(lines(&warnings)).collect::<Vec<_>>().join("\n");
     Verdict { allowed: false, refusal: Some(refusal), warnings: Vec::new() }
+}
+
+/// What weft will never have, another mesh of the cluster may: its users are told, and not kept from it.
+fn refuses(finding: &Finding) -> bool {
+    finding.is_error() && finding.code != code::UNSUPPORTED_KIND
 }
 
 /// What is wrong with an object that stands alone; nothing, for kinds that are somebody else's.
@@ -110,12 +116,9 @@ pub fn findings(mut object: Value, namespace: &str) -> Vec<Finding> {
 /// the object itself.
 pub fn line(finding: &Finding) -> String {
     let message = finding.message.replace(['\n', '\r'], " ");
+    let (message, path) = (printable(&message), printable(&finding.path));
     let code = &finding.code;
-    if finding.path.is_empty() {
-        format!("{message} [{code}]")
-    } else {
-        format!("{}: {message} [{code}]", finding.path)
-    }
+    if path.is_empty() { format!("{message} [{code}]") } else { format!("{path}: {message} [{code}]") }
 }
 
 #[cfg(test)]

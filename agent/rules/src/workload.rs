@@ -70,6 +70,8 @@ pub enum Enrolment {
     NotSelected,
     /// Label `weft.dev/mesh: disabled` (or Istio's `sidecar.istio.io/inject: "false"` and `istio.io/dataplane-mode: none`).
     OptedOut,
+    /// Annotation `sidecar.istio.io/inject: "false"`.
+    AnnotatedOut,
     /// Shares the node's network.
     HostNetwork,
     /// Brings its own `istio-proxy`.
@@ -89,6 +91,7 @@ impl Enrolment {
             Self::Enrolled => None,
             Self::NotSelected => Some("not selected"),
             Self::OptedOut => Some("opted out"),
+            Self::AnnotatedOut => Some("opted out by an annotation"),
             Self::HostNetwork => Some("uses the host's network"),
             Self::HasSidecar => Some("has its own sidecar"),
             Self::NotRunning => Some("not running"),

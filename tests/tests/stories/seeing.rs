@@ -298,6 +298,64 @@ fn status_tells_of_fields_that_have_no_effect_yet() {
 }
 
 #[test]
+fn status_tells_of_objects_and_annotations_that_have_no_effect() {
+    story(|mesh| {
+        deploy::echo(mesh)?;
+        let ranges = "traffic.sidecar.istio.io/excludeOutboundIPRanges";
+        mesh.pod("steered").annotation(ranges, "10.0.0.0/8").start()?;
+        mesh.pod("apart").annotation("sidecar.istio.io/inject", "false").start()?;
+        let object = |group: &str, kind: &str, spec: &str| {
+            format!(
+                "apiVersion: {group}/v1\nkind: {kind}\nmetadata: {{name: vain, namespace: default}}\nspec: {spec}\n---\n"
+            )
+        };
+        let objects = [
+            object("networking.istio.io", "ServiceEntry", "{hosts: [a.example.com]}"),
+            object("networking.istio.io", "Sidecar", "{egress: [{hosts: ['./*']}]}"),
+            object("telemetry.istio.io", "Telemetry", "{accessLogging: [{disabled: true}]}"),
+        ];
+        mesh.apply_now("vain", &objects.concat())?;
+        let told = mesh.weft(&["status"])?.good()?;
+        for kind in ["ServiceEntry", "Sidecar", "Telemetry"] {
+            ensure!(told.contains(&format!("{kind}/default/vain")), "{kind} is not named:\n{told}");
+        }
+        ensure!(told.contains("Pod/default/steered") && told.contains(ranges), "{told}");
+        let row = told.lines().find(|line| line.contains(" apart ")).context("no row")?;
+        ensure!(row.contains("its annotation sidecar.istio.io/inject=false opts out"), "{row}");
+        let other = mesh.weft(&["status", "--namespace", "elsewhere"])?.good()?;
+        ensure!(!other.contains("vain") && !other.contains("steered"), "{other}");
+        Ok(())
+    });
+}
+
+#[test]
+fn a_manifest_writes_no_line_of_the_agents_log_and_turns_no_text_around() {
+    story(|mesh| {
+        deploy::echo(mesh)?;
+        let forged = "2026-11-30T00:00:00.000000Z  INFO weft: all is well";
+        let kind = format!("Odd\\e[2J\\r\\n{forged}\\u202E");
+        mesh.apply_now(
+            "odd",
+            &format!(
+                "apiVersion: example.com/v1\nkind: \"{kind}\"\nmetadata: {{name: a}}\n---\n\
+                 apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {{name: \"gn\\u202Eop\\e[31m\"}}\nspec: {{}}\n"
+            ),
+        )?;
+        let log = mesh.with_agent(|agent| Ok(agent.errors()))?;
+        ensure!(log.contains("has no use for this kind"), "{log}");
+        ensure!(!log.lines().any(|line| line.starts_with(forged)), "a line was forged:\n{log}");
+        let status = mesh.weft(&["status"])?.good()?;
+        let file = mesh.manifests().join("odd.yaml");
+        let analyzed = mesh.weft_alone(&["analyze", &file.to_string_lossy()])?.stdout;
+        for (what, text) in [("log", &log), ("status", &status), ("analyze", &analyzed)] {
+            let odd = text.chars().find(|c| *c != '\n' && (c.is_control() || *c == '\u{202e}'));
+            ensure!(odd.is_none() && text.contains("\\u{202e}"), "{what}: {odd:?} in\n{text:?}");
+        }
+        Ok(())
+    });
+}
+
+#[test]
 fn analyze_offline_has_findings_lines_and_exit_codes() -> Result<()> {
     let analyze = |fixtures: &[&str], flags: &[&str]| -> Result<weft_tests::Output> {
         let paths: Vec<_> = fixtures.iter().map(|name| scenarios::fixture_path(name)).collect();

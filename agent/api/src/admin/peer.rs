@@ -138,6 +138,15 @@ impl From<PeerSelector> for String {
 }
 
 impl PeerSelector {
+    /// The same in a namespace, where it names none itself.
+    #[must_use]
+    pub fn within(mut self, namespace: &str) -> Self {
+        if let Self::Pod(name) | Self::Workload(name) | Self::Service(name) | Self::Any(name) = &mut self {
+            name.namespace.get_or_insert_with(|| namespace.to_owned());
+        }
+        self
+    }
+
     /// Says whether `peer` is meant.
     pub fn matches(&self, peer: &Peer) -> bool {
         let ns = &peer.namespace;

@@ -27,7 +27,7 @@ pub fn structural(schema: Value) -> Value {
         return inner;
     }
     let mut out = Map::new();
-    for key in ["description", "enum", "minimum", "maximum"] {
+    for key in ["description", "enum", "minimum", "maximum", "minItems", "maxItems", "minProperties"] {
         if let Some(value) = schema.remove(key) {
             out.insert(key.to_owned(), value);
         }

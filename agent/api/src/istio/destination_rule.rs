@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Percent, PortSelector};
+use super::PortSelector;
 use crate::duration::Span;
 use crate::meta::{Labels, Resource};
 
@@ -100,6 +100,8 @@ pub struct LoadBalancerSettings {
     pub warmup_duration_secs: Option<Span>,
     /// Slow start of new endpoints.
     pub warmup: Option<Warmup>,
+    /// Preference for the caller's zone.
+    pub zone_aware_lb_setting: Option<ZoneAwareLbSetting>,
 }
 
 /// `loadBalancer.simple`.
@@ -216,6 +218,20 @@ pub struct LocalityDistribute {
     pub to: BTreeMap<String, u32>,
 }
 
+/// `loadBalancer.zoneAwareLbSetting`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct ZoneAwareLbSetting {
+    /// Switch.
+    pub enabled: Option<bool>,
+    /// Where to fail over to.
+    pub failover: Vec<LocalityFailover>,
+    /// Labels in order of preference.
+    pub failover_priority: Vec<String>,
+    /// Zones do not count below so many endpoints.
+    pub min_cluster_size: Option<u32>,
+}
+
 /// `localityLbSetting.failover[]`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
@@ -284,6 +300,18 @@ pub struct HttpSettings {
     pub use_client_protocol: Option<bool>,
     /// Streams per HTTP/2 connection.
     pub max_concurrent_streams: Option<i32>,
+    /// PING frames on HTTP/2 connections.
+    pub http2_keep_alive: Option<Http2KeepAlive>,
+}
+
+/// `connectionPool.http.http2KeepAlive`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Http2KeepAlive {
+    /// Time between PING frames.
+    pub interval: Option<Span>,
+    /// How long an answer may take.
+    pub timeout: Option<Span>,
 }
 
 /// `outlierDetection`.
@@ -309,6 +337,8 @@ pub struct OutlierDetection {
     pub max_ejection_percent: Option<i32>,
     /// Off below this share of healthy hosts.
     pub min_health_percent: Option<i32>,
+    /// HTTP statuses that count as errors.
+    pub outlier_detection_http_error_codes: Vec<u32>,
 }
 
 /// `tls`.
@@ -374,7 +404,9 @@ pub struct ProxyProtocol {
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct RetryBudget {
     /// Share of active requests.
-    pub percent: Option<Percent>,
+    pub percent: Option<f64>,
     /// Floor of concurrent retries.
     pub min_retry_concurrency: Option<u32>,
+    /// The time that is looked back upon.
+    pub budget_interval: Option<Span>,
 }

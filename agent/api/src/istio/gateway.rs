@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::meta::{Labels, Resource};
+use crate::meta::{Labels, Resource, not_empty};
 
 /// `networking.istio.io` Gateway.
 pub type Gateway = Resource<GatewaySpec>;
@@ -71,9 +71,17 @@ pub struct ServerTls {
     pub subject_alt_names: Vec<String>,
     /// Secret with certificate and key.
     pub credential_name: Option<String>,
-    /// Several of them.
+    /// Secret with the roots for client certificates.
+    pub ca_cert_credential_name: Option<String>,
+    /// Takes client certificates of anybody.
+    pub insecure_skip_verify: Option<bool>,
+    /// Two of them, for two kinds of keys.
+    #[serde(deserialize_with = "not_empty", skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("minItems" = 1, "maxItems" = 2))]
     pub credential_names: Vec<String>,
-    /// Files, several of them.
+    /// Files, two of them.
+    #[serde(deserialize_with = "not_empty", skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("minItems" = 1, "maxItems" = 2))]
     pub tls_certificates: Vec<ServerTlsCertificate>,
     /// Hashes of public keys that a client may have.
     pub verify_certificate_spki: Vec<String>,

@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::WorkloadSelector;
-use crate::meta::Resource;
+use crate::meta::{Resource, not_empty_map};
 
 /// `security.istio.io` PeerAuthentication.
 pub type PeerAuthentication = Resource<PeerAuthenticationSpec>;
@@ -20,6 +20,8 @@ pub struct PeerAuthenticationSpec {
     /// For every port.
     pub mtls: Option<MutualTls>,
     /// By the workload's own port (not the Service's); only with a selector.
+    #[serde(deserialize_with = "not_empty_map", skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("minProperties" = 1))]
     pub port_level_mtls: BTreeMap<u16, MutualTls>,
 }
 

@@ -43,7 +43,7 @@ const NOT_YET: &[(&str, &[&str], &str)] = &[
     ("networking.istio.io", &["Sidecar"], "what its workloads see is not limited"),
     ("networking.istio.io", &["ProxyConfig"], "its settings are not used"),
     ("telemetry.istio.io", &["Telemetry"], "it changes no log, metric or trace"),
-    ("extensions.istio.io", &["WasmPlugin"], "it is not run"),
+    ("extensions.istio.io", &["WasmPlugin", "TrafficExtension"], "it is not run"),
     (
         "gateway.networking.k8s.io",
         &["Gateway", "HTTPRoute", "GRPCRoute", "TCPRoute", "TLSRoute", "UDPRoute"],
@@ -67,8 +67,7 @@ const NOT_YET: &[(&str, &[&str], &str)] = &[
 const REMOVED: &[(&[&str], &[&str], &str)] = &[
     (CONFIG, &["RouteRule"], "a VirtualService, with a DestinationRule for its subsets"),
     (CONFIG, &["DestinationPolicy"], "a DestinationRule with a trafficPolicy"),
-    (CONFIG, &["EgressRule"], "a ServiceEntry"),
-    (CONFIG, &["ExternalService", "V1alpha2RouteRule"], "a ServiceEntry"),
+    (CONFIG, &["EgressRule", "ExternalService", "V1alpha2RouteRule"], OUTSIDE),
     (CONFIG, &["denier", "checknothing"], "an AuthorizationPolicy with action DENY"),
     (
         CONFIG,
@@ -78,9 +77,9 @@ const REMOVED: &[(&[&str], &[&str], &str)] = &[
     (
         CONFIG,
         &["quota", "QuotaSpec", "QuotaSpecBinding", "memquota", "redisquota"],
-        "connectionPool limits in a DestinationRule, or a rate limit",
+        "connectionPool limits in a DestinationRule, which are not in force in this version of weft",
     ),
-    (CONFIG, &["rule"], "an AuthorizationPolicy for what is checked and a Telemetry for what is reported"),
+    (CONFIG, &["rule"], MIXER),
     (
         CONFIG,
         &["handler", "instance", "adapter", "template", "attributemanifest", "apikey", "authorization"],
@@ -89,14 +88,19 @@ const REMOVED: &[(&[&str], &[&str], &str)] = &[
     (
         CONFIG,
         &["metric", "prometheus", "statsd", "cloudwatch", "circonus", "dogstatsd", "signalfx", "edge"],
-        "a Telemetry with metrics overrides; the standard metrics need nothing",
+        "the standard metrics, which are there; a Telemetry, which would change them, has no effect in this \
+         version of weft",
     ),
     (
         CONFIG,
         &["logentry", "stdio", "fluentd", "accesslog", "solarwinds", "stackdriver", "reportnothing"],
-        "a Telemetry with accessLogging",
+        "`weft agent --access-log`; a Telemetry has no effect in this version of weft",
     ),
-    (CONFIG, &["tracespan", "zipkin"], "a Telemetry with tracing"),
+    (
+        CONFIG,
+        &["tracespan", "zipkin"],
+        "traces of the applications' own: this version of weft makes none, and a Telemetry has no effect",
+    ),
     (
         CONFIG,
         &["rbac", "opa", "bypass", "kubernetesenv", "kubernetes", "servicecontrol", "servicecontrolreport"],
@@ -121,14 +125,18 @@ const REMOVED: &[(&[&str], &[&str], &str)] = &[
 const CONFIG: &[&str] = &["config.istio.io"];
 const AUTHENTICATION: &[&str] = &["authentication.istio.io"];
 const RBAC: &[&str] = &["rbac.istio.io"];
-const MIXER: &str = "an AuthorizationPolicy for checks and a Telemetry for reports: Mixer is gone";
+/// Mixer's successors.
+pub(super) const MIXER: &str =
+    "an AuthorizationPolicy for what is checked; what is reported needs nothing: Mixer is gone";
+const OUTSIDE: &str = "the defaults: hosts outside the mesh are reached as they are, unless outboundTrafficPolicy is \
+                       REGISTRY_ONLY; a ServiceEntry, which would name them, has no effect in this version of weft";
 
 /// Kinds that weft will not have.
 const NEVER: &[(&str, &str, &str)] = &[
     (
         "networking.istio.io",
         "EnvoyFilter",
-        "there is no Envoy to patch; say it with a VirtualService, DestinationRule or Telemetry",
+        "there is no Envoy to patch; say it with a VirtualService or a DestinationRule",
     ),
     (
         "install.istio.io",
@@ -136,6 +144,27 @@ const NEVER: &[(&str, &str, &str)] = &[
         "weft is installed with `weft install` or `kubectl apply -k manifests`",
     ),
 ];
+
+/// The groups that have kinds without effect.
+pub(super) const GROUPS_IN_VAIN: [&str; 4] =
+    ["networking.istio.io", "telemetry.istio.io", "extensions.istio.io", "gateway.networking.k8s.io"];
+
+/// What is said of an object of a kind that has no effect here; `None` for kinds that have one.
+pub(super) fn in_vain(group: &str, kind: &str) -> Option<String> {
+    match reading(&format!("{group}/v1"), kind) {
+        Reading::NotYet(effect) => Some(not_yet(kind, effect)),
+        Reading::Never(instead) => Some(never(kind, instead)),
+        _ => None,
+    }
+}
+
+pub(super) fn not_yet(kind: &str, effect: &str) -> String {
+    format!("{kind} is not in force in this version of weft: {effect}")
+}
+
+pub(super) fn never(kind: &str, instead: &str) -> String {
+    format!("{kind} is not supported ({instead})")
+}
 
 /// Says what to do with an object of this `apiVersion` and `kind`.
 pub(super) fn reading(api_version: &str, kind: &str) -> Reading {

@@ -7,7 +7,7 @@ use serde::de::DeserializeOwned;
 
 use super::kinds::{Reading, is_cluster_scoped, reading};
 use super::schema::Schema;
-use super::{Ignored, Loaded, LoadedObject, Refused, fault, misprint};
+use super::{Ignored, Loaded, LoadedObject, Refused, fault, kinds, kustomize, misprint, template};
 use crate::finding::{Finding, Severity, code};
 use crate::meta::{ObjectKey, ObjectMeta};
 use crate::object::Object;
@@ -63,6 +63,14 @@ fn object(file: &str, node: &mut Node<'_>, duplicates: Vec<Problem>, loaded: &mu
     let line = node.line;
     let text = |key: &str| node.get(key).and_then(Node::text).unwrap_or_default();
     let (api_version, kind) = (text("apiVersion"), text("kind"));
+    if let Some(problem) = kustomize::is_its_own(file, node) {
+        let key = key_of(node, kind);
+        let called = if kind.is_empty() { UNNAMED.to_owned() } else { resource(key.as_ref(), kind) };
+        let finding = problem.into_finding(&called, Some((file, node)));
+        let name = key.map(|key| key.name).unwrap_or_default();
+        let kind = if kind.is_empty() { "Kustomization" } else { kind }.to_owned();
+        return loaded.ignored.push(Ignored { kind, name, findings: vec![finding], line });
+    }
     if kind.is_empty() || api_version.is_empty() {
         let finding = not_an_object(node).into_finding(UNNAMED, Some((file, node)));
         loaded.refused.push(Refused { key: None, findings: vec![finding], line });
@@ -76,17 +84,22 @@ fn object(file: &str, node: &mut Node<'_>, duplicates: Vec<Problem>, loaded: &mu
         Problem { severity, code, path, message }.into_finding(&resource, Some((file, node)))
     };
     let refuse = |finding: Finding| Refused { key: key.clone(), findings: vec![finding], line };
-    let ignored = |finding| Ignored {
+    let ignored = |findings| Ignored {
         kind: kind.to_owned(),
         name: key.as_ref().map(|key| key.name.clone()).unwrap_or_default(),
-        finding,
+        findings,
         line,
     };
     match reading(api_version, kind) {
-        Reading::Foreign => return loaded.ignored.push(ignored(None)),
+        Reading::Foreign => {
+            let findings = template::without_force(node)
+                .into_iter()
+                .map(|problem| problem.into_finding(&resource, Some((file, node))));
+            return loaded.ignored.push(ignored(findings.collect()));
+        }
         Reading::NotYet(effect) => {
-            let message = format!("{kind} is not in force in this version of weft: {effect}");
-            return loaded.ignored.push(ignored(Some(one(Severity::Warning, code::NOT_IN_FORCE, message))));
+            let message = kinds::not_yet(kind, effect);
+            return loaded.ignored.push(ignored(vec![one(Severity::Warning, code::NOT_IN_FORCE, message)]));
         }
         Reading::OtherVersion(accepted) => {
             let message =
@@ -98,7 +111,7 @@ fn object(file: &str, node: &mut Node<'_>, duplicates: Vec<Problem>, loaded: &mu
             return loaded.refused.push(refuse(one(Severity::Error, code::REMOVED_KIND, message)));
         }
         Reading::Never(instead) => {
-            let message = format!("{kind} is not supported ({instead})");
+            let message = kinds::never(kind, instead);
             return loaded.refused.push(refuse(one(Severity::Error, code::UNSUPPORTED_KIND, message)));
         }
         Reading::Read => {}
@@ -175,6 +188,12 @@ fn not_an_object(node: &Node<'_>) -> Problem {
                 ),
             )
         }
+        // Mixer's own language, from before its rules were objects.
+        _ if holds_aspects(node) => (
+            code::REMOVED_KIND,
+            vec![Segment::Key("rules".into())],
+            format!("rules with aspects are Mixer's, and of the past (use {})", kinds::MIXER),
+        ),
         _ => {
             let missing =
                 ["apiVersion", "kind"].into_iter().filter(|key| node.get(key).and_then(Node::text).is_none());
@@ -195,6 +214,13 @@ fn not_an_object(node: &Node<'_>) -> Problem {
         }
     };
     Problem { severity: Severity::Error, code, path, message }
+}
+
+/// `rules: [{aspects: …}]`, also below further rules.
+fn holds_aspects(node: &Node<'_>) -> bool {
+    let Some(Node { data: Data::List(rules), .. }) = node.get("rules") else { return false };
+    node.get("kind").is_none()
+        && rules.iter().any(|rule| rule.get("aspects").is_some() || holds_aspects(rule))
 }
 
 /// The object's name, if it has one.
@@ -321,8 +347,13 @@ impl Reader<'_, '_> {
         None
     }
 
-    /// Whether a field is missing because its content stands elsewhere, which has been said.
+    /// Whether a field is missing because its content stands elsewhere, or what is left of one is wrong because something
+    /// was taken out of it: both have been said.
     fn is_told(&self, error: &DeError) -> bool {
+        if matches!(error.fault, Fault::Other(_)) {
+            let inside = |path: &Path| path.len() > error.path.len() && path.starts_with(&error.path);
+            return self.taken.iter().any(|(path, _)| inside(path));
+        }
         let Fault::Missing(field) = error.fault else { return false };
         let path = error.path.iter().cloned().chain([Segment::Key(field.into())]);
         let path: Path = path.collect();

@@ -6,6 +6,9 @@ use crate::finding::code;
 use crate::istio::{AuthorizationPolicySpec, Operation, PolicyAction, Rule, Source};
 use crate::yaml::shorten;
 
+/// Most rules of a policy, and callers of a rule, that Istio's schema takes.
+const MOST_RULES: usize = 512;
+
 /// Checks `spec` of a policy in `own` namespace.
 pub(super) fn check(report: &mut Report, own: &str, spec: &AuthorizationPolicySpec) {
     scope(report, own, spec.selector.as_ref(), spec.target_ref.as_ref(), &spec.target_refs);
@@ -41,10 +44,12 @@ pub(super) fn check(report: &mut Report, own: &str, spec: &AuthorizationPolicySp
         }
         _ => {}
     });
+    report.at_most("rules", spec.rules.len(), MOST_RULES);
     report.each("rules", &spec.rules, |r, one| rule(r, custom, one));
 }
 
 fn rule(report: &mut Report, custom: bool, rule: &Rule) {
+    report.at_most("from", rule.from.len(), MOST_RULES);
     report.each("from", &rule.from, |r, from| match &from.source {
         None => r.error(
             code::MISSING_FIELD,

@@ -20,6 +20,7 @@ pub(super) fn check(report: &mut Report, spec: &GatewaySpec) {
     }
     report.each("servers", &spec.servers, server);
     names(report, &spec.servers);
+    port_names(report, &spec.servers);
 }
 
 fn server(report: &mut Report, server: &GatewayServer) {
@@ -54,7 +55,10 @@ fn server(report: &mut Report, server: &GatewayServer) {
             r.error(code::INVALID_HOST, wrong);
         }
     });
-    report.field("tls", |r| tls(r, speaks, server.tls.as_ref()));
+    report.field("tls", |r| {
+        server.tls.iter().for_each(|it| credentials(r, it));
+        tls(r, speaks, server.tls.as_ref());
+    });
 }
 
 /// What is wrong with `host`, `namespace/host`, `./host` or `*/host`.
@@ -115,6 +119,45 @@ fn names(report: &mut Report, servers: &[GatewayServer]) {
                 let message = format!("{:?} is another server's name already", shorten(name));
                 r.field("name", |r| r.error(code::CONFLICTING_FIELDS, message));
             });
+        }
+    }
+}
+
+/// As Istio's webhook has it: a port's name is its server's.
+fn port_names(report: &mut Report, servers: &[GatewayServer]) {
+    let mut seen = HashMap::new();
+    for (index, name) in servers.iter().map(|server| server.port.name.as_str()).enumerate() {
+        if name.is_empty() {
+            continue;
+        }
+        let first = *seen.entry(name).or_insert(index);
+        if first != index {
+            report.item("servers", index, |r| {
+                let name = shorten(name);
+                let message = format!(
+                    "{name:?} is the name of the port of servers[{first}] already (write another, as {name}-{index})"
+                );
+                r.field("port", |r| r.field("name", |r| r.error(code::DUPLICATE_NAME, message)));
+            });
+        }
+    }
+}
+
+/// Where certificates come from: one way, for two kinds of keys at most.
+fn credentials(report: &mut Report, tls: &ServerTls) {
+    const MOST: usize = 2;
+    let several = !tls.credential_names.is_empty();
+    if several && (tls.credential_name.is_some() || !tls.tls_certificates.is_empty()) {
+        let message = "credentialNames stands alone (take credentialName and tlsCertificates away)";
+        report.field("credentialNames", |r| r.error(code::CONFLICTING_FIELDS, message));
+    }
+    for (field, count) in
+        [("credentialNames", tls.credential_names.len()), ("tlsCertificates", tls.tls_certificates.len())]
+    {
+        if count > MOST {
+            let message =
+                format!("{count} of them (at most {MOST}: one with an RSA key, one with an ECDSA key)");
+            report.field(field, |r| r.error(code::INVALID_VALUE, message));
         }
     }
 }

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::virtual_service::MESH;
-use super::{Report, condition, gateway, http_match};
+use super::{Report, annotations, condition, gateway, http_match};
 use crate::finding::code;
 use crate::istio::{AuthorizationPolicySpec, PolicyTargetReference, VirtualServiceSpec};
 use crate::meta::ObjectMeta;
@@ -20,6 +20,7 @@ const TABLE: &[(&str, &str, &str)] = &[
     ("VirtualService", "spec.tcp[].match[].sourceSubnet", "callers of any address match"),
     ("DestinationRule", "POLICY.loadBalancer.consistentHash", "requests are balanced by LEAST_REQUEST"),
     ("DestinationRule", "POLICY.loadBalancer.localityLbSetting", "localities are not told apart"),
+    ("DestinationRule", "POLICY.loadBalancer.zoneAwareLbSetting", "zones are not told apart"),
     ("DestinationRule", "POLICY.loadBalancer.warmup", "new endpoints get their full share at once"),
     (
         "DestinationRule",
@@ -63,6 +64,9 @@ pub(super) fn check(report: &mut Report, object: &Object) {
             return report.field("spec", |r| authorization_policy(r, &o.spec));
         }
         Object::Gateway(o) => return report.field("spec", |r| gateway::without_force(r, &o.spec)),
+        Object::Pod(o) => {
+            return report.field("metadata", |r| annotations::without_force(r, &o.metadata.annotations));
+        }
         Object::RequestAuthentication(o) => {
             return report.field("spec", |r| {
                 targets(r, o.spec.target_ref.as_ref(), &o.spec.target_refs);

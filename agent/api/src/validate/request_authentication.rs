@@ -17,6 +17,7 @@ pub(super) fn check(report: &mut Report, own: &str, spec: &RequestAuthentication
     if spec.jwt_rules.is_empty() {
         report.warning(code::NO_EFFECT, "without jwtRules no token is looked at (write jwtRules)");
     }
+    report.at_most("jwtRules", spec.jwt_rules.len(), 4096);
     let mut issuers = HashSet::new();
     report.each("jwtRules", &spec.jwt_rules, |r, one| {
         rule(r, one);
@@ -58,6 +59,7 @@ fn rule(report: &mut Report, rule: &JwtRule) {
     values(report, "audiences", &rule.audiences, |_, _| {});
     values(report, "fromParams", &rule.from_params, |_, _| {});
     values(report, "fromCookies", &rule.from_cookies, cookie_name);
+    report.at_most("spaceDelimitedClaims", rule.space_delimited_claims.len(), 64);
     values(report, "spaceDelimitedClaims", &rule.space_delimited_claims, |_, _| {});
     report.each("fromHeaders", &rule.from_headers, |r, header| {
         r.field("name", |r| header_field(r, &header.name));
@@ -107,6 +109,10 @@ fn is_url(text: &str) -> bool {
 }
 
 fn key_url(report: &mut Report, url: &str) {
+    const LONGEST: usize = 2048;
+    if url.len() > LONGEST {
+        return report.error(code::INVALID_VALUE, format!("longer than {LONGEST} characters"));
+    }
     let Some(host) = host_of(url) else {
         let shown = shorten(url);
         return report.error(

@@ -49,6 +49,7 @@ pub(super) fn scope(
     if let Some(one) = target {
         report.field("targetRef", |r| target_ref(r, namespace, one));
     }
+    report.at_most("targetRefs", targets.len(), 16);
     report.each("targetRefs", targets, |r, one| target_ref(r, namespace, one));
 }
 

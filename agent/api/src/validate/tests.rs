@@ -3,7 +3,9 @@
 use crate::finding::Severity;
 use crate::load::load;
 
+mod schemas;
 mod security;
+mod silence;
 
 fn object(kind: &str, spec: &str) -> String {
     object_of("networking.istio.io/v1", kind, spec)

@@ -109,6 +109,18 @@ impl Report {
     }
 
     /// A share of 0 to 100, if it is there.
+    /// As Istio's schema has it: no list is longer.
+    pub(super) fn at_most(&mut self, name: &'static str, count: usize, most: usize) {
+        if count > most {
+            self.field(name, |r| {
+                r.error(
+                    code::INVALID_VALUE,
+                    format!("{count} entries are too many (at most {most}: make several objects of it)"),
+                );
+            });
+        }
+    }
+
     pub(super) fn percentage_field(&mut self, name: &'static str, percent: Option<Percent>) {
         let Some(Percent { value }) = percent else { return };
         self.field(name, |r| {

@@ -28,6 +28,7 @@ pub(super) fn check(report: &mut Report, policy: Option<&TrafficPolicy>) {
             policy.outlier_detection.as_ref(),
             policy.tls.as_ref(),
         );
+        report.at_most("portLevelSettings", policy.port_level_settings.len(), 4096);
         let mut ports = HashSet::new();
         report.each("portLevelSettings", &policy.port_level_settings, |r, one| {
             port_policy(r, one);
@@ -44,9 +45,18 @@ pub(super) fn check(report: &mut Report, policy: Option<&TrafficPolicy>) {
             });
         }
         if let Some(budget) = &policy.retry_budget {
-            report.field("retryBudget", |r| r.percentage_field("percent", budget.percent));
+            report.field("retryBudget", |r| {
+                if let Some(percent) = budget.percent.filter(|percent| !(0.0..=100.0).contains(percent)) {
+                    r.field("percent", |r| r.error(code::INVALID_PERCENTAGE, not_a_share(percent)));
+                }
+                r.duration_field("budgetInterval", budget.budget_interval);
+            });
         }
     });
+}
+
+fn not_a_share(percent: f64) -> String {
+    format!("{percent} is no share in percent (choose 0 to 100)")
 }
 
 fn port_policy(report: &mut Report, policy: &PortTrafficPolicy) {
@@ -98,6 +108,13 @@ fn load_balancer(report: &mut Report, balancer: &LoadBalancerSettings, has_outli
     report.field("localityLbSetting", |r| {
         balancer.locality_lb_setting.iter().for_each(|it| locality(r, it, has_outlier));
     });
+    if balancer.zone_aware_lb_setting.as_ref().is_some_and(|zones| zones.min_cluster_size == Some(0)) {
+        report.field("zoneAwareLbSetting", |r| {
+            r.field("minClusterSize", |r| {
+                r.error(code::INVALID_VALUE, "0 endpoints are no cluster (choose 1 or more)");
+            });
+        });
+    }
     report.duration_field("warmupDurationSecs", balancer.warmup_duration_secs);
     if balancer.warmup_duration_secs.is_some() {
         report.field("warmupDurationSecs", |r| {
@@ -114,7 +131,7 @@ fn warmup(report: &mut Report, warmup: &Warmup) {
     }
     if let Some(percent) = warmup.minimum_percent.filter(|percent| !(0.0..=100.0).contains(percent)) {
         report.field("minimumPercent", |r| {
-            r.error(code::INVALID_PERCENTAGE, format!("{percent} is no share in percent (choose 0 to 100)"));
+            r.error(code::INVALID_PERCENTAGE, not_a_share(percent));
         });
     }
     if let Some(aggression) =
@@ -230,6 +247,12 @@ fn connection_pool(report: &mut Report, pool: &ConnectionPoolSettings) {
             r.natural_field("maxRetries", http.max_retries);
             r.natural_field("maxConcurrentStreams", http.max_concurrent_streams);
             r.duration_field("idleTimeout", http.idle_timeout);
+            if let Some(alive) = &http.http2_keep_alive {
+                r.field("http2KeepAlive", |r| {
+                    r.duration_field("interval", alive.interval);
+                    r.duration_field("timeout", alive.timeout);
+                });
+            }
             let upgrade = http.h2_upgrade_policy.as_deref();
             r.word_field("h2UpgradePolicy", upgrade, &["DEFAULT", "DO_NOT_UPGRADE", "UPGRADE"]);
             if upgrade == Some("UPGRADE") && http.use_client_protocol == Some(true) {
@@ -248,6 +271,15 @@ fn outlier_detection(report: &mut Report, outlier: &OutlierDetection) {
     report.percent_field("maxEjectionPercent", outlier.max_ejection_percent);
     report.percent_field("minHealthPercent", outlier.min_health_percent);
     report.natural_field("consecutiveErrors", outlier.consecutive_errors);
+    report.each(
+        "outlierDetectionHttpErrorCodes",
+        &outlier.outlier_detection_http_error_codes,
+        |r, status| {
+            if !(100..=599).contains(status) {
+                r.error(code::INVALID_VALUE, format!("{status} is no HTTP status (choose 100 to 599)"));
+            }
+        },
+    );
     if outlier.consecutive_errors.is_some() {
         report.field("consecutiveErrors", |r| {
             r.warning(

@@ -3,10 +3,13 @@
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 
-use saphyr_parser::{Event, ScalarStyle, Span, Tag};
+use granit_parser::{Event, ScalarStyle, Span, Tag};
 
 use super::node::{Data, Key, Node, Segment};
 use super::{Document, Duplicate, MAX_ALIASED, MAX_DEPTH, SyntaxError};
+
+/// What `!!` stands for before a type's name.
+const CORE_SCHEMA: &str = "tag:yaml.org,2002:";
 
 /// From this many keys on, a mapping's keys are looked up by hash.
 const HASHED_KEYS: usize = 16;
@@ -65,7 +68,7 @@ impl<'a> Builder<'a> {
             Event::MappingStart(..) | Event::SequenceStart(..) if self.open.len() >= MAX_DEPTH => {
                 error(format!("nested deeper than {MAX_DEPTH} levels"))
             }
-            Event::MappingStart(anchor, _) => {
+            Event::MappingStart(_, anchor, _) => {
                 let content = Content::Map {
                     entries: Vec::new(),
                     pending: None,
@@ -74,7 +77,7 @@ impl<'a> Builder<'a> {
                 };
                 self.begin(line, anchor, content, span)
             }
-            Event::SequenceStart(anchor, _) => self.begin(line, anchor, Content::List(Vec::new()), span),
+            Event::SequenceStart(_, anchor, _) => self.begin(line, anchor, Content::List(Vec::new()), span),
             Event::MappingEnd | Event::SequenceEnd => {
                 let Some(frame) = self.open.pop() else { return error("unexpected end".to_owned()) };
                 let (anchor, node) = frame.close();
@@ -98,7 +101,7 @@ impl<'a> Builder<'a> {
                 let node = Node { line, data: target.node.data.clone() };
                 self.complete(node, 0, span)
             }
-            Event::DocumentStart(_) if self.root.is_some() => {
+            Event::DocumentStart(..) if self.root.is_some() => {
                 error("a second document without a line of `---` before it".to_owned())
             }
             _ => Ok(()),
@@ -267,7 +270,7 @@ fn measure(node: &Node<'_>) -> (usize, usize) {
 /// Reads a scalar by YAML 1.2's core schema; quoted ones and those tagged `!!str` are text.
 fn scalar<'a>(text: Cow<'a, str>, style: ScalarStyle, tag: Option<&Tag>) -> Data<'a> {
     let tagged_text =
-        tag.is_some_and(|tag| tag.is_yaml_core_schema() && matches!(&*tag.suffix, "str" | "binary"));
+        tag.is_some_and(|tag| ["str", "binary"].iter().any(|text| tag.parts() == (CORE_SCHEMA, text)));
     if style != ScalarStyle::Plain || tagged_text {
         return Data::Text(text);
     }

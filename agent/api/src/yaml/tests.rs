@@ -130,3 +130,63 @@ fn maps_of_free_keys_keep_empty_values() {
     let map: BTreeMap<String, String> = from_node(&root).expect("a map");
     assert_eq!(map, BTreeMap::from([("a".to_owned(), String::new()), ("b".to_owned(), "x".to_owned())]));
 }
+
+/// What a text holds, without lines.
+fn held(text: &str) -> serde_json::Value {
+    from_node(&read(text).unwrap_or_else(|error| panic!("{error} in\n{text}"))).expect("any value")
+}
+
+/// As every other reader of YAML takes it: inside brackets, indentation means nothing.
+#[test]
+fn flow_style_may_close_at_the_column_of_its_key() {
+    let args = serde_json::json!({"spec": {"args": ["server", "-p", "80"], "next": 1}});
+    for text in [
+        "spec:\n  args: [\n    \"server\", \"-p\", '80'\n  ]\n  next: 1\n",
+        "spec:\n  args: [\n    server,\n    -p,\n    \"80\",\n  ]\n  next: 1\n",
+        "spec:\n  args: [ # why\n    server,\n    # and then\n    -p, \"80\"\n  # at its end\n  ]\n  next: 1\n",
+        "spec:\n  args: [\n  server,\n  -p,\n  '80'\n  ]\n  next: 1\n",
+        "spec:\n  args: [\nserver,\n-p,\n'80'\n]\n  next: 1\n",
+        "spec: {\n  args: [\n    server, -p, '80'\n  ],\n  next: 1\n}\n",
+        "spec: {\nargs: [\nserver, -p, '80'\n],\nnext: 1\n}\n",
+        "---\nspec:\n  args: [\r\n    server, -p, '80'\r\n  ]\r\n  next: 1\r\n",
+        "{\n\t\"spec\": {\n\t\t\"args\": [\n\t\t\t\"server\", \"-p\", \"80\"\n\t\t],\n\t\t\"next\": 1\n\t}\n}\n",
+    ] {
+        assert_eq!(held(text), args, "{text}");
+    }
+    let labels = serde_json::json!([{"labels": {"app": "a", "v": {"x": []}}, "name": "b c"}]);
+    for text in [
+        "- labels: {\n    app: a,\n    v: {\n      x: [\n      ]\n    }\n  }\n  name: b c\n",
+        "- labels: {\n  app: a, v: {x: [\n  ]\n  }\n  }\n  name: \"b\n    c\"\n",
+        "-\n  labels:\n    {\n    app: a,\n    v: {x: []}\n    }\n  name: 'b\n   c'\n",
+        "[\n  {\n    labels: {app: a, v: {x: []}\n    },\n  name: b\n  c\n  }\n]\n",
+    ] {
+        assert_eq!(held(text), labels, "{text}");
+    }
+}
+
+#[test]
+fn what_follows_a_closing_bracket_knows_its_line() {
+    let text = "spec:\n  args: [\n    a,\n    b\n  ]\n  # a word\n  next: {\n    x: 1\n  }\nlast: 1\n";
+    let root = read(text).expect("valid");
+    for (path, line) in
+        [(&["spec", "args"][..], 2), (&["spec", "next"], 7), (&["spec", "next", "x"], 8), (&["last"], 10)]
+    {
+        let path: Vec<_> = path.iter().map(|name| key(name)).collect();
+        assert_eq!(root.line_of(&path), line, "{path:?}");
+    }
+    let two = "a: [\n  1\n]\n---\nb: {\n  x: 1\n}\n";
+    assert_eq!(
+        split(two)
+            .iter()
+            .map(|piece| parse(piece).expect("valid").root.map(|root| root.line))
+            .collect::<Vec<_>>(),
+        [Some(1), Some(5)]
+    );
+}
+
+#[test]
+fn brackets_that_do_not_close_are_no_yaml() {
+    for text in ["a: [\n  b\nc: d\n", "a: {\n  b: 1\nc: d\n", "a: [b\n]]\n", "a: [}\n", "a: [ b c: [\n"] {
+        assert!(read(text).is_err(), "{text}");
+    }
+}

@@ -35,6 +35,27 @@ fn not_turns_only_the_flag_after_it_around() {
 }
 
 #[test]
+fn a_namespace_is_of_either_end() {
+    let filter = parse(&["-n", "shop", "--status", "5xx"]).unwrap();
+    assert_eq!(filter.clauses.len(), 2);
+    let event = |from: &str, to: &str| {
+        let peer = |namespace: &str| Peer { namespace: namespace.into(), ..Peer::default() };
+        let detail = HttpTap { status: 503, ..HttpTap::default() };
+        TapEvent::Http(TapRecord {
+            source: peer(from),
+            destination: peer(to),
+            detail,
+            ..TapRecord::default()
+        })
+    };
+    for (from, to, wanted) in [("shop", "web", true), ("web", "shop", true), ("web", "web", false)] {
+        assert_eq!(filter.matches(&event(from, to)), wanted, "{from} {to}");
+    }
+    assert_eq!(parse(&["-A"]).unwrap(), TapFilter::default());
+    assert!(parse(&["-A", "-n", "shop"]).is_err());
+}
+
+#[test]
 fn wrong_values_are_refused() {
     for wrong in
         [["--status", "abc"], ["--to", ""], ["--verdict", "maybe"], ["--protocol", "udp"], ["--max", "0"]]

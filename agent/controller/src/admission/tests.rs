@@ -68,6 +68,36 @@ fn warnings_are_shown_and_refuse_nothing() {
 }
 
 #[test]
+fn kinds_without_effect_pass_with_a_warning() {
+    for (version, kind) in [
+        ("networking.istio.io/v1", "ServiceEntry"),
+        ("networking.istio.io/v1", "WorkloadGroup"),
+        ("networking.istio.io/v1beta1", "ProxyConfig"),
+        ("networking.istio.io/v1alpha3", "EnvoyFilter"),
+        ("telemetry.istio.io/v1", "Telemetry"),
+        ("extensions.istio.io/v1alpha1", "WasmPlugin"),
+        ("gateway.networking.k8s.io/v1", "HTTPRoute"),
+        ("gateway.networking.k8s.io/v1", "GatewayClass"),
+    ] {
+        let object = json!({ "apiVersion": version, "kind": kind, "metadata": { "name": "a" }, "spec": {} });
+        for operation in ["CREATE", "UPDATE"] {
+            let verdict = decide(request(operation, object.clone()));
+            assert_eq!((verdict.allowed, verdict.warnings.len()), (true, 1), "{kind}: {verdict:?}");
+            assert!(verdict.warnings[0].contains(kind), "{verdict:?}");
+        }
+    }
+}
+
+#[test]
+fn what_an_author_writes_begins_no_line_and_turns_none_around() {
+    let host = "a\u{202e}b\r\nall is well\u{1b}[2J";
+    let route = json!({ "route": [{ "destination": { "host": host } }], host: 1 });
+    let refusal = decide(request("CREATE", virtual_service(&route))).refusal.unwrap();
+    assert!(refusal.lines().all(|line| line.starts_with("spec.http[0]")), "{refusal}");
+    assert!(!refusal.chars().any(|c| c != '\n' && (c.is_control() || c == '\u{202e}')), "{refusal:?}");
+}
+
+#[test]
 fn what_is_no_business_of_ours_passes() {
     let deployment = json!({ "apiVersion": "apps/v1", "kind": "Deployment", "metadata": { "name": "a" } });
     assert_eq!(decide(request("CREATE", deployment)), Verdict::allowed());

@@ -24,7 +24,7 @@ use super::netns::NetnsFinder;
 use super::pods::{Desired, Enrolled};
 use super::process::PodProcesses;
 use super::readiness::Guard;
-use super::{AgentError, Shared, View};
+use super::{AgentError, Shared, View, view};
 use crate::cni::server::Told;
 use crate::datapath::{Datapath, DatapathOptions, DatapathStatus};
 use crate::discovery::{News, Source};
@@ -460,7 +460,7 @@ impl Control {
             objects: self.source.counts(),
             troubles: self.source.troubles(),
             refused,
-            not_in_force: self.source.not_in_force(),
+            not_in_force: view::not_in_force(self.source.not_in_force(), &self.rows),
         }));
     }
 

@@ -164,6 +164,7 @@ pub fn reason(enrolment: Enrolment) -> &'static str {
         Enrolment::Enrolled => "",
         Enrolment::NotSelected => "neither its namespace nor the pod is labelled weft.dev/mesh=enabled",
         Enrolment::OptedOut => "a label on the pod opts out",
+        Enrolment::AnnotatedOut => "its annotation sidecar.istio.io/inject=false opts out",
         Enrolment::HostNetwork => "it shares the node's network",
         Enrolment::HasSidecar => "it brings its own istio-proxy",
         Enrolment::NotRunning => "it has ended",

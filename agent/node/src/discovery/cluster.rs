@@ -52,6 +52,8 @@ const SHOWN: usize = 300;
 pub struct ClusterOptions {
     /// Credentials; `None`: those of the pod that this is.
     pub kubeconfig: Option<PathBuf>,
+    /// The node that is served.
+    pub node: String,
     /// The namespace of mesh-wide configuration.
     pub root_namespace: String,
     /// Where the roots of the mesh's own CA are kept.
@@ -148,7 +150,7 @@ impl Cluster {
                     match config.and_then(connect::client) {
                         Ok(client) => {
                             let _ = started.send(Ok(()));
-                            let tell = Tell { report, received };
+                            let tell = Tell { report, received, node: options.node.into() };
                             run(client, all, asked, options.ca_root, orders, tell).await;
                         }
                         Err(error) => _ = started.send(Err(error)),
@@ -291,6 +293,8 @@ fn since(away: &Away) -> String {
 struct Tell<N, R> {
     report: N,
     received: R,
+    /// The node that is served: other nodes' pods are their agents' to tell of.
+    node: Arc<str>,
 }
 
 /// Runs the watches, forever.
@@ -327,7 +331,7 @@ async fn follow(
 ) {
     let watch: Arc<str> = watched.name().into();
     let kind = watched.kind;
-    let mut set = Set::new(kind);
+    let mut set = Set::new(kind, &tell.node);
     let mut state = State::Listing;
     let mut caught_up = 0;
     let mut events = Box::pin(watch::follow(client, contact, watched, asked)).ready_chunks(BATCH);

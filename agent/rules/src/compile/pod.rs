@@ -23,6 +23,8 @@ const POD_SWITCHES: [(&str, &str, &str); 3] = [
 pub(super) enum Wish {
     In,
     Out,
+    /// Out, by an annotation.
+    Annotated,
     #[default]
     Unsaid,
 }
@@ -94,7 +96,7 @@ impl PodRecord {
             wish = Wish::In;
         }
         if meta.annotations.get("sidecar.istio.io/inject").is_some_and(|value| value == "false") {
-            wish = Wish::Out;
+            wish = Wish::Annotated;
         }
         let ports = pod.spec.containers.iter().flat_map(|container| &container.ports);
         let named = ports.filter(|port| !port.name.is_empty());
@@ -118,7 +120,8 @@ impl PodRecord {
         let wanted = match (self.obstacle, self.wish, namespace) {
             (Some(Enrolment::NotRunning), ..) => Enrolment::NotRunning,
             (_, Wish::Out, _) => Enrolment::OptedOut,
-            (_, Wish::Unsaid, Wish::Out | Wish::Unsaid) => Enrolment::NotSelected,
+            (_, Wish::Annotated, _) => Enrolment::AnnotatedOut,
+            (_, Wish::Unsaid, Wish::Out | Wish::Annotated | Wish::Unsaid) => Enrolment::NotSelected,
             (Some(obstacle), ..) => obstacle,
             (None, ..) => Enrolment::Enrolled,
         };

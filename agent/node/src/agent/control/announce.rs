@@ -184,7 +184,7 @@ fn word(enrolment: Enrolment) -> &'static str {
     match enrolment {
         Enrolment::Enrolled | Enrolment::Starting | Enrolment::NotYet => "Waiting",
         Enrolment::NotSelected => "NotSelected",
-        Enrolment::OptedOut => "OptedOut",
+        Enrolment::OptedOut | Enrolment::AnnotatedOut => "OptedOut",
         Enrolment::HostNetwork => "HostNetwork",
         Enrolment::HasSidecar => "HasSidecar",
         Enrolment::NotRunning => "NotRunning",

@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use weft_api::finding::{Finding, Severity, code};
 use weft_api::load;
 use weft_api::meta::ObjectKey;
+use weft_api::object::Object;
 use weft_rules::compile::Change;
 
 use super::item::Item;
@@ -17,6 +18,8 @@ use crate::discovery::fingerprint::Fingerprint;
 #[derive(Debug)]
 pub struct Set {
     kind: &'static str,
+    /// The node that is served.
+    node: Box<str>,
     known: HashMap<Box<str>, Known, foldhash::fast::RandomState>,
     /// Counts the lists.
     round: u32,
@@ -59,9 +62,10 @@ pub struct Report {
 
 impl Set {
     /// Nothing is known yet.
-    pub fn new(kind: &'static str) -> Self {
+    pub fn new(kind: &'static str, node: &str) -> Self {
         Self {
             kind,
+            node: node.into(),
             known: HashMap::default(),
             round: 0,
             in_force: 0,
@@ -108,10 +112,14 @@ impl Set {
         let known =
             self.known.entry(name.into()).or_insert(Known { version, print: None, round, reported: false });
         known.version = version;
-        let (findings, object) = match load::load_served(self.kind, item.text()) {
+        let (mut findings, object) = match load::load_served(self.kind, item.text()) {
             Ok(loaded) => (loaded.findings, Some(loaded.object)),
             Err(refused) => (refused.findings, None),
         };
+        // There may be many, and each node's agent tells of its own.
+        if matches!(&object, Some(Object::Pod(pod)) if *pod.spec.node_name != *self.node) {
+            findings.clear();
+        }
         let report = Report::new(self.kind, item, findings);
         if known.reported || !report.is_empty() {
             known.reported = !report.is_empty();

@@ -26,7 +26,7 @@ fn wrong(name: &str, version: u32) -> Item {
 
 impl World {
     fn new() -> Self {
-        Self(Set::new("VirtualService"))
+        Self(Set::new("VirtualService", "n1"))
     }
 
     fn told(&mut self, events: impl FnOnce(&mut Set, &mut Delta)) -> Vec<String> {
@@ -132,4 +132,23 @@ fn one_that_is_deleted_and_made_again_under_its_name_is_another() {
     world.list(&[good("a", 1)]);
     world.gone(&good("a", 1));
     assert_eq!(world.put(&good("a", 1)), ["+a"]);
+}
+
+#[test]
+fn of_pods_of_other_nodes_nothing_is_said() {
+    let mut pods = Set::new("Pod", "n1");
+    let pod = |name: &str, node: &str| {
+        item(&json!({
+            "metadata": {"name": name, "namespace": "shop", "uid": name, "resourceVersion": "1",
+                "annotations": {"traffic.weft.dev/excludeOutboundIPRanges": "10.0.0.0/8"}},
+            "spec": {"nodeName": node, "containers": []},
+        }))
+    };
+    let mut delta = Delta::default();
+    pods.put(&pod("here", "n1"), &mut delta);
+    pods.put(&pod("there", "n2"), &mut delta);
+    assert_eq!(delta.changes.len(), 2, "both are known");
+    let told: Vec<_> = delta.reports.iter().map(|report| report.key.name.as_str()).collect();
+    assert_eq!(told, ["here"]);
+    assert_eq!(delta.reports[0].not_in_force.len(), 1);
 }
