@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use http::HeaderMap;
-use http::header::{HeaderName, HeaderValue};
+use http::header::{COOKIE, HeaderName, HeaderValue};
 use http::request::Parts;
 use weft_api::meta::Labels;
 
@@ -192,12 +192,13 @@ impl Condition {
                 None => matcher.matches(request.path.as_bytes()),
                 Some(query) => matcher.matches(format!("{}?{query}", request.path).as_bytes()),
             },
-            Self::Header(name, matcher) => {
-                with_header(request.headers, name, |value| value.is_some_and(|value| matcher.matches(value)))
-            }
+            Self::Header(name, matcher) => any_value(request.headers, name, |value| matcher.matches(value)),
             Self::WithoutHeader(name, TextMatch::Present) => !request.headers.contains_key(name),
+            Self::WithoutHeader(name, matcher) if !request.headers.contains_key(name) => {
+                !matcher.matches(b"")
+            }
             Self::WithoutHeader(name, matcher) => {
-                with_header(request.headers, name, |value| !matcher.matches(value.unwrap_or_default()))
+                !any_value(request.headers, name, |value| matcher.matches(value))
             }
             Self::Query(name, matcher) => query_parameter(request.query.unwrap_or_default(), name)
                 .is_some_and(|value| matcher.matches(value.as_bytes())),
@@ -209,10 +210,15 @@ impl Condition {
     /// What the request has instead, for `explain`.
     pub(crate) fn found(&self, request: &RequestView<'_>) -> String {
         let header = |name: &HeaderName| {
-            with_header(request.headers, name, |value| match value {
-                Some(value) => format!("{name} is {:?}", String::from_utf8_lossy(value)),
-                None => format!("there is no {name}"),
-            })
+            let mut values = Vec::new();
+            any_value(request.headers, name, |value| {
+                values.push(format!("{:?}", String::from_utf8_lossy(value)));
+                false
+            });
+            match values.as_slice() {
+                [] => format!("there is no {name}"),
+                values => format!("{name} is {}", values.join(" and ")),
+            }
         };
         match self {
             Self::Path { .. } | Self::FullPath(_) => format!("the path is {:?}", request.path),
@@ -259,21 +265,20 @@ fn path_matches(matcher: &TextMatch, ignore_case: bool, path: &str) -> bool {
     }
 }
 
-/// Reads a header; several values count as one, joined by commas, as in Envoy.
-pub(crate) fn with_header<T>(
+/// Whether one of a header's values is so. Each line is a value, as in Envoy since 1.39: joined, a rule about `guest` would
+/// not see it beside `member`. The lines of `cookie` are one value: HTTP/2 clients cut it up as they like (RFC 9113, 8.2.3).
+pub(crate) fn any_value(
     headers: &HeaderMap,
     name: &HeaderName,
-    read: impl FnOnce(Option<&[u8]>) -> T,
-) -> T {
-    let mut values = headers.get_all(name).iter().map(HeaderValue::as_bytes);
-    let first = values.next();
-    match values.next() {
-        None => read(first),
-        Some(second) => {
-            let all: Vec<&[u8]> = first.into_iter().chain([second]).chain(values).collect();
-            read(Some(&all.join(&b',')))
-        }
+    mut holds: impl FnMut(&[u8]) -> bool,
+) -> bool {
+    let mut lines = headers.get_all(name).iter().map(HeaderValue::as_bytes);
+    let Some(first) = lines.next() else { return false };
+    if *name == COOKIE && lines.size_hint().0 > 0 {
+        let all: Vec<&[u8]> = std::iter::once(first).chain(lines).collect();
+        return holds(&all.join(&b"; "[..]));
     }
+    holds(first) || lines.any(holds)
 }
 
 /// The first value of a query parameter, as it is written; empty where it has no `=`.
@@ -305,12 +310,21 @@ mod tests {
     }
 
     #[test]
-    fn several_values_of_a_header_count_as_one() {
+    fn each_line_of_a_header_is_a_value_and_a_cookie_is_one() {
         let mut headers = HeaderMap::new();
-        let name = HeaderName::from_static("x-a");
-        headers.append(&name, HeaderValue::from_static("1"));
-        headers.append(&name, HeaderValue::from_static("2"));
-        with_header(&headers, &name, |value| assert_eq!(value, Some(&b"1,2"[..])));
-        with_header(&headers, &HeaderName::from_static("x-b"), |value| assert_eq!(value, None));
+        for (name, value) in [("x-a", "1"), ("x-a", "2,3"), ("cookie", "a=1"), ("cookie", "b=2")] {
+            headers.append(name, HeaderValue::from_static(value));
+        }
+        let values = |name| {
+            let mut values = Vec::new();
+            any_value(&headers, &HeaderName::from_static(name), |value| {
+                values.push(String::from_utf8_lossy(value).into_owned());
+                false
+            });
+            values
+        };
+        assert_eq!(values("x-a"), ["1", "2,3"]);
+        assert_eq!(values("cookie"), ["a=1; b=2"]);
+        assert!(values("x-b").is_empty());
     }
 }

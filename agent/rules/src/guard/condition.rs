@@ -14,7 +14,7 @@ use super::text::{Glob, Text};
 use super::{Claims, Inbound, InboundRequest};
 use crate::http_route::authority;
 use crate::identity::Identity;
-use crate::matching::with_header;
+use crate::matching::any_value;
 
 /// Whether something holds, as far as that is known yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -202,9 +202,7 @@ fn path_and_query(head: &Parts) -> &str {
 
 /// An empty header is there too.
 fn header(headers: &HeaderMap, name: &HeaderName, texts: &[Text]) -> bool {
-    with_header(headers, name, |value| {
-        value.is_some_and(|value| texts.iter().any(|text| *text == Text::Present || text.matches(value)))
-    })
+    any_value(headers, name, |value| texts.iter().any(|text| *text == Text::Present || text.matches(value)))
 }
 
 fn claim(claims: &Claims, path: &[Box<str>], texts: &[Text]) -> bool {

@@ -46,6 +46,37 @@ fn matches(condition: &str, headers: &[(&str, &str)], path: &str) -> bool {
 }
 
 #[test]
+fn each_line_of_a_header_is_a_value() {
+    const LINES: &[(&str, &str)] = &[("x-env", "prod"), ("x-env", "canary")];
+    for (condition, headers, expected) in [
+        ("{headers: {x-env: {exact: canary}}}", LINES, true),
+        ("{headers: {x-env: {exact: prod}}}", LINES, true),
+        ("{headers: {x-env: {prefix: can}}}", LINES, true),
+        ("{headers: {x-env: {regex: 'ca.+y'}}}", LINES, true),
+        ("{headers: {x-env: {}}}", LINES, true),
+        ("{headers: {x-env: {exact: 'prod,canary'}}}", LINES, false),
+        ("{headers: {x-env: {exact: canary}}}", &[("x-env", "canary,prod")], false),
+        ("{withoutHeaders: {x-env: {exact: canary}}}", LINES, false),
+        ("{withoutHeaders: {x-env: {exact: blue}}}", LINES, true),
+        ("{withoutHeaders: {x-env: {prefix: can}}}", LINES, false),
+        ("{withoutHeaders: {x-env: {regex: '.*'}}}", &[], false),
+        ("{withoutHeaders: {x-env: {}}}", LINES, false),
+        (
+            "{headers: {cookie: {regex: '^(.*?;)?(user=jason)(;.*)?$'}}}",
+            &[("cookie", "a=b"), ("cookie", "user=jason"), ("cookie", "c=d")],
+            false,
+        ),
+        (
+            "{headers: {cookie: {regex: '^(.*?; ?)?(user=jason)(;.*)?$'}}}",
+            &[("cookie", "a=b"), ("cookie", "user=jason"), ("cookie", "c=d")],
+            true,
+        ),
+    ] {
+        assert_eq!(matches(condition, headers, "/"), expected, "{condition} on {headers:?}");
+    }
+}
+
+#[test]
 fn uri_scheme_method_and_authority() {
     for (condition, path, expected) in [
         ("{uri: {exact: /a}}", "/a", true),

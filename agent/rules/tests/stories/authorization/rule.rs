@@ -188,3 +188,46 @@ fn the_parts_of_a_rule_must_agree() {
     assert_rule("{}", &call(), true);
     assert_rule("{}", &stranger(), true);
 }
+
+#[test]
+fn each_line_of_a_header_is_a_value() {
+    for (lines, values, expected) in [
+        (&["member", "guest"][..], "values: [guest]", true),
+        (&["guest", "member"], "values: [guest]", true),
+        (&["member", "guest"], "values: [admin]", false),
+        (&["member,guest"], "values: [guest]", false),
+        (&["member,guest"], "values: ['member,guest']", true),
+        (&["member", "guest"], "values: ['member,guest']", false),
+        (&["member", "guest"], "values: ['gu*']", true),
+        (&["member", "guest"], "values: ['*ber']", true),
+        (&["", "guest"], "values: [guest]", true),
+        (&["member", "guest"], "values: ['*']", true),
+        (&["member", "guest"], "notValues: [guest]", false),
+        (&["member", "guest"], "notValues: [admin]", true),
+        (&["member", "guest"], "values: [member], notValues: [guest]", false),
+        (&[], "values: [guest]", false),
+        (&[], "notValues: [guest]", true),
+    ] {
+        let mut call = call();
+        for line in lines {
+            call.request.headers.append("x-lines", line.parse().unwrap());
+        }
+        assert_rule(&when("request.headers[x-lines]", values), &call, expected);
+    }
+}
+
+#[test]
+fn a_cookie_is_one_value_however_the_client_cuts_it_up() {
+    for (lines, values, expected) in [
+        (&["a=1; role=guest; b=2"][..], "values: ['a=1; role=guest; b=2']", true),
+        (&["a=1", "role=guest", "b=2"], "values: ['a=1; role=guest; b=2']", true),
+        (&["a=1", "role=guest"], "values: ['*role=guest']", true),
+        (&["a=1", "role=guest"], "values: [role=guest]", false),
+    ] {
+        let mut call = call();
+        for line in lines {
+            call.request.headers.append("cookie", line.parse().unwrap());
+        }
+        assert_rule(&when("request.headers[cookie]", values), &call, expected);
+    }
+}

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::{BufMut, Bytes, BytesMut};
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HOST, TE};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, COOKIE, HOST, TE};
 use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode, Version};
@@ -145,7 +145,7 @@ fn http_request(asked: &Asked<'_>) -> HttpRequest {
     for (name, value) in head.headers.iter().filter(|(name, _)| *name != HOST) {
         let all = lines.entry(name.as_str().to_owned()).or_default();
         if !all.is_empty() {
-            all.push(',');
+            all.push_str(if *name == COOKIE { "; " } else { "," });
         }
         all.push_str(&text(value));
     }
