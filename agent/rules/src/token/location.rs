@@ -42,14 +42,14 @@ impl Location {
         headers.chain(params).chain(cookies).collect()
     }
 
-    /// The token that stands here; `None`: there is none.
-    pub fn find<'a>(&self, head: &'a Parts) -> Option<&'a str> {
+    /// The tokens that stand here: each line of a header has one, and so has each parameter and each cookie of this name.
+    pub fn find<'a>(&self, head: &'a Parts) -> Vec<&'a str> {
         match self {
             Self::Header { name, prefix } => {
-                head.headers.get_all(name).iter().find_map(|value| token_in(value, prefix))
+                head.headers.get_all(name).iter().filter_map(|value| token_in(value, prefix)).collect()
             }
             Self::Param(wanted) => {
-                params(&head.uri).find_map(|(name, value)| (name == wanted).then_some(value))
+                params(&head.uri).filter(|(name, _)| name == wanted).map(|(_, value)| value).collect()
             }
             Self::Cookie(wanted) => head
                 .headers
@@ -57,7 +57,9 @@ impl Location {
                 .iter()
                 .filter_map(|line| line.to_str().ok())
                 .flat_map(cookies)
-                .find_map(|(name, value)| (name == wanted).then_some(value.trim_matches('"'))),
+                .filter(|(name, _)| name == wanted)
+                .map(|(_, value)| value.trim_matches('"'))
+                .collect(),
         }
     }
 
@@ -144,7 +146,7 @@ mod tests {
     }
 
     fn found<'a>(locations: &[Location], head: &'a Parts) -> Vec<&'a str> {
-        locations.iter().filter_map(|location| location.find(head)).collect()
+        locations.iter().flat_map(|location| location.find(head)).collect()
     }
 
     #[test]
@@ -173,6 +175,24 @@ mod tests {
             ("cookie", "a=b; session=4.4.4"),
         ];
         assert_eq!(found(&locations, &request("/?t=3.3.3", &headers)), ["1.1.1", "2.2.2", "3.3.3", "4.4.4"]);
+    }
+
+    #[test]
+    fn every_token_of_a_location_is_found() {
+        let locations = rule(serde_json::json!({
+            "issuer": "a", "fromHeaders": [{"name": "x-t", "prefix": "T "}], "fromParams": ["p"], "fromCookies": ["c"],
+        }));
+        let headers = [
+            ("x-t", "T 1.1.1"),
+            ("x-t", "none"),
+            ("x-t", "T 2.2.2"),
+            ("cookie", "c=5; b=c; c=6"),
+            ("cookie", "c=7"),
+        ];
+        assert_eq!(
+            found(&locations, &request("/?p=3&q=p&p=4", &headers)),
+            ["1.1.1", "2.2.2", "3", "4", "5", "6", "7"]
+        );
     }
 
     #[test]

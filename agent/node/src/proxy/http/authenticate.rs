@@ -23,9 +23,9 @@ const LONGEST_REALM: usize = 256;
 enum Found {
     /// No token where it looks.
     Nothing,
-    /// A good one.
+    /// Good ones only; the first one's claims.
     Good(Claims),
-    /// None but bad ones.
+    /// A bad one.
     Bad(Refusal),
 }
 
@@ -83,26 +83,25 @@ pub(super) fn realm(head: &Parts) -> String {
     format!("http://{host}{path}").replace(['"', '\\'], "")
 }
 
+/// All tokens where a rule looks must be good, as in Envoy: the program behind might take a bad one for the one that was
+/// checked.
 async fn try_rule(keyring: &Keyring, rule: &TokenRule, head: &mut Parts, now: SystemTime) -> Found {
-    let mut found = Found::Nothing;
-    for location in &rule.locations {
-        let Some(text) = location.find(head) else { continue };
+    let mut first = None;
+    for text in rule.locations.iter().flat_map(|location| location.find(head)) {
         match check(keyring, rule, text, now).await {
-            Ok(token) => {
-                let claims = claims_of(rule, &token);
-                let told = told(rule, &token);
-                if !rule.forward {
-                    for location in &rule.locations {
-                        location.strip(head);
-                    }
-                }
-                head.headers.extend(told);
-                return Found::Good(claims);
-            }
-            Err(refusal) => found = Found::Bad(refusal),
+            Ok(token) if first.is_none() => first = Some((claims_of(rule, &token), told(rule, &token))),
+            Ok(_) => {}
+            Err(refusal) => return Found::Bad(refusal),
         }
     }
-    found
+    let Some((claims, told)) = first else { return Found::Nothing };
+    if !rule.forward {
+        for location in &rule.locations {
+            location.strip(head);
+        }
+    }
+    head.headers.extend(told);
+    Found::Good(claims)
 }
 
 async fn check<'a>(
@@ -163,13 +162,12 @@ fn told(rule: &TokenRule, token: &Token<'_>) -> HeaderMap {
     headers
 }
 
-/// A claim by its name, or within others by names with dots between them.
+/// A claim by its name. Dots are levels, as in Envoy: a claim whose own name has dots is not found.
 fn find<'a>(claims: &'a Map<String, Value>, name: &str) -> Option<&'a Value> {
-    if let Some(claim) = claims.get(name) {
-        return Some(claim);
+    match name.split_once('.') {
+        None => claims.get(name),
+        Some((outer, inner)) => find(claims.get(outer)?.as_object()?, inner),
     }
-    let (outer, inner) = name.split_once('.')?;
-    find(claims.get(outer)?.as_object()?, inner)
 }
 
 /// Lists and objects as base64url of their JSON, as in Envoy.

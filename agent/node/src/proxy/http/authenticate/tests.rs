@@ -102,6 +102,53 @@ async fn bad_tokens_are_refused() {
 }
 
 #[tokio::test]
+async fn every_token_that_is_found_must_be_good() {
+    let fields = json!({
+        "fromParams": ["token", "secondary_token"],
+        "fromHeaders": [{"name": "authorization", "prefix": "Bearer "}, {"name": "x-token"}],
+    });
+    let world = World::new(&fields, &[]);
+    let (good, expired) = (world.token(&json!({})), world.token(&json!({"exp": 900})));
+    let bearer = |token: &str| format!("Bearer {token}");
+    let line = |name, value| (name, value);
+    for (uri, headers) in [
+        (format!("/?token={good}&secondary_token={expired}"), vec![]),
+        (format!("/?secondary_token={good}&token={expired}"), vec![]),
+        (format!("/?token={good}&token={expired}"), vec![]),
+        (format!("/?token={good}"), vec![line("x-token", expired.clone())]),
+        ("/".into(), vec![line("authorization", bearer(&good)), line("authorization", bearer(&expired))]),
+        ("/".into(), vec![line("authorization", bearer(&expired)), line("authorization", bearer(&good))]),
+        ("/".into(), vec![line("x-token", good.clone()), line("x-token", expired.clone())]),
+    ] {
+        let lines: Vec<(&str, &str)> = headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        let answer = world.ask(&mut request(&uri, &lines)).await;
+        assert_eq!(answer, Err(Refusal::Expired), "{uri} {lines:?}");
+    }
+    let mut both =
+        request(&format!("/?token={good}&a=1"), &[("authorization", &bearer(&good)), ("x-token", &good)]);
+    assert!(world.ask(&mut both).await.unwrap().is_some());
+    assert_eq!(
+        (both.uri.to_string().as_str(), both.headers.len()),
+        ("/?a=1", 1),
+        "all of them are taken out"
+    );
+}
+
+#[tokio::test]
+async fn dots_in_the_name_of_a_claim_are_levels() {
+    let claims = json!({"a.b": "flat", "x": {"y": {"z": "deep"}}});
+    let outputs = ["a.b", "x.y.z", "x.y", "x.q"]
+        .map(|claim| json!({"header": format!("x-{claim}").replace('.', "-"), "claim": claim}));
+    let world = World::new(&json!({ "outputClaimToHeaders": outputs }), &[]);
+    let mut head = bearer(&world.token(&claims));
+    head.headers.append("x-a-b", HeaderValue::from_static("the client's own"));
+    world.ask(&mut head).await.unwrap().expect("claims");
+    assert!(!head.headers.contains_key("x-a-b") && !head.headers.contains_key("x-x-q"));
+    assert_eq!(head.headers["x-x-y-z"], "deep");
+    assert_eq!(head.headers["x-x-y"], URL_SAFE_NO_PAD.encode(r#"{"z":"deep"}"#));
+}
+
+#[tokio::test]
 async fn rules_of_several_issuers_stand_side_by_side() {
     let other = TestKey::ed25519();
     let second = json!({"issuer": "second", "jwks": key_set(&[other.jwk("o")])});
