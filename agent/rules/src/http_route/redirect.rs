@@ -22,7 +22,7 @@ enum RedirectPort {
     Default,
     /// This one.
     Fixed(u16),
-    /// The one that was addressed.
+    /// The one that was addressed; where that is the scheme's default, as [`Self::Default`].
     OfRequest,
 }
 
@@ -78,7 +78,10 @@ impl Redirect {
         let host = match &self.authority {
             Some(authority) if port.is_some() => without_port(authority).0,
             Some(authority) => authority,
-            None => self.kept_host(super::authority(request), scheme, new_scheme),
+            None => {
+                let replaced = port.is_some() || matches!(self.port, RedirectPort::Fixed(_));
+                kept_host(super::authority(request), replaced, scheme, new_scheme)
+            }
         };
         let query = request.uri.query();
         let path = match &self.path {
@@ -99,14 +102,13 @@ impl Redirect {
         }
         (self.status, location)
     }
+}
 
-    /// The request's host as it stays: with its port, unless the rule names one or it was the old scheme's default.
-    fn kept_host<'a>(&self, authority: &'a str, scheme: &str, new_scheme: &str) -> &'a str {
-        let (host, port) = without_port(authority);
-        let replaced = !matches!(self.port, RedirectPort::Default);
-        let was_default = new_scheme != scheme && port.is_some() && port == default_port(scheme);
-        if replaced || was_default { host } else { authority }
-    }
+/// The request's host as it stays: with its port, unless the rule names one or it was the old scheme's default.
+fn kept_host<'a>(authority: &'a str, replaced: bool, scheme: &str, new_scheme: &str) -> &'a str {
+    let (host, port) = without_port(authority);
+    let was_default = new_scheme != scheme && port.is_some() && port == default_port(scheme);
+    if replaced || was_default { host } else { authority }
 }
 
 fn default_port(scheme: &str) -> Option<u16> {
@@ -166,6 +168,25 @@ mod tests {
             let (parts, ()) = request.into_parts();
             let (code, location) = redirect.location(&parts, prefix, "http", 9080);
             assert_eq!((code.as_u16(), location.as_str()), (status, expected));
+        }
+    }
+
+    #[test]
+    fn the_port_of_the_request_stays_where_the_host_had_it() {
+        let redirect = HttpRedirect { derive_port: Some("FROM_REQUEST_PORT".into()), ..Default::default() };
+        let to_https = HttpRedirect { scheme: Some("https".into()), ..redirect.clone() };
+        for (rule, host, addressed, expected) in [
+            (&redirect, "web:80", 80, "http://web:80/"),
+            (&redirect, "web", 80, "http://web/"),
+            (&redirect, "web:8080", 8080, "http://web:8080/"),
+            (&redirect, "web:9999", 8080, "http://web:8080/"),
+            (&to_https, "web:80", 80, "https://web:80/"),
+            (&to_https, "web:443", 443, "https://web:443/"),
+        ] {
+            let request = http::Request::get("/").header("host", host).body(()).unwrap();
+            let rule = Redirect::compile(rule).unwrap();
+            let (_, location) = rule.location(&request.into_parts().0, None, "http", addressed);
+            assert_eq!(location, expected, "{host} at {addressed}");
         }
     }
 }
