@@ -76,6 +76,9 @@ async fn respond(memory: &Mutex<Memory>, about: &Value, call: Call) -> Result<Re
         .headers()
         .get(CONTENT_TYPE)
         .is_some_and(|t| t.as_bytes().starts_with(b"application/grpc"));
+    if parts == ["hang"] {
+        return std::future::pending().await;
+    }
     if grpc {
         return Ok(grpc_echo(call.request.into_body()));
     }
@@ -100,7 +103,6 @@ async fn respond(memory: &Mutex<Memory>, about: &Value, call: Call) -> Result<Re
             Ok(answer(status, "application/json", format!("{seen}\n")))
         }
         ["close"] => Err(anyhow::anyhow!("asked to close")),
-        ["hang"] => std::future::pending().await,
         ["break", count] => Ok(breaking(count.parse()?)),
         ["sink"] => sink(call.request.into_body()).await,
         ["trailers"] => Ok(with_trailers()),

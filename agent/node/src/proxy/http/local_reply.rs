@@ -87,7 +87,9 @@ pub(super) fn with_headers(
     response
 }
 
-/// The gRPC status that a status of HTTP means, as Envoy maps it; 504 is a deadline, as in its newer releases.
+/// The gRPC status that a status of HTTP means, as Envoy and gRPC's own clients map it: a proxy that gave up waiting makes
+/// the service unavailable (14), and says nothing of the caller's deadline.
+/// <https://github.com/grpc/grpc/blob/v1.70.0/doc/http-grpc-status-mapping.md>
 fn grpc_status(status: StatusCode) -> u32 {
     match status.as_u16() {
         200 => 0,
@@ -95,8 +97,7 @@ fn grpc_status(status: StatusCode) -> u32 {
         401 => 16,
         403 => 7,
         404 => 12,
-        429 | 502 | 503 => 14,
-        504 => 4,
+        429 | 502..=504 => 14,
         _ => 2,
     }
 }
