@@ -61,6 +61,32 @@ pub struct MeshConfig {
     pub default_config: DefaultConfig,
     /// Services that rules may refer to.
     pub extension_providers: Vec<ExtensionProvider>,
+    /// The form in which paths are compared with rules, and passed on.
+    pub path_normalization: PathNormalization,
+}
+
+/// `pathNormalization`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct PathNormalization {
+    /// How.
+    pub normalization: Normalization,
+}
+
+/// `pathNormalization.normalization`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum Normalization {
+    /// As the client wrote them.
+    None,
+    /// RFC 3986: dot segments are resolved, escaped letters and digits decoded; and backslashes are slashes.
+    #[default]
+    #[serde(alias = "DEFAULT")]
+    Base,
+    /// Besides, slashes in a row are one.
+    MergeSlashes,
+    /// Besides, escaped slashes are slashes.
+    DecodeAndMergeSlashes,
 }
 
 /// `outboundTrafficPolicy`.

@@ -6,10 +6,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::request::Parts;
+use http::uri::PathAndQuery;
 use weft_api::admin::{Backend, ExplainRequest, Explanation, FaultPlan, Matched, RetryPlan};
 
 use crate::cluster::Cluster;
 use crate::http_route::{Destination, HttpAction, HttpRoute, MatchedHttpRoute};
+use crate::path;
 use crate::snapshot::{HttpDecision, Protocol, Snapshot};
 use crate::tcp_route::TcpDecision;
 use crate::workload::Workload;
@@ -100,7 +102,7 @@ fn explain(
     let snapshot = from.snapshot;
     let (host, port) = to;
     let dst = target::address(snapshot, caller, host, port);
-    let parts = request(host, port, method, path, headers)?;
+    let parts = request(snapshot, (host, port), method, path, headers)?;
     let mut explanation = Explanation::default();
     let outbound = snapshot.outbound(caller, dst);
     trace::name_target(snapshot, caller, host, dst, &outbound, &mut explanation.notes);
@@ -110,6 +112,7 @@ fn explain(
         explanation.notes.insert(0, note);
         return Ok(explanation);
     }
+    explanation.notes.extend(told_otherwise(path, &parts));
     let decision = snapshot.route_http(caller, dst, &parts);
     trace::rules(snapshot, caller, dst, &parts, &mut explanation.notes);
     match decision {
@@ -141,14 +144,17 @@ fn explain(
     Ok(explanation)
 }
 
+/// A request as it is compared with rules: with its path in normal form.
 fn request(
-    host: &str,
-    port: u16,
+    snapshot: &Snapshot,
+    (host, port): (&str, u16),
     method: &str,
     path: &str,
     headers: &[(&str, &str)],
 ) -> Result<Parts, ExplainError> {
-    let mut builder = http::Request::builder().method(method).uri(path);
+    let unfit = |error: String| ExplainError::NotARequest(error);
+    let target = PathAndQuery::try_from(path).map_err(|error| unfit(error.to_string()))?;
+    let mut builder = http::Request::builder().method(method).uri(target);
     if !headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("host")) {
         // Clients leave the default port out.
         let host = if port == 80 { host.to_owned() } else { format!("{host}:{port}") };
@@ -157,8 +163,18 @@ fn request(
     for (name, value) in headers {
         builder = builder.header(*name, *value);
     }
-    let request = builder.body(()).map_err(|error| ExplainError::NotARequest(error.to_string()))?;
-    Ok(request.into_parts().0)
+    let mut parts = builder.body(()).map_err(|error| unfit(error.to_string()))?.into_parts().0;
+    path::settle(&mut parts.uri, snapshot.path_normalization())
+        .map_err(|path::NotAPath| unfit(format!("{path} is not a path")))?;
+    Ok(parts)
+}
+
+/// Tells where rules see another path than was asked for.
+fn told_otherwise(path: &str, parts: &Parts) -> Option<String> {
+    let asked = path.split_once('?').map_or(path, |(path, _)| path);
+    let seen = parts.uri.path();
+    (asked != seen)
+        .then(|| format!("rules and the destination see the path {seen} (MeshConfig's pathNormalization)"))
 }
 
 fn describe_route(matched: &MatchedHttpRoute, parts: &Parts, port: u16, explanation: &mut Explanation) {
@@ -242,6 +258,8 @@ fn backends(
             // The destination decides on what the source has made of the request.
             let mut seen = parts.clone();
             matched.route.rewrite_request(backend, matched.matched_prefix, &mut seen);
+            // A rewritten path begins with a slash, which is all that can be wanting.
+            path::settle(&mut seen.uri, snapshot.path_normalization()).unwrap_or_default();
             entries.add(from, cluster, rules_of(snapshot, caller, &backend.destination), Some(&seen));
         }
     }

@@ -14,6 +14,7 @@ pub mod identity;
 mod intern;
 mod matching;
 mod mesh;
+pub mod path;
 mod pattern;
 mod port_index;
 pub mod provider;

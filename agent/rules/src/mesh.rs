@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use weft_api::kubernetes::ConfigMap;
-use weft_api::mesh_config::{self, OutboundMode};
+use weft_api::mesh_config::{self, Normalization, OutboundMode};
 
 use crate::compile::CompilerOptions;
 use crate::http_route::RetryPolicy;
@@ -32,6 +32,8 @@ pub(crate) struct MeshSettings {
     pub(crate) trust_domains: Vec<Arc<str>>,
     /// External authorizers by name.
     pub(crate) providers: BTreeMap<Box<str>, Arc<Provider>>,
+    /// The form that paths take.
+    pub(crate) paths: Normalization,
 }
 
 impl Default for MeshSettings {
@@ -46,6 +48,7 @@ impl Default for MeshSettings {
             destination_rule_export_to: Vec::new(),
             trust_domains: Vec::new(),
             providers: BTreeMap::new(),
+            paths: Normalization::default(),
         }
     }
 }
@@ -74,6 +77,7 @@ impl MeshSettings {
         Some(Self {
             trust_domains,
             providers: providers.collect(),
+            paths: config.path_normalization.normalization,
             registry_only: config.outbound_traffic_policy.mode == OutboundMode::RegistryOnly,
             retry,
             service_export_to: config.default_service_export_to,

@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use http::request::Parts;
+use weft_api::mesh_config::Normalization;
 
 use crate::cluster::{Cluster, Service};
 use crate::gateway::GatewayPods;
@@ -19,7 +20,7 @@ use crate::service_entry::ServiceEntry;
 use crate::shard::{Map, Sharded};
 use crate::tcp_route::TcpDecision;
 use crate::virtual_service::{HttpOutcome, Rules};
-use crate::workload::Workload;
+use crate::workload::{Enrolment, Workload};
 
 /// Everything that routing reads.
 #[derive(Debug, Clone)]
@@ -162,6 +163,11 @@ impl Snapshot {
         self.addresses.get(&address)
     }
 
+    /// Whether a service has this address: its own, or, of a headless one, an endpoint's.
+    pub fn is_service_address(&self, address: IpAddr) -> bool {
+        self.vips.get(&address).is_some()
+    }
+
     /// This node's name.
     pub fn node(&self) -> &Arc<str> {
         &self.node
@@ -182,6 +188,11 @@ impl Snapshot {
         &self.mesh.trust_domains
     }
 
+    /// The form that paths take before any rule sees them (MeshConfig's `pathNormalization`).
+    pub fn path_normalization(&self) -> Normalization {
+        self.mesh.paths
+    }
+
     /// Classifies a captured connection by the address that was dialled.
     pub fn outbound(&self, caller: &Workload, dst: SocketAddr) -> Outbound {
         if let Some(entry) = self.service_at(caller, dst)
@@ -189,8 +200,13 @@ impl Snapshot {
         {
             return Outbound { protocol: port.protocol, service: Some(entry.service.clone()) };
         }
-        // On a port that services speak HTTP on, a Host may name one of them; on any other, bytes are bytes.
-        let protocol = if self.http_ports.contains(dst.port()) { Protocol::Detect } else { Protocol::Tcp };
+        // On a port that services speak HTTP on, a Host may name one of them; a pod of the mesh must not get headers that
+        // nobody has read; for all others bytes are bytes.
+        let is_read = self.http_ports.contains(dst.port())
+            || self
+                .workload_at(dst.ip().to_canonical())
+                .is_some_and(|to| to.enrolment == Enrolment::Enrolled);
+        let protocol = if is_read { Protocol::Detect } else { Protocol::Tcp };
         Outbound { protocol, service: None }
     }
 

@@ -12,10 +12,12 @@ fn map(name: &str, text: &str) -> ConfigMap {
 fn settings_are_read_and_others_are_told() {
     let text = "outboundTrafficPolicy:\n  mode: REGISTRY_ONLY\n  egressProxy: x\naccessLogEncoding: JSON\n\
                 defaultHttpRetryPolicy: {attempts: 0}\nprotocolDetectionTimeout: 0s\nenableTracing: true\n\
+                pathNormalization: {normalization: MERGE_SLASHES}\n\
                 defaultConfig:\n  discoveryAddress: x\n  proxyHeaders:\n    server: {value: shop}\n";
     let read = read(&map("istio", text)).expect("a mesh config");
     let config = read.config.expect("without errors");
     assert_eq!(config.outbound_traffic_policy.mode, OutboundMode::RegistryOnly);
+    assert_eq!(config.path_normalization.normalization, Normalization::MergeSlashes);
     assert_eq!(config.access_log_encoding, AccessLogEncoding::Json);
     assert_eq!(config.default_http_retry_policy.map(|retry| retry.attempts), Some(0));
     assert_eq!(config.default_config.proxy_headers.server.value, "shop");
@@ -49,6 +51,30 @@ fn wrong_settings_are_refused() {
     }
     assert_eq!(read(&map("istio", "# nothing\n")).and_then(|read| read.config), Some(MeshConfig::default()));
     assert_eq!(read(&map("other", "a: 1")), None);
+}
+
+#[test]
+fn paths_are_normalised_in_one_of_four_ways() {
+    let mode = |text: &str| {
+        read(&map("istio", text))
+            .and_then(|read| read.config)
+            .map(|config| config.path_normalization.normalization)
+    };
+    for (text, expected) in [
+        ("rootNamespace: a", Some(Normalization::Base)),
+        ("pathNormalization: {}", Some(Normalization::Base)),
+        ("pathNormalization: {normalization: DEFAULT}", Some(Normalization::Base)),
+        ("pathNormalization: {normalization: BASE}", Some(Normalization::Base)),
+        ("pathNormalization: {normalization: NONE}", Some(Normalization::None)),
+        ("pathNormalization: {normalization: MERGE_SLASHES}", Some(Normalization::MergeSlashes)),
+        (
+            "pathNormalization: {normalization: DECODE_AND_MERGE_SLASHES}",
+            Some(Normalization::DecodeAndMergeSlashes),
+        ),
+        ("pathNormalization: {normalization: merge}", None),
+    ] {
+        assert_eq!(mode(text), expected, "{text}");
+    }
 }
 
 /// What is said about some providers.

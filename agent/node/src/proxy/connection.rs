@@ -12,7 +12,7 @@ use weft_rules::identity::Identity;
 use weft_rules::snapshot::{HttpDecision, Protocol, Snapshot, Unroutable};
 use weft_rules::workload::{Enrolment, Workload};
 
-use super::inbound::Caller;
+use super::inbound::{Caller, Seen};
 use super::worker::Core;
 use crate::datapath::LocalPod;
 
@@ -83,6 +83,11 @@ impl Downstream {
             Direction::Inbound(caller) => Some(caller),
             Direction::Outbound | Direction::Gateway => None,
         }
+    }
+
+    /// Whether its requests were read by an agent of the mesh before.
+    pub(super) fn was_read(&self) -> bool {
+        self.visitor().is_some_and(|caller| caller.seen == Seen::Requests)
     }
 
     /// The caller's identity, of a connection that arrived, where that is proved.

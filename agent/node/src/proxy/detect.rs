@@ -175,31 +175,44 @@ fn verdict(bytes: &[u8]) -> Verdict {
         return Verdict::Other;
     }
     let line = &bytes[start..];
+    request_line(line, if is_like_http(line) { Verdict::Http1 } else { Verdict::Other })
+}
+
+/// Whether a first line ends as a request line does. Not all programs are strict about the rest of it, nor is what they would
+/// take for HTTP to pass by the parser, which answers 400.
+fn is_like_http(text: &[u8]) -> bool {
+    let Some(end) = text.iter().position(|&byte| byte == b'\n') else { return false };
+    let last = text[..end].trim_ascii_end().rsplit(u8::is_ascii_whitespace).next();
+    last.is_some_and(|word| word.starts_with(b"HTTP/"))
+}
+
+/// Reads what may be a request line; `else_`: what it is if it is none.
+fn request_line(line: &[u8], else_: Verdict) -> Verdict {
     let Some(space) = line.iter().take(25).position(|&byte| byte == b' ') else {
         let token = line.iter().all(|byte| byte.is_ascii_uppercase() || *byte == b'-' || *byte == b'_');
-        return if token && line.len() < 25 { Verdict::Undecided } else { Verdict::Other };
+        return if token && line.len() < 25 { Verdict::Undecided } else { else_ };
     };
     let (method, target) = (&line[..space], &line[space + 1..]);
     if method.is_empty()
         || !method.iter().all(|byte| byte.is_ascii_uppercase() || *byte == b'-' || *byte == b'_')
     {
-        return Verdict::Other;
+        return else_;
     }
     match target.first() {
         None => return Verdict::Undecided,
         Some(b'/' | b'*' | b'h' | b'H') => {}
         Some(_) if method == b"CONNECT" => {}
-        Some(_) => return Verdict::Other,
+        Some(_) => return else_,
     }
     let end = target.iter().position(|&byte| byte == b'\n');
     let line = &target[..end.unwrap_or(target.len())];
     let line = line.strip_suffix(b"\r").unwrap_or(line);
     if line.iter().any(u8::is_ascii_control) {
-        return Verdict::Other;
+        return else_;
     }
     match end {
         Some(_) if line.ends_with(b" HTTP/1.1") || line.ends_with(b" HTTP/1.0") => Verdict::Http1,
-        Some(_) => Verdict::Other,
+        Some(_) => else_,
         None if target.len() > limits::SNIFF_LINE_BYTES => Verdict::Http1,
         None => Verdict::Undecided,
     }
@@ -234,9 +247,14 @@ mod tests {
             (b"PING\r\n", Verdict::Other),
             (b"*1\r\n$4\r\nPING\r\n", Verdict::Other),
             (b"\x16\x03\x01\x02\x00", Verdict::Other),
-            (b"get / HTTP/1.1\r\n", Verdict::Other),
+            (b"get / HTTP/1.1\r\n", Verdict::Http1),
+            (b"GET\t/ HTTP/1.1\r\n", Verdict::Http1),
+            (b"GET  /  HTTP/1.1 \n", Verdict::Http1),
+            (b"G\xc3\x84T / HTTP/1.1\n", Verdict::Http1),
+            (b"<134>nginx: \"GET / HTTP/1.1\" 200\n", Verdict::Other),
+            (b"get /", Verdict::Other),
             (b"SSH-2.0-x\r\n", Verdict::Other),
-            (b"GET /\0 HTTP/1.1\r\n", Verdict::Other),
+            (b"GET /\0 HTTP/1.1\r\n", Verdict::Http1),
         ] {
             assert_eq!(verdict(bytes), expected, "{}", bytes.escape_ascii());
         }

@@ -1,7 +1,7 @@
 //! HTTP: the way of a request, in the order of the files.
 //!
 //! 1. [`server`]: hyper reads the request; the answer's body is counted and recorded on its way out.
-//! 2. [`headers`], [`path`]: what a sidecar does to a request before it is routed and to a response before it is sent.
+//! 2. [`headers`]: what a sidecar does to a request before it is routed and to a response before it is sent.
 //! 3. [`route`]: the rules decide: forward, redirect, answer, refuse; CORS and faults.
 //! 4. [`forward`]: tries, time limits, retries; [`attempt`]: one try on one endpoint.
 //! 5. [`admit`]: at the destination's node, before a try is sent: [`authenticate`] (tokens), [`ext_authz`], policies.
@@ -20,7 +20,6 @@ mod headers;
 mod interim;
 mod local_reply;
 mod mirror;
-mod path;
 mod route;
 mod server;
 mod upgrade;

@@ -29,8 +29,20 @@ pub(super) struct Caller {
     pub(super) security: Security,
     /// It is the kubelet, which needs no identity.
     pub(super) probe: bool,
-    /// An agent of the mesh has read its requests, and taken out what callers may not claim in headers.
-    pub(super) read: bool,
+    /// What an agent of the mesh has seen in it.
+    pub(super) seen: Seen,
+}
+
+/// What an agent of the mesh has seen in a connection that comes to a program: headers that claim an identity must not
+/// reach it as their sender wrote them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Seen {
+    /// Nobody has looked.
+    Unread,
+    /// It is no HTTP, as far as its first bytes tell.
+    Bytes,
+    /// Its requests were read, and what callers may not claim was taken out.
+    Requests,
 }
 
 /// What may happen with a connection to a program in a pod.
@@ -94,9 +106,10 @@ fn admit(
     caller: &Caller,
     protocol: Protocol,
 ) -> Verdict {
-    // Headers that claim an identity must not reach a program as their sender wrote them.
-    let unread = !caller.read && matches!(protocol, Protocol::Http | Protocol::Http2);
-    let passed = if unread { Verdict::Requests(protocol) } else { Verdict::Bytes };
+    let passed = match (protocol, caller.seen) {
+        (Protocol::Tcp, _) | (_, Seen::Requests) | (Protocol::Detect, Seen::Bytes) => Verdict::Bytes,
+        (Protocol::Http | Protocol::Http2 | Protocol::Detect, _) => Verdict::Requests(protocol),
+    };
     let guard = snapshot.guard(workload).filter(|_| !is_between(pod, caller));
     let Some(guard) = guard else { return passed };
     let peer = caller.peer.ip().to_canonical();
@@ -193,7 +206,7 @@ pub(super) async fn arrive(
         identity: None,
         security: Security::Plaintext(Plaintext::CallerOutside),
         probe: false,
-        read: false,
+        seen: Seen::Unread,
     };
     let is_probe = |workload: &Workload| {
         // What cannot be asked is not known.

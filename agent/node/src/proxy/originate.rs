@@ -60,7 +60,7 @@ pub(super) async fn wrap(
 ) -> Result<Stream, Error> {
     let Some(origination) = to.originated() else { return Ok(socket.into()) };
     let alpn = match purpose {
-        Purpose::Bytes => Alpn::None,
+        Purpose::Bytes { .. } => Alpn::None,
         Purpose::Requests { http2: false } => Alpn::Http1,
         Purpose::Requests { http2: true } => Alpn::Http2,
     };

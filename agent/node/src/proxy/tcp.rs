@@ -43,9 +43,11 @@ struct Route {
     virtual_service: Option<Arc<str>>,
 }
 
-/// Serves a connection of bytes.
+/// Serves a connection that is declared to be bytes.
 pub(super) async fn serve(down: &Rc<Downstream>, stream: Stream) {
-    serve_detected(down, stream, Bytes::new(), None).await;
+    let mut life = Life::new(down);
+    let opened = dial_reporting(down, Purpose::Bytes { detected: false }, &mut life.route).await;
+    relay_reporting(life, stream, Bytes::new(), opened).await;
 }
 
 /// Serves a connection that turned out to be bytes: `first` has been read from it, `upstream` may stand already.
@@ -58,8 +60,18 @@ pub(super) async fn serve_detected(
     let mut life = Life::new(down);
     let opened = match upstream {
         Some(upstream) => Ok(upstream),
-        None => dial_reporting(down, &mut life.route).await,
+        None => dial_reporting(down, Purpose::Bytes { detected: true }, &mut life.route).await,
     };
+    relay_reporting(life, stream, first, opened).await;
+}
+
+async fn relay_reporting(
+    mut life: Life<'_>,
+    stream: Stream,
+    first: Bytes,
+    opened: Result<Box<Upstream>, Error>,
+) {
+    let down = life.down;
     match opened {
         Ok(upstream) => {
             life.route = upstream.route;
@@ -82,7 +94,7 @@ pub(super) async fn serve_detected(
 }
 
 /// Reports a connection that arrived and got no further.
-pub(super) fn report_refused(down: &Downstream, error: &Error) {
+pub(super) fn report_refused(down: &Rc<Downstream>, error: &Error) {
     let mut life = Life::new(down);
     life.route.upstream.address = Some(down.dialled);
     life.route.upstream.workload =
@@ -92,13 +104,18 @@ pub(super) fn report_refused(down: &Downstream, error: &Error) {
     life.report(TcpEvent::Closed, Totals::default(), Some(error));
 }
 
-/// Routes and dials, trying other endpoints where one cannot be reached.
+/// Routes and dials for a connection of which it is being found out what it speaks, trying other endpoints where one cannot
+/// be reached.
 pub(super) async fn dial(down: &Rc<Downstream>) -> Result<Box<Upstream>, Error> {
-    dial_reporting(down, &mut Route::default()).await
+    dial_reporting(down, Purpose::Bytes { detected: true }, &mut Route::default()).await
 }
 
 /// As [`dial`]; leaves in `route` how far a failure got.
-async fn dial_reporting(down: &Rc<Downstream>, route: &mut Route) -> Result<Box<Upstream>, Error> {
+async fn dial_reporting(
+    down: &Rc<Downstream>,
+    purpose: Purpose,
+    route: &mut Route,
+) -> Result<Box<Upstream>, Error> {
     let mut tried = Vec::new();
     loop {
         let (to, in_use) = choose(down, &tried, route)?;
@@ -110,7 +127,7 @@ async fn dial_reporting(down: &Rc<Downstream>, route: &mut Route) -> Result<Box<
                 down.decide(|snapshot, _| snapshot.workload_at(address.ip().to_canonical()).map(Arc::clone))
             }
         };
-        match upstream::connect(down, &to, Purpose::Bytes).await {
+        match upstream::connect(down, &to, purpose).await {
             Ok(connection) => {
                 route.upstream.local_address = connection.stream.local_addr();
                 route.upstream.security = connection.security.clone();
@@ -176,7 +193,7 @@ pub(super) fn keep_for_http(down: &Rc<Downstream>, upstream: Option<Box<Upstream
 /// A connection's record, from its beginning to its end.
 #[derive(Debug)]
 struct Life<'a> {
-    down: &'a Downstream,
+    down: &'a Rc<Downstream>,
     started: SystemTime,
     begun: Instant,
     source: Option<Arc<Workload>>,
@@ -184,7 +201,7 @@ struct Life<'a> {
 }
 
 impl<'a> Life<'a> {
-    fn new(down: &'a Downstream) -> Self {
+    fn new(down: &'a Rc<Downstream>) -> Self {
         Self {
             down,
             started: SystemTime::now(),

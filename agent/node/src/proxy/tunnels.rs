@@ -13,7 +13,7 @@ use weft_rules::workload::Workload;
 
 use super::connection::{self, Downstream};
 use super::error::{Error, Kind};
-use super::inbound::{self, Caller, Verdict};
+use super::inbound::{self, Caller, Seen, Verdict};
 use super::mtls::{self, Account, Spoken};
 use super::stream::Stream;
 use super::upstream::{Purpose, Towards, finish};
@@ -202,7 +202,8 @@ impl Carrier {
             identity: Some(Arc::clone(&self.identity)),
             security: self.security.clone(),
             probe: false,
-            read,
+            // A peer that says so is the agent of a node of the mesh: nobody else holds its key.
+            seen: if read { Seen::Requests } else { Seen::Unread },
         };
         let (down, verdict) = inbound::decide(&self.core, &self.pod, to, caller, |_| false);
         let verdict = inbound::consult(&down, verdict).await;

@@ -16,7 +16,7 @@ use weft_rules::workload::{Enrolment, Workload};
 
 use super::connection::Downstream;
 use super::error::{Error, Kind};
-use super::inbound::{self, Caller, Verdict};
+use super::inbound::{self, Caller, Seen, Verdict};
 use super::limits;
 use super::originate::{self, Origination};
 use super::stream::Stream;
@@ -92,7 +92,20 @@ pub(super) enum Purpose {
         http2: bool,
     },
     /// Bytes, or what nobody has looked at.
-    Bytes,
+    Bytes {
+        /// The first of them are looked at here: what turns out to be HTTP becomes requests.
+        detected: bool,
+    },
+}
+
+impl Purpose {
+    fn seen(self) -> Seen {
+        match self {
+            Self::Requests { .. } => Seen::Requests,
+            Self::Bytes { detected: true } => Seen::Bytes,
+            Self::Bytes { detected: false } => Seen::Unread,
+        }
+    }
 }
 
 /// How a destination is reached. What is kept for one way is of no use for another.
@@ -212,21 +225,22 @@ async fn local(
             identity: Some(Arc::new(down.decide(|_, caller| Identity::of(caller, trust_domain)))),
             security: Security::SameNode { trust_domain: Arc::clone(trust_domain) },
             probe: false,
-            read: purpose != Purpose::Bytes,
+            seen: purpose.seen(),
         },
         Some(TlsMode::Disable) => plaintext(peer, Plaintext::DestinationRule, purpose),
         Some(TlsMode::Simple | TlsMode::Mutual) => plaintext(peer, Plaintext::OtherTls, purpose),
     };
     let (arrived, verdict) = inbound::decide(&down.core, &pod, canonical(to.address), caller, |_| false);
     let verdict = match purpose {
-        Purpose::Bytes => inbound::consult(&arrived, verdict).await,
+        Purpose::Bytes { .. } => inbound::consult(&arrived, verdict).await,
         Purpose::Requests { .. } => verdict,
     };
     if let Some(refusal) = inbound::refusal(&verdict) {
         return Err(refusal);
     }
     let security = arrived.visitor().map(|caller| caller.security.clone()).unwrap_or_default();
-    let (stream, arrived) = if purpose == Purpose::Bytes && matches!(verdict, Verdict::Requests(_)) {
+    let unread = matches!((purpose, &verdict), (Purpose::Bytes { .. }, Verdict::Requests(_)));
+    let (stream, arrived) = if unread {
         // Nobody has read what is in it: that is done as for a connection from another node.
         let (near, far) = Stream::pipe();
         let entered = down.core.enter();
@@ -243,8 +257,8 @@ async fn local(
 }
 
 fn plaintext(peer: SocketAddr, why: Plaintext, purpose: Purpose) -> Caller {
-    let read = purpose != Purpose::Bytes;
-    Caller { peer, identity: None, security: Security::Plaintext(why), probe: false, read }
+    let seen = purpose.seen();
+    Caller { peer, identity: None, security: Security::Plaintext(why), probe: false, seen }
 }
 
 /// To a program in `pod`, shown to it as coming from `from`.

@@ -8,7 +8,7 @@ use weft_api::admin::{ExplainRequest, Explanation};
 
 use super::entry::{Caller, Place};
 use super::target::Target;
-use super::{ExplainError, backends, describe_route, request, trace};
+use super::{ExplainError, backends, describe_route, request, told_otherwise, trace};
 use crate::gateway::{GatewayPort, VirtualHost};
 use crate::host::HostPattern;
 use crate::matching::{At, RequestView};
@@ -35,7 +35,7 @@ pub(super) fn answer(
         question.headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
     let method = question.method.as_deref().unwrap_or("GET");
     let path = question.path.as_deref().or(target.path.as_deref()).unwrap_or("/");
-    let parts = request(&target.host, target.port, method, path, &headers)?;
+    let parts = request(snapshot, (&target.host, target.port), method, path, &headers)?;
     let mut explanation = Explanation::default();
     let ports = snapshot.gateways.get(&pod.key).map_or(&[][..], |ports| ports);
     let Some(served) = port(ports, target.port) else {
@@ -52,6 +52,7 @@ pub(super) fn answer(
     let note =
         format!("pod {} serves {} by Gateway {}", pod.key, in_words(served), served.gateways.join(", "));
     explanation.notes.push(note);
+    explanation.notes.extend(told_otherwise(path, &parts));
     let address = SocketAddr::new(from.address, served.pod_port);
     let outside = Caller {
         snapshot,

@@ -7,7 +7,7 @@ use weft_api::admin::{ExplainRequest, Explanation};
 
 use super::entry::{Caller, Entries, Place};
 use super::target::Target;
-use super::{ExplainError, request, row};
+use super::{ExplainError, request, row, told_otherwise};
 use crate::host::{self, HostBuffer, RequestHost};
 use crate::http_route;
 use crate::service_entry::ServiceEntry;
@@ -32,7 +32,8 @@ pub(super) fn answer(
     let headers: Vec<(&str, &str)> =
         question.headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
     let method = question.method.as_deref().unwrap_or("GET");
-    let head = request(&target.host, target.port, method, path, &headers)?;
+    let head = request(snapshot, (&target.host, target.port), method, path, &headers)?;
+    explanation.notes.extend(told_otherwise(path, &head));
     let mut entries = Entries::default();
     match find(snapshot, &target) {
         Found::Pod(workload, to) => {

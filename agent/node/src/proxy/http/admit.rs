@@ -12,6 +12,7 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use weft_rules::guard::{Denial, Guard, Inbound, InboundRequest, Mtls, RequestVerdict};
 use weft_rules::identity::Identity;
+use weft_rules::path;
 use weft_rules::workload::Workload;
 
 use super::authenticate::{self, authenticate};
@@ -202,6 +203,11 @@ impl Arrival {
         let (mut head, mut body) = request.into_parts();
         let mut answer_headers = HeaderMap::new();
         if let Some(guard) = &self.guard {
+            // Rules at the source may have made another path of a normal one.
+            let paths = self.parties.core.shared.snapshot.load().path_normalization();
+            if path::settle(&mut head.uri, paths).is_err() {
+                return Err(Refused::Policy(Denial { policy: None, rule: None }));
+            }
             let claims = match guard.tokens() {
                 [] => None,
                 rules => {

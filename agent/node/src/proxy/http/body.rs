@@ -22,6 +22,7 @@ pub(in crate::proxy::http) use self::ahead::{Ahead, LookAhead, Peeked};
 use self::grpc::Messages;
 pub(in crate::proxy::http) use self::replay::Replay;
 use super::exchange::Exchange;
+use super::headers;
 use super::interim::Gate;
 use super::mirror::Feed;
 use crate::proxy::limits;
@@ -200,7 +201,7 @@ impl Body for ClientBody {
             if let Some(Ok(frame)) = &frame {
                 this.count(frame);
             }
-            frame
+            frame.map(|frame| frame.map(headers::admit_frame))
         };
         match &frame {
             Some(Ok(frame)) => {

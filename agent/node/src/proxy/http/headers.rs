@@ -1,9 +1,11 @@
 //! What a sidecar does to the headers of a request before it is routed and sent, and of a response before it is answered.
 //!
-//! Of the `x-envoy-*` headers that a client may send, those that steer a sidecar (`x-envoy-retry-on`,
-//! `x-envoy-upstream-rq-timeout-ms` and their kin) are removed, as Envoy does for requests that it does not know to
-//! be internal, and Istio's outbound listener knows of none. Identity (`x-forwarded-client-cert`) is removed always.
+//! What only a proxy may say is removed from what clients send: who they are (`x-forwarded-client-cert`), what a proxy has done
+//! with the request (`x-envoy-original-path`), and what steers one (`x-envoy-retry-on`, `x-envoy-upstream-rq-timeout-ms`): the
+//! headers that Envoy removes from requests from outside, and Istio's sidecars know of no inside. What an agent of the mesh
+//! has read before keeps what that agent has said of it. `x-forwarded-for` and its kin are the application's, as in Istio.
 
+use bytes::Bytes;
 use http::header::{
     CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, EXPECT, HOST, HeaderName, SERVER, TE,
     TRANSFER_ENCODING, UPGRADE,
@@ -11,15 +13,18 @@ use http::header::{
 use http::request::Parts;
 use http::uri::{Authority, PathAndQuery, Scheme, Uri};
 use http::{HeaderMap, HeaderValue, Method, Version};
+use http_body::Frame;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use super::path;
+use weft_api::mesh_config::Normalization;
+use weft_rules::path;
 
 pub(super) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 pub(super) const X_FORWARDED_CLIENT_CERT: HeaderName = HeaderName::from_static("x-forwarded-client-cert");
 pub(super) const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const X_ENVOY_EXTERNAL_ADDRESS: HeaderName = HeaderName::from_static("x-envoy-external-address");
 const X_ENVOY_ATTEMPT_COUNT: HeaderName = HeaderName::from_static("x-envoy-attempt-count");
 const X_ENVOY_EXPECTED_RQ_TIMEOUT_MS: HeaderName = HeaderName::from_static("x-envoy-expected-rq-timeout-ms");
 const X_ENVOY_UPSTREAM_SERVICE_TIME: HeaderName = HeaderName::from_static("x-envoy-upstream-service-time");
@@ -31,9 +36,10 @@ const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 /// Istio's outbound listener answers under this name, whatever the endpoint calls itself.
 const SERVER_NAME: HeaderValue = HeaderValue::from_static("envoy");
 
-/// Headers with this start steer a proxy; clients do not.
-const STEERING_PREFIX: &str = "x-envoy-";
-const STEERING: [&str; 15] = [
+/// Headers with this start are a proxy's.
+const PROXYS_PREFIX: &str = "x-envoy-";
+/// Those that clients may not send. `x-envoy-attempt-count` may come from a proxy outside the mesh, and claims nothing.
+const PROXYS: [&str; 23] = [
     "x-envoy-retriable-status-codes",
     "x-envoy-retriable-header-names",
     "x-envoy-retry-on",
@@ -49,6 +55,14 @@ const STEERING: [&str; 15] = [
     "x-envoy-original-url",
     "x-envoy-hedge-on-per-try-timeout",
     "x-envoy-internal",
+    "x-envoy-upstream-stream-duration-ms",
+    "x-envoy-original-path",
+    "x-envoy-original-host",
+    "x-envoy-original-method",
+    "x-envoy-original-dst-host",
+    "x-envoy-decorator-operation",
+    "x-envoy-downstream-service-cluster",
+    "x-envoy-downstream-service-node",
 ];
 /// Headers that say who a peer is: only a proxy may set them.
 const IDENTITY: [&str; 3] = ["x-forwarded-client-cert", "x-envoy-peer-metadata", "x-envoy-peer-metadata-id"];
@@ -58,24 +72,22 @@ const IDENTITY: [&str; 3] = ["x-forwarded-client-cert", "x-envoy-peer-metadata",
 pub(super) struct Unacceptable(pub(super) &'static str);
 
 /// Brings a request into the one form that is routed: path and query in the URI, the host in `host`, the path normalised,
-/// nothing that was meant for this hop only, nothing that clients may not say. True: it asks for an upgrade, whose
-/// headers stay.
-pub(super) fn admit(request: &mut Parts, dialled: SocketAddr) -> Result<bool, Unacceptable> {
+/// nothing that was meant for this hop only, nothing that clients may not say. `read`: an agent of the mesh has done all that
+/// before. True: it asks for an upgrade, whose headers stay.
+pub(super) fn admit(
+    request: &mut Parts,
+    dialled: SocketAddr,
+    paths: Normalization,
+    read: bool,
+) -> Result<bool, Unacceptable> {
     settle_host(request, dialled)?;
-    if let Some(normal) = path::normalize(request.uri.path())
-        .map_err(|path::NotAPath| Unacceptable("path_normalization_failed"))?
-    {
-        let target = match request.uri.query() {
-            Some(query) => PathAndQuery::try_from(format!("{normal}?{query}")),
-            None => PathAndQuery::try_from(normal),
-        };
-        request.uri = target.map_err(|_| Unacceptable("path_normalization_failed"))?.into();
-    }
+    path::settle(&mut request.uri, paths)
+        .map_err(|path::NotAPath| Unacceptable("path_normalization_failed"))?;
     let headers = &mut request.headers;
     let upgrade = request.version == Version::HTTP_11 && asks_for_upgrade(headers);
     strip_hop_by_hop(headers, upgrade);
     headers.remove(HTTP2_SETTINGS);
-    strip_foreign(headers);
+    strip_foreign(headers, read);
     if !headers.contains_key(X_REQUEST_ID) {
         headers.insert(X_REQUEST_ID, request_id());
     }
@@ -96,6 +108,8 @@ pub(super) fn tell_client(headers: &mut HeaderMap, client: IpAddr) {
         headers.insert(X_FORWARDED_FOR, all);
     }
     headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static("http"));
+    // Envoy tells it by this one, too; a client's own must not be taken for it.
+    headers.remove(X_ENVOY_EXTERNAL_ADDRESS);
 }
 
 /// Moves the host to the `host` header and leaves path and query in the URI. A URI's authority wins over the header
@@ -160,14 +174,25 @@ pub(super) fn strip_hop_by_hop(headers: &mut HeaderMap, keep_upgrade: bool) {
     }
 }
 
-fn strip_foreign(headers: &mut HeaderMap) {
-    if headers.keys().any(|name| name.as_str().starts_with(STEERING_PREFIX)) {
-        for name in STEERING {
+fn strip_foreign(headers: &mut HeaderMap, read: bool) {
+    if !read && headers.keys().any(|name| name.as_str().starts_with(PROXYS_PREFIX)) {
+        for name in PROXYS {
             headers.remove(name);
         }
     }
     for name in IDENTITY {
         headers.remove(name);
+    }
+}
+
+/// Takes out of a request's trailers what clients may not say: some programs make no difference between these and headers.
+pub(super) fn admit_frame(frame: Frame<Bytes>) -> Frame<Bytes> {
+    match frame.into_trailers() {
+        Ok(mut trailers) => {
+            strip_foreign(&mut trailers, false);
+            Frame::trailers(trailers)
+        }
+        Err(frame) => frame,
     }
 }
 
@@ -307,7 +332,7 @@ mod tests {
     }
 
     fn admitted(mut parts: Parts) -> Result<(Parts, bool), Unacceptable> {
-        let upgrade = admit(&mut parts, DIALLED.parse().unwrap())?;
+        let upgrade = admit(&mut parts, DIALLED.parse().unwrap(), Normalization::Base, false)?;
         Ok((parts, upgrade))
     }
 
@@ -369,6 +394,10 @@ mod tests {
             ("x-envoy-retry-on", "5xx"),
             ("x-envoy-upstream-rq-timeout-ms", "1"),
             ("x-forwarded-client-cert", "By=me"),
+            ("x-envoy-original-path", "/admin"),
+            ("x-envoy-decorator-operation", "forged"),
+            ("x-envoy-downstream-service-cluster", "forged"),
+            ("x-envoy-peer-metadata-id", "forged"),
             ("x-envoy-mine", "kept"),
             ("x-request-id", "given"),
             ("x-forwarded-proto", "https"),
@@ -381,6 +410,31 @@ mod tests {
             (&parts.headers[X_REQUEST_ID], &parts.headers[X_FORWARDED_PROTO]),
             (&HeaderValue::from_static("given"), &HeaderValue::from_static("https"))
         );
+    }
+
+    #[test]
+    fn what_an_agent_has_said_stays_but_for_who_calls() {
+        let lines = [
+            ("host", "a"),
+            ("x-envoy-original-path", "/before"),
+            ("x-envoy-expected-rq-timeout-ms", "100"),
+            ("x-forwarded-client-cert", "By=me"),
+        ];
+        let mut parts = request(Version::HTTP_11, "/", &lines);
+        admit(&mut parts, DIALLED.parse().unwrap(), Normalization::Base, true).unwrap();
+        assert_eq!(parts.headers["x-envoy-original-path"], "/before");
+        assert_eq!(parts.headers["x-envoy-expected-rq-timeout-ms"], "100");
+        assert!(!parts.headers.contains_key(X_FORWARDED_CLIENT_CERT));
+    }
+
+    #[test]
+    fn trailers_claim_nothing_either() {
+        let lines = [("x-forwarded-client-cert", "By=me"), ("x-envoy-original-path", "/a"), ("x-mine", "1")];
+        let trailers = lines
+            .iter()
+            .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)));
+        let left = admit_frame(Frame::trailers(trailers.collect())).into_trailers().unwrap();
+        assert_eq!(left.keys().collect::<Vec<_>>(), ["x-mine"]);
     }
 
     #[test]

@@ -25,7 +25,8 @@ pub(super) async fn answer(
 ) -> Response<ResponseBody> {
     let mut body = ClientBody::new(body, exchange);
     let down = &exchange.down;
-    let upgrade = match headers::admit(&mut request, down.dialled) {
+    let paths = down.core.shared.snapshot.load().path_normalization();
+    let upgrade = match headers::admit(&mut request, down.dialled, paths, down.was_read()) {
         Ok(upgrade) => upgrade,
         Err(headers::Unacceptable(details)) => {
             let response = local_reply::plain(exchange, StatusCode::BAD_REQUEST, Bytes::new());

@@ -156,7 +156,7 @@ enum Asked {
 /// Asks for a connection. Dropping the future takes it back.
 async fn ask(mut io: Wire, home: Box<Home>, asking: Asking) -> Asked {
     let Asking { address: to, purpose } = asking;
-    let read = if purpose == Purpose::Bytes { "" } else { READ };
+    let read = if matches!(purpose, Purpose::Requests { .. }) { READ } else { "" };
     let asked = async {
         say(&mut io, Frame::Open, format!("{to}{read}").as_bytes()).await?;
         hear(&mut io, Frame::Answer).await
