@@ -16,5 +16,6 @@ pub mod names;
 pub mod object;
 pub mod printable;
 pub mod registry;
+pub mod reserved;
 pub mod validate;
 mod yaml;

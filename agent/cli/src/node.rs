@@ -1,10 +1,11 @@
 //! The commands that work on this node itself: `agent`, `cleanup`.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
+use ipnet::IpNet;
 use weft_node::agent::{AgentOptions, SourceOptions, run};
 use weft_node::cni::install::CniOptions;
 use weft_node::discovery::cluster::ClusterOptions;
@@ -82,6 +83,10 @@ pub struct AgentArgs {
     /// Namespace of mesh-wide rules and of the MeshConfig
     #[arg(long, value_name = "NAME", env = "WEFT_ROOT_NAMESPACE", default_value = "istio-system")]
     root_namespace: String,
+    /// Fetch the keys of issuers (jwksUri) from these addresses too: loopback, link-local and metadata addresses, and those of
+    /// the node, of pods and of services are refused otherwise; a Service is named by its host
+    #[arg(long, value_name = "CIDR,…", env = "WEFT_JWKS_ALLOW", value_delimiter = ',', value_parser = block)]
+    jwks_allow: Vec<IpNet>,
     /// Log each finished request and connection on standard output
     #[arg(long, value_name = "FORMAT", env = "WEFT_ACCESS_LOG", default_value = "text")]
     access_log: LogFormat,
@@ -155,6 +160,7 @@ impl AgentArgs {
             ca: self.ca(),
             certificate_life: self.certificate_life,
             root_namespace: self.root_namespace.clone(),
+            jwks_allow: self.jwks_allow.clone(),
             access_log: match self.access_log {
                 LogFormat::Text => AccessLog::Text,
                 LogFormat::Json => AccessLog::Json,
@@ -262,6 +268,15 @@ pub fn life(text: &str) -> Result<Duration, String> {
     }
 }
 
+/// A block of addresses, or one address.
+fn block(text: &str) -> Result<IpNet, String> {
+    let one = || text.parse::<IpAddr>().ok().map(IpNet::from);
+    text.parse()
+        .ok()
+        .or_else(one)
+        .ok_or_else(|| format!("{text:?} is no block of addresses (write 10.0.0.0/8)"))
+}
+
 /// Removes what a dead agent left: pinned programs, rules in pods, its CNI plugin. Pods are out of the mesh then. Refused while the
 /// agent runs.
 #[derive(Debug, Args)]
@@ -326,6 +341,15 @@ mod tests {
         assert_eq!(of("/run/weft-n2"), "/sys/fs/bpf/weft_run_weft-n2");
         assert_eq!(of("/tmp/a.b/run"), "/sys/fs/bpf/weft_tmp_a_b_run");
         assert_eq!(bpf_dir(Some(Path::new("/x")), Path::new("/run/weft")), Path::new("/x"));
+    }
+
+    #[test]
+    fn blocks_of_addresses() {
+        assert_eq!(block("10.0.0.0/8").map(|net| net.to_string()), Ok("10.0.0.0/8".to_owned()));
+        assert_eq!(block("fd00::1").map(|net| net.to_string()), Ok("fd00::1/128".to_owned()));
+        for wrong in ["", "10.0.0.0/33", "issuer.example.com", "10.0.0"] {
+            assert!(block(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

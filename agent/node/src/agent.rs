@@ -21,6 +21,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use ipnet::IpNet;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
@@ -80,6 +81,8 @@ pub struct AgentOptions {
     pub certificate_life: Duration,
     /// The namespace of mesh-wide configuration.
     pub root_namespace: String,
+    /// Where keys of issuers may be fetched from, although users may not send a node there.
+    pub jwks_allow: Vec<IpNet>,
     /// How finished requests are logged.
     pub access_log: AccessLog,
     /// Leave what is pinned, for the agent that follows.
@@ -216,7 +219,7 @@ async fn serve(options: AgentOptions) -> Result<(), AgentError> {
     let (control, messages) = mpsc::unbounded_channel();
     let readiness = Arc::new(Readiness::default());
     let identities = identities(&options, &control)?;
-    let (keyring, fetcher) = Keyring::new();
+    let (keyring, fetcher) = Keyring::new(&options.jwks_allow);
     let shared = Arc::new(Shared {
         snapshot: Arc::default(),
         view: arc_swap::ArcSwap::default(),

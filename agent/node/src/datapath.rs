@@ -36,6 +36,7 @@ pub use handover::Standing;
 pub use node_socket::is_open as is_open_on_node;
 pub use pod::LocalPod;
 pub use probe::check;
+pub use routing::leads_here;
 pub use status::{DatapathStatus, PodStatus};
 
 use bpf::Insert;

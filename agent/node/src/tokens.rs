@@ -1,9 +1,10 @@
 //! Tokens: what one says ([`token`]), the keys that prove it ([`keys`]), and where the keys come from ([`keyring`],
-//! [`fetch`]). Which of a workload's rules a token is for, and what becomes of a request, is `proxy::http::authenticate`.
+//! [`fetch`], [`reach`]). Which of a workload's rules a token is for, and what becomes of a request, is `proxy::http::authenticate`.
 
 mod fetch;
 mod keyring;
 mod keys;
+mod reach;
 #[cfg(test)]
 pub(crate) mod test_keys;
 mod token;

@@ -153,3 +153,53 @@ fn an_issuer_out_of_reach_has_its_tokens_refused_and_is_named() {
         Ok(())
     });
 }
+
+/// A Service of namespace `default` whose endpoint is wherever its owner says, and for a pod that it is not.
+fn to_anywhere(name: &str, own: &str, address: &str) -> String {
+    format!(
+        "apiVersion: v1\nkind: Service\nmetadata: {{name: {name}, namespace: default}}\n\
+         spec: {{clusterIP: {own}, ports: [{{name: http, port: 80}}]}}\n---\n\
+         apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\n\
+         metadata: {{name: {name}-1, namespace: default, labels: {{kubernetes.io/service-name: {name}}}}}\n\
+         addressType: IPv4\nports: [{{name: http, port: 8080}}]\n\
+         endpoints: [{{addresses: [{address}], targetRef: {{kind: Pod, name: issuer, namespace: default}}}}]\n"
+    )
+}
+
+#[test]
+fn no_user_sends_a_node_to_itself_to_its_cloud_or_to_other_peoples_pods() {
+    story(|mesh| {
+        world(mesh)?;
+        mesh.namespace("vault", true)?;
+        let vault = mesh.pod("vault").namespace("vault").app(["issuer", "--port", "8080"]).start()?;
+        let asked_there = || -> Result<Value> {
+            let (status, body) = weft_tests::get(vault.at(8080), "/asked")?;
+            ensure!(status == 200, "{status} {body}");
+            Ok(serde_json::from_str::<Value>(&body)?["asked"].clone())
+        };
+        let vault_address = vault.at(8080).ip();
+        mesh.apply("anywhere", &to_anywhere("anywhere", "10.96.200.1", &vault_address.to_string()))?;
+        mesh.apply("metadata", &to_anywhere("metadata", "10.96.200.2", "169.254.169.254"))?;
+        for (url, kind) in [
+            ("http://127.0.0.1:15020/metrics".to_owned(), "a loopback address"),
+            ("http://2130706433/".to_owned(), "a loopback address"),
+            ("http://[::ffff:127.0.0.1]/".to_owned(), "a loopback address"),
+            ("http://169.254.169.254/latest/meta-data/".to_owned(), "a link-local address"),
+            ("http://[fd00:ec2::254]/".to_owned(), "the address of a cloud's metadata"),
+            ("http://metadata.default/".to_owned(), "a link-local address"),
+            (format!("http://{vault_address}:8080/keys"), "a pod's address"),
+            ("http://anywhere.default/keys".to_owned(), "a pod's address"),
+        ] {
+            let tokens = format!("jwtRules: [{{issuer: {ISSUER}, jwksUri: '{url}'}}]");
+            mesh.apply_now("tokens", &for_echo("RequestAuthentication", "tokens", &tokens))?;
+            eventually(&format!("{url} in the status"), PATIENCE, || {
+                let status = mesh.with_agent(|agent| agent.status())?;
+                let troubles = status["troubles"].to_string();
+                ensure!(troubles.contains(&url) && troubles.contains(kind), "{troubles}");
+                Ok(())
+            })?;
+        }
+        ensure!(asked_there()? == 0, "another namespace's pod was asked");
+        Ok(())
+    });
+}

@@ -9,6 +9,7 @@ use super::security::{scope, values};
 use super::text::{is_header_name, is_ip, wrong_host};
 use crate::finding::code;
 use crate::istio::{JwtRule, RequestAuthenticationSpec};
+use crate::reserved;
 use crate::yaml::shorten;
 
 /// Checks `spec` of an object in `own` namespace.
@@ -47,11 +48,14 @@ fn rule(report: &mut Report, rule: &JwtRule) {
     }
     if let Some(uri) = rule.jwks_uri.as_deref().filter(|uri| !uri.is_empty()) {
         report.field("jwksUri", |r| key_url(r, uri));
-    } else if !set(&rule.jwks) && !rule.issuer.is_empty() && !is_url(&rule.issuer) {
-        report.warning(
-            code::NO_EFFECT,
-            "without jwks and jwksUri the keys are looked for at the issuer, and this one is no URL (write one of them)",
-        );
+    } else if !set(&rule.jwks) && !rule.issuer.is_empty() {
+        match host_of(&rule.issuer) {
+            Some(host) => report.field("issuer", |r| reserved_host(r, host)),
+            None => report.warning(
+                code::NO_EFFECT,
+                "without jwks and jwksUri the keys are looked for at the issuer, and this one is no URL (write one of them)",
+            ),
+        }
     }
     if let Some(keys) = rule.jwks.as_deref().filter(|keys| !keys.is_empty()) {
         report.field("jwks", |r| key_set(r, keys));
@@ -104,10 +108,6 @@ fn cookie_name(report: &mut Report, name: &str) {
     }
 }
 
-fn is_url(text: &str) -> bool {
-    ["http://", "https://"].iter().any(|scheme| text.starts_with(scheme))
-}
-
 fn key_url(report: &mut Report, url: &str) {
     const LONGEST: usize = 2048;
     if url.len() > LONGEST {
@@ -122,6 +122,25 @@ fn key_url(report: &mut Report, url: &str) {
     };
     if let Some(wrong) = wrong_host(host).filter(|_| !is_ip(host)) {
         report.error(code::INVALID_HOST, wrong);
+    }
+    reserved_host(report, host);
+}
+
+/// Warns of a host that agents do not go to, as far as its name tells: whether they were started with leave to, nobody knows
+/// here.
+fn reserved_host(report: &mut Report, host: &str) {
+    let kind = match host.parse() {
+        Ok(address) => reserved::kind(address),
+        Err(_) => (host.eq_ignore_ascii_case("localhost")).then_some("a loopback address"),
+    };
+    if let Some(kind) = kind {
+        report.warning(
+            code::NO_EFFECT,
+            format!(
+                "{host} is {kind}: agents fetch no keys there, and its tokens are refused (name the issuer's Service, or \
+                 start the agents with --jwks-allow)"
+            ),
+        );
     }
 }
 

@@ -1,5 +1,7 @@
 //! `--set KEY=VALUE`: what can be chosen at installation, each key with its meaning, its check and its doing in one place.
 
+use std::net::IpAddr;
+
 use serde_json::{Value, json};
 use weft_api::names::{AGENT, CONTROLLER};
 
@@ -35,6 +37,8 @@ const SETTINGS: &[Setting] = &[
               apply: |all, value| { one_of(value, &["text", "json", "off"])?; agent(all, "WEFT_ACCESS_LOG", value) } },
     Setting { key: "certificateLife", meaning: "life of a workload's certificate, 24h at most [24h]",
               apply: |all, value| { duration(value)?; agent(all, "WEFT_CERTIFICATE_LIFE", value) } },
+    Setting { key: "jwksAllow", meaning: "blocks of addresses, with commas: issuers' keys may be fetched there though users may not send a node there",
+              apply: |all, value| { blocks(value)?; agent(all, "WEFT_JWKS_ALLOW", value) } },
     Setting { key: "drainTimeout", meaning: "how long an agent that was replaced keeps open connections [60s]", apply: drain_timeout },
     Setting { key: "cni.enabled", meaning: "be part of the nodes' CNI chain: a pod's first packet is in the mesh [true; profile minimal: false]",
               apply: |all, value| { boolean(value)?; agent(all, "WEFT_CNI", value) } },
@@ -205,6 +209,16 @@ fn agent(objects: &mut [Object], variable: &str, value: &str) -> Result<(), Stri
 fn everywhere(objects: &mut [Object], variable: &str, value: &str) -> Result<(), String> {
     agent(objects, variable, value)?;
     set_env(container(objects, CONTROLLER)?, variable, value)
+}
+
+fn blocks(value: &str) -> Result<(), String> {
+    let is_block = |block: &str| {
+        let (address, length) = block.split_once('/').unwrap_or((block, "0"));
+        address.parse::<IpAddr>().is_ok_and(|address| {
+            length.parse::<u8>().is_ok_and(|length| length <= if address.is_ipv4() { 32 } else { 128 })
+        })
+    };
+    if value.split(',').all(is_block) { Ok(()) } else { Err("write 10.0.0.0/8,fd00::/8".to_owned()) }
 }
 
 fn image(objects: &mut [Object], value: &str) -> Result<(), String> {

@@ -40,7 +40,7 @@ pub fn status(shared: &Shared, datapath: Option<&DatapathStatus>) -> Status {
         generation: view.generation,
         ready,
         waiting_for,
-        troubles: view.troubles.clone(),
+        troubles: [view.troubles.clone(), shared.keyring.troubles()].concat(),
         workers,
         pods,
         objects: view.objects.clone(),

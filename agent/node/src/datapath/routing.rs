@@ -4,13 +4,14 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
+use std::net::IpAddr;
 
 use netlink_packet_core::{
     NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload,
 };
 use netlink_packet_route::link::{LinkFlags, LinkMessage};
 use netlink_packet_route::route::{
-    RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
+    RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
 };
 use netlink_packet_route::rule::{RuleAction, RuleAttribute, RuleMessage};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
@@ -146,6 +147,28 @@ fn route(family: AddressFamily) -> RouteMessage {
     route
 }
 
+/// Whether the kernel, asked in the calling thread's namespace, would deliver to this very machine what is sent to an address.
+/// An address without a route leads nowhere.
+pub fn leads_here(address: IpAddr) -> io::Result<bool> {
+    let mut route = RouteMessage::default();
+    let (family, length, destination) = match address {
+        IpAddr::V4(v4) => (AddressFamily::Inet, 32, RouteAddress::Inet(v4)),
+        IpAddr::V6(v6) => (AddressFamily::Inet6, 128, RouteAddress::Inet6(v6)),
+    };
+    route.header.address_family = family;
+    route.header.destination_prefix_length = length;
+    route.attributes = vec![RouteAttribute::Destination(destination)];
+    match Netlink::open()?.ask(RouteNetlinkMessage::GetRoute(route), 0) {
+        Ok(NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewRoute(found))) => {
+            Ok(found.header.kind == RouteType::Local)
+        }
+        Ok(_) => Err(io::Error::new(io::ErrorKind::InvalidData, "the kernel did not answer the request")),
+        Err(error) if error.kind() == io::ErrorKind::NetworkUnreachable => Ok(false),
+        Err(error) if error.kind() == io::ErrorKind::HostUnreachable => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
 /// A routing socket, one request at a time.
 struct Netlink(rustix::fd::OwnedFd);
 
@@ -158,8 +181,20 @@ impl Netlink {
 
     /// Sends one request and waits for the kernel's word on it.
     fn send(&self, message: RouteNetlinkMessage, flags: u16) -> io::Result<()> {
+        match self.ask(message, NLM_F_ACK | flags)? {
+            NetlinkPayload::Error(_) => Ok(()),
+            _ => Err(io::Error::new(io::ErrorKind::InvalidData, "the kernel did not answer the request")),
+        }
+    }
+
+    /// Sends one request and waits for the answer; a refusal is an error.
+    fn ask(
+        &self,
+        message: RouteNetlinkMessage,
+        flags: u16,
+    ) -> io::Result<NetlinkPayload<RouteNetlinkMessage>> {
         let mut header = NetlinkHeader::default();
-        header.flags = NLM_F_REQUEST | NLM_F_ACK | flags;
+        header.flags = NLM_F_REQUEST | flags;
         let mut request = NetlinkMessage::new(header, NetlinkPayload::from(message));
         request.finalize();
         let mut bytes = vec![0; request.buffer_len()];
@@ -171,11 +206,8 @@ impl Netlink {
         let answer = NetlinkMessage::<RouteNetlinkMessage>::deserialize(&answer[..length])
             .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error.to_string()))?;
         match answer.payload {
-            NetlinkPayload::Error(error) => match error.code {
-                Some(_) => Err(error.to_io()),
-                None => Ok(()),
-            },
-            _ => Err(io::Error::new(io::ErrorKind::InvalidData, "the kernel did not answer the request")),
+            NetlinkPayload::Error(error) if error.code.is_some() => Err(error.to_io()),
+            answer => Ok(answer),
         }
     }
 }

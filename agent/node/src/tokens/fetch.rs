@@ -1,6 +1,7 @@
-//! Fetching an issuer's keys: one GET over HTTP or HTTPS, bounded in time and size.
+//! Fetching an issuer's keys: one GET over HTTP or HTTPS, bounded in time and size. Redirects are not followed, and no proxy is
+//! asked: the address that was found fit is the one that is dialled.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use http::{Request, StatusCode};
 use http_body_util::{BodyExt as _, Empty, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
+use ipnet::IpNet;
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, RootCertStore};
 use serde::Deserialize;
@@ -22,6 +24,7 @@ use weft_rules::snapshot::Snapshot;
 use weft_rules::token::KeySource;
 
 use super::keys::{KeySet, NotKeys};
+use super::reach;
 
 /// Largest document that an issuer may send.
 const LARGEST: usize = 1024 * 1024;
@@ -35,6 +38,19 @@ pub enum FetchError {
     /// Nobody knows the host.
     #[error("{0} has no address")]
     NoAddress(String),
+    /// Users may not send a node there.
+    #[error(
+        "{host} has the address {address}, {why}: keys are not fetched from there (name the issuer's Service, or start \
+         the agents with --jwks-allow {address})"
+    )]
+    Refused {
+        /// The host.
+        host: String,
+        /// An address of it.
+        address: IpAddr,
+        /// What that is.
+        why: &'static str,
+    },
     /// Name, connection or TLS.
     #[error("cannot reach {host}")]
     Connect {
@@ -68,20 +84,26 @@ struct OpenIdConfiguration {
     jwks_uri: String,
 }
 
+/// Where keys are fetched from: services by the rules in force, other hosts by their names; and what the agent was told to
+/// allow besides.
+#[derive(Debug, Clone, Copy)]
+pub struct Network<'a> {
+    /// The rules in force.
+    pub snapshot: &'a ArcSwap<Snapshot>,
+    /// `--jwks-allow`.
+    pub allowed: &'a [IpNet],
+}
+
 /// Has the keys of a source, within `limit`.
-pub async fn keys(
-    source: &KeySource,
-    snapshot: &ArcSwap<Snapshot>,
-    limit: Duration,
-) -> Result<KeySet, FetchError> {
+pub async fn keys(source: &KeySource, network: Network<'_>, limit: Duration) -> Result<KeySet, FetchError> {
     let fetching = async {
         let document = match source {
             KeySource::Inline(keys) => Bytes::copy_from_slice(keys.as_bytes()),
-            KeySource::Uri(uri) => get(uri, snapshot).await?,
+            KeySource::Uri(uri) => get(uri, network).await?,
             KeySource::Discovery(uri) => {
                 let configuration: OpenIdConfiguration =
-                    serde_json::from_slice(&get(uri, snapshot).await?).map_err(FetchError::Discovery)?;
-                get(&configuration.jwks_uri, snapshot).await?
+                    serde_json::from_slice(&get(uri, network).await?).map_err(FetchError::Discovery)?;
+                get(&configuration.jwks_uri, network).await?
             }
         };
         Ok(KeySet::read(&document)?)
@@ -89,7 +111,7 @@ pub async fn keys(
     tokio::time::timeout(limit, fetching).await.unwrap_or(Err(FetchError::Timeout(limit)))
 }
 
-async fn get(url: &str, snapshot: &ArcSwap<Snapshot>) -> Result<Bytes, FetchError> {
+async fn get(url: &str, network: Network<'_>) -> Result<Bytes, FetchError> {
     let not_a_url = || FetchError::Url(url.to_owned());
     let uri: Uri = url.parse().map_err(|_| not_a_url())?;
     let https = match uri.scheme() {
@@ -100,7 +122,7 @@ async fn get(url: &str, snapshot: &ArcSwap<Snapshot>) -> Result<Bytes, FetchErro
     let host = uri.host().ok_or_else(not_a_url)?.trim_matches(['[', ']']).to_owned();
     let port = uri.port_u16().unwrap_or(if https { 443 } else { 80 });
     let unreachable = |source| FetchError::Connect { host: host.clone(), source };
-    let stream = connect(&host, port, snapshot).await?;
+    let stream = connect(&host, port, network).await?;
     if https {
         let name = ServerName::try_from(host.clone()).map_err(|_| not_a_url())?;
         let stream = TlsConnector::from(tls()).connect(name, stream).await.map_err(unreachable)?;
@@ -111,17 +133,29 @@ async fn get(url: &str, snapshot: &ArcSwap<Snapshot>) -> Result<Bytes, FetchErro
 }
 
 /// A service of the mesh is reached at one of its endpoints, any other host as the system resolves it.
-async fn connect(host: &str, port: u16, snapshot: &ArcSwap<Snapshot>) -> Result<TcpStream, FetchError> {
+async fn connect(host: &str, port: u16, network: Network<'_>) -> Result<TcpStream, FetchError> {
     let unreachable = |source| FetchError::Connect { host: host.to_owned(), source };
-    let cluster = snapshot.load().named_cluster(host, port).cloned();
-    if let Some(cluster) = cluster {
+    let cluster = network.snapshot.load().named_cluster(host, port).cloned();
+    let (service, addresses) = if let Some(cluster) = &cluster {
         let anywhere = SocketAddr::from(([0, 0, 0, 0], port));
-        let in_use = cluster
-            .pick(anywhere, &[], fastrand::u64(..))
-            .ok_or_else(|| FetchError::NoAddress(host.to_owned()))?;
-        return TcpStream::connect(in_use.endpoint.address).await.map_err(unreachable);
+        let in_use = cluster.pick(anywhere, &[], fastrand::u64(..));
+        (Some(&*cluster.service), in_use.map(|in_use| in_use.endpoint.address).into_iter().collect())
+    } else {
+        let found = tokio::net::lookup_host((host, port)).await.map_err(unreachable)?;
+        (None, found.collect::<Vec<SocketAddr>>())
+    };
+    let mut last = FetchError::NoAddress(host.to_owned());
+    for address in addresses {
+        let why = reach::refusal(&network.snapshot.load(), address.ip(), service, network.allowed);
+        last = match why {
+            Some(why) => FetchError::Refused { host: host.to_owned(), address: address.ip(), why },
+            None => match TcpStream::connect(address).await {
+                Ok(stream) => return Ok(stream),
+                Err(error) => unreachable(error),
+            },
+        };
     }
-    TcpStream::connect((host, port)).await.map_err(unreachable)
+    Err(last)
 }
 
 async fn exchange<S>(stream: S, uri: &Uri) -> Result<Bytes, FetchError>

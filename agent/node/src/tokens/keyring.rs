@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
+use ipnet::IpNet;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -28,6 +29,8 @@ type Sources = HashMap<KeySource, Arc<Issuer>, foldhash::fast::RandomState>;
 #[derive(Debug)]
 pub struct Keyring {
     issuers: ArcSwap<Sources>,
+    /// Where keys may be fetched from besides, `--jwks-allow`.
+    allowed: Box<[IpNet]>,
     wanted: mpsc::UnboundedSender<Arc<Issuer>>,
 }
 
@@ -41,13 +44,15 @@ struct Issuer {
     tried: watch::Sender<bool>,
     /// Somebody has a token of a key that is not among them.
     outdated: Notify,
+    /// Why the last fetch failed, if it did.
+    trouble: ArcSwapOption<String>,
 }
 
 impl Keyring {
-    /// A ring without keys, and what fills it.
-    pub fn new() -> (Arc<Self>, Fetcher) {
+    /// A ring without keys, and what fills it. `allowed`: where keys may be fetched from besides where anybody may.
+    pub fn new(allowed: &[IpNet]) -> (Arc<Self>, Fetcher) {
         let (wanted, queue) = mpsc::unbounded_channel();
-        let ring = Arc::new(Self { issuers: ArcSwap::default(), wanted });
+        let ring = Arc::new(Self { issuers: ArcSwap::default(), allowed: allowed.into(), wanted });
         (Arc::clone(&ring), Fetcher { ring, queue })
     }
 
@@ -71,6 +76,26 @@ impl Keyring {
             issuer.outdated.notify_one();
         }
         outcome
+    }
+
+    /// Whose keys cannot be fetched, and why, in the order of their URLs.
+    pub fn troubles(&self) -> Vec<String> {
+        let issuers = self.issuers.load();
+        let mut all: Vec<String> = issuers
+            .values()
+            .filter_map(|issuer| {
+                let trouble = issuer.trouble.load();
+                let kept = if issuer.keys.load().is_some() {
+                    "those of the last fetch stay"
+                } else {
+                    "its tokens are refused"
+                };
+                let why = trouble.as_deref()?;
+                Some(format!("keys at {} cannot be fetched, {kept}: {why}", issuer.url().escape_debug()))
+            })
+            .collect();
+        all.sort_unstable();
+        all
     }
 
     fn issuer(&self, rule: &TokenRule) -> Arc<Issuer> {
@@ -128,6 +153,7 @@ impl Issuer {
             keys: ArcSwapOption::from_pointee(inline),
             tried: watch::channel(given).0,
             outdated: Notify::new(),
+            trouble: ArcSwapOption::empty(),
         }
     }
 
@@ -144,21 +170,19 @@ impl Issuer {
         let mut retry = RETRY.0;
         loop {
             let fetched = Instant::now();
-            let wait = match fetch::keys(&issuer.source, &snapshot, issuer.timeout).await {
+            let network = fetch::Network { snapshot: &snapshot, allowed: &ring.allowed };
+            let wait = match fetch::keys(&issuer.source, network, issuer.timeout).await {
                 Ok(keys) => {
                     issuer.keys.store(Some(Arc::new(keys)));
+                    issuer.trouble.store(None);
                     retry = RETRY.0;
                     REFRESH
                 }
                 Err(error) => {
                     let kept = issuer.keys.load().is_some();
-                    let cause = anyhow::Error::new(error);
-                    tracing::warn!(
-                        url = issuer.url(),
-                        error = format!("{cause:#}"),
-                        kept,
-                        "an issuer's keys cannot be fetched"
-                    );
+                    let error = format!("{:#}", anyhow::Error::new(error));
+                    tracing::warn!(url = issuer.url(), error, kept, "an issuer's keys cannot be fetched");
+                    issuer.trouble.store(Some(Arc::new(error)));
                     let wait = retry;
                     retry = (retry * 2).min(RETRY.1);
                     wait

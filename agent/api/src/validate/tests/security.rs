@@ -175,7 +175,7 @@ fn request_authentication() {
         "issuer: https://x.org".to_owned(),
         format!("issuer: testing@secure.istio.io, {keys}"),
         "issuer: x, jwksUri: 'http://keys.auth:8080/jwks.json'".to_owned(),
-        "issuer: x, jwksUri: 'https://[::1]:8443/'".to_owned(),
+        "issuer: x, jwksUri: 'https://[2001:db8::1]:8443/'".to_owned(),
         format!(
             "issuer: x, {keys}, fromHeaders: [{{name: x-token, prefix: 'Bearer '}}], fromParams: [t], fromCookies: [c]"
         ),
@@ -226,6 +226,13 @@ fn request_authentication() {
     }
     warned(KIND, "selector: {matchLabels: {app: a}}", "NoEffect spec");
     warned(KIND, &rule("issuer: someone"), "NoEffect jwtRules[0]");
+    for uri in
+        ["169.254.169.254", "[fd00:ec2::254]", "127.0.0.1:8080", "[::ffff:127.0.0.1]", "localhost", "0.0.0.0"]
+    {
+        let keys_at = format!("issuer: x, jwksUri: 'http://{uri}/keys'");
+        warned(KIND, &rule(&keys_at), "NoEffect jwtRules[0].jwksUri");
+        warned(KIND, &rule(&format!("issuer: 'http://{uri}/'")), "NoEffect jwtRules[0].issuer");
+    }
     let private = "jwks: '{\"keys\": [{\"kty\": \"RSA\", \"n\": \"x\", \"e\": \"AQAB\", \"d\": \"x\"}]}'";
     warned(KIND, &rule(&format!("issuer: x, {private}")), "InvalidValue jwtRules[0].jwks");
     warned(

@@ -63,7 +63,7 @@ fn rule(rule: serde_json::Value) -> Arc<TokenRule> {
 
 /// A ring whose fetcher runs, told of these rules.
 fn ring(rules: Vec<Arc<TokenRule>>) -> Arc<Keyring> {
-    let (ring, mut fetcher) = Keyring::new();
+    let (ring, mut fetcher) = Keyring::new(&["127.0.0.0/8".parse().unwrap()]);
     tokio::spawn(async move { fetcher.fill(Arc::default(), move |_| rules.clone()).await });
     ring
 }
@@ -147,7 +147,7 @@ async fn keys_that_no_rule_names_are_forgotten() {
     let (mine, other) = (TestKey::p256(), TestKey::p256());
     let inline = |key: &TestKey| rule(json!({"issuer": "a", "jwks": key_set(&[key.jwk("k")])}));
     let (kept, dropped) = (inline(&mine), inline(&other));
-    let (ring, _fetcher) = Keyring::new();
+    let (ring, _fetcher) = Keyring::new(&[]);
     assert_eq!(verify(&ring, &kept, &mine.token("ES256", "k", &json!({}))).await, Ok(()));
     assert_eq!(
         verify(&ring, &dropped, &mine.token("ES256", "k", &json!({}))).await,

@@ -22,7 +22,7 @@ impl World {
         first.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
         let rules = std::iter::once(&first).chain(others);
         let rules = rules.map(|rule| TokenRule::compile(&serde_json::from_value(rule.clone()).unwrap()));
-        Self { key, rules: rules.map(Arc::new).collect(), keyring: Keyring::new().0 }
+        Self { key, rules: rules.map(Arc::new).collect(), keyring: Keyring::new(&[]).0 }
     }
 
     fn token(&self, claims: &Value) -> String {
