@@ -66,7 +66,12 @@ impl Mesh {
 
     /// A pod's network that no manifest names: no agent serves it, and nobody knows whose address it has.
     pub fn outsider(&self, name: &str) -> Result<Arc<Pod>> {
-        self.add_pod(self.pod(name).spec)
+        self.outsider_of("default", name)
+    }
+
+    /// The same in another namespace.
+    pub fn outsider_of(&self, namespace: &str, name: &str) -> Result<Arc<Pod>> {
+        self.add_pod(self.pod(name).namespace(namespace).spec)
     }
 }
 

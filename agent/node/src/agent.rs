@@ -295,7 +295,7 @@ async fn serve(options: AgentOptions) -> Result<(), AgentError> {
 
 /// Looks after the CNI plugin on this node, where that is wanted.
 fn plugin(options: &AgentOptions) -> Option<Installed> {
-    let installed = Installed::start(options.cni.clone()?, &options.run_dir);
+    let installed = Installed::start(options.cni.clone()?, &options.run_dir, &options.bpf_dir);
     installed.inspect_err(|error| tracing::error!(%error, "the CNI plugin cannot be installed")).ok()
 }
 

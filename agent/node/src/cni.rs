@@ -5,10 +5,12 @@
 //! - [`protocol`] is what it says to the agent, over `RUNDIR/cni.sock`;
 //! - [`server`] takes that to the control thread;
 //! - [`chain`] is where the plugin is entered: the configuration that is in force on the node;
-//! - [`install`] keeps it there, and takes it out.
+//! - [`install`] keeps it there, and takes it out;
+//! - [`kept`] is what the plugin decides by when no agent answers: then pods of the mesh start closed.
 
 mod chain;
 pub mod install;
+pub mod kept;
 pub mod plugin;
 pub mod protocol;
 pub mod server;

@@ -5,6 +5,7 @@
 //! What is in the kernel outlives the agent: with it dead, enrolled pods fail closed; the next one takes over.
 
 mod bpf;
+mod enclose;
 mod error;
 mod handover;
 mod mounts;
@@ -17,13 +18,13 @@ mod record;
 mod routing;
 mod sockets;
 mod status;
+mod unclaimed;
 
-use std::cell::LazyCell;
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, AsRawFd};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -31,6 +32,7 @@ use std::thread;
 
 use weft_common::{Listener, LookupConfig, Pod, PodStats};
 
+pub use enclose::{Enclosed, enclose};
 pub use error::DatapathError;
 pub use handover::Standing;
 pub use node_socket::is_open as is_open_on_node;
@@ -38,9 +40,12 @@ pub use pod::LocalPod;
 pub use probe::check;
 pub use routing::leads_here;
 pub use status::{DatapathStatus, PodStatus};
+pub use unclaimed::cleanup;
 
 use bpf::Insert;
+use enclose::Enclosures;
 use error::Context;
+use mounts::Seat;
 use netns::Netns;
 use object::{Loader, Pins};
 use pod::{Kernel, Prepared, Unused};
@@ -69,6 +74,14 @@ pub struct PodNetwork {
     pub netns: PathBuf,
     /// The pod's addresses, the primary one first.
     pub addresses: Vec<IpAddr>,
+}
+
+impl PodNetwork {
+    /// Whether these are its addresses. In another order they are the same: the runtime and the API server order them each in
+    /// its own way.
+    pub fn has_addresses(&self, addresses: &[IpAddr]) -> bool {
+        self.addresses.len() == addresses.len() && addresses.iter().all(|ip| self.addresses.contains(ip))
+    }
 }
 
 /// Why a listener exists.
@@ -103,9 +116,12 @@ pub struct Datapath {
     loader: Loader,
     kernel: Arc<Kernel>,
     home_cookie: u64,
+    run_dir: PathBuf,
     records: Records,
+    /// What plugins have written down.
+    enclosures: Enclosures,
     pods: BTreeMap<Arc<str>, Arc<LocalPod>>,
-    /// What a dead agent left and nobody has claimed, with its pod's name if it is known.
+    /// What a dead agent or a plugin left and nobody has claimed, with its pod's name if it is known.
     unclaimed: BTreeMap<u64, Option<String>>,
     prepared: PreparedPods,
     unused: Sender<Unused>,
@@ -120,13 +136,15 @@ impl Datapath {
     /// pods fail closed until they are enrolled again or [`Self::release_unclaimed`] lets them go.
     pub fn start(options: &DatapathOptions) -> Result<Self, DatapathError> {
         probe::check()?;
-        let cgroup = mounts::cgroup_root()?;
+        let cgroup = mounts::cgroup_root(Seat::Anywhere)?;
         let pins = Pins::at(mounts::bpf_dir(&options.bpf_dir)?);
         fs::create_dir_all(&options.run_dir)
             .context(|| format!("cannot create {}", options.run_dir.display()))?;
         let home = Netns::current().context(|| "cannot open the agent's network namespace".to_owned())?;
         let home_cookie = sockets::netns_cookie().context(|| "cannot read SO_NETNS_COOKIE".to_owned())?;
+        let held = enclose::hold_pins(&options.run_dir)?;
         let (loader, maps) = Loader::start(&pins, &cgroup)?;
+        drop(held);
         let records = Records::of(&options.run_dir);
         let prepared = PreparedPods::default();
         let (unused, to_take_back) = mpsc::channel();
@@ -138,7 +156,9 @@ impl Datapath {
             loader,
             kernel: Arc::clone(&kernel),
             home_cookie,
+            run_dir: options.run_dir.clone(),
             records: records.clone(),
+            enclosures: Enclosures::of(&options.run_dir),
             pods: BTreeMap::new(),
             unclaimed: BTreeMap::new(),
             prepared: Arc::clone(&prepared),
@@ -154,19 +174,6 @@ impl Datapath {
             .spawn(move || take_back_unused(&to_take_back, &kernel, &prepared, &records, &left))
             .context(|| "cannot start a thread".to_owned())?;
         Ok(datapath)
-    }
-
-    /// Learns what a dead agent has left.
-    pub fn take_over(&mut self) -> Result<(), DatapathError> {
-        let in_map = self.kernel.maps.pods.keys().context(|| "cannot read map PODS".to_owned())?;
-        let plan = record::plan_takeover(&self.pins.pods()?, &in_map, &self.records.load_all());
-        for cookie in plan.forget {
-            self.switch_off(cookie)?;
-            self.kernel.forget(cookie)?;
-            self.records.remove(cookie);
-        }
-        self.unclaimed = plan.adopt;
-        Ok(())
     }
 
     /// Puts a running pod in the mesh: connections that it opens or gets from now on go to the listeners returned,
@@ -206,7 +213,8 @@ impl Datapath {
             .flatten()
             .context(|| format!("cannot listen in pod {key}"))?;
         // Its listeners died with it, and all that was queued at them.
-        let left = self.unclaimed.contains_key(&cookie);
+        let _held = enclose::hold_pins(&self.run_dir)?;
+        let left = self.unclaimed.contains_key(&cookie) || self.enclosures.load(cookie).is_some();
         let switched = if left { self.kernel.forget(cookie) } else { Ok(()) };
         if let Err(error) = switched.and_then(|()| self.switch_on(&network, &prepared, &listeners, workers)) {
             // A pod that a dead agent had enrolled stays closed.
@@ -216,6 +224,7 @@ impl Datapath {
             return Err(error);
         }
         self.unclaimed.remove(&cookie);
+        self.enclosures.remove(cookie);
         Ok(self.enrolled(network, prepared, listeners))
     }
 
@@ -322,20 +331,6 @@ impl Datapath {
         self.pins.remove_pod(cookie)
     }
 
-    /// Lets go of pods that a dead agent had enrolled and that nobody has enrolled again. To be called once, when all
-    /// pods of the node are known.
-    pub fn release_unclaimed(&mut self) -> Result<(), DatapathError> {
-        let others: Namespaces = LazyCell::new(netns::of_processes);
-        for cookie in std::mem::take(&mut self.unclaimed).into_keys() {
-            self.switch_off(cookie)?;
-            self.kernel.forget(cookie)?;
-            if let Some(record) = self.records.load(cookie) {
-                take_back(&record, &others, &self.records);
-            }
-        }
-        self.pins.remove_other_versions()
-    }
-
     /// What is enrolled, and the kernel's counters.
     pub fn status(&self) -> DatapathStatus {
         let pods = self.pods.values().map(|pod| {
@@ -362,49 +357,11 @@ impl Datapath {
             self.switch_off(cookie)?;
         }
         let all = lock(&self.prepared);
-        take_back_all(&self.records);
+        unclaimed::take_back_all(&self.records);
+        self.enclosures.remove_all();
         drop(all);
         self.pins.remove_all()
     }
-}
-
-/// Removes what a dead agent with these directories has left. Returns the names of the pods that it had enrolled.
-/// Must not be called while an agent runs.
-pub fn cleanup(run_dir: &Path, bpf_dir: &Path) -> Result<Vec<String>, DatapathError> {
-    if let Some(dir) = mounts::existing_bpf_dir(bpf_dir) {
-        Pins::at(dir).remove_all()?;
-    }
-    Ok(take_back_all(&Records::of(run_dir)))
-}
-
-/// Namespaces by cookie, looked for when one is asked for.
-type Namespaces = LazyCell<HashMap<u64, Netns>>;
-
-/// Takes back the rules in every namespace on record.
-fn take_back_all(records: &Records) -> Vec<String> {
-    let others: Namespaces = LazyCell::new(netns::of_processes);
-    let mut keys = Vec::new();
-    for record in records.load_all() {
-        take_back(&record, &others, records);
-        keys.push(record.key);
-    }
-    records.remove_dir();
-    keys
-}
-
-/// Takes back the rules in one namespace, unless it is gone.
-fn take_back(record: &Record, others: &Namespaces, records: &Records) {
-    let is_it = |netns: &Netns| {
-        netns.run(sockets::netns_cookie).flatten().is_ok_and(|cookie| cookie == record.cookie)
-    };
-    // The path may be one of the dead agent's own, or lead to another namespace by now.
-    let at_path = Netns::open(&record.netns).ok().filter(is_it);
-    if let Some(netns) = at_path.as_ref().or_else(|| others.get(&record.cookie))
-        && let Err(error) = netns.run(|| routing::tear_down(&record.sysctls)).flatten()
-    {
-        tracing::warn!(pod = record.key, %error, "cannot take back the network rules of a pod");
-    }
-    records.remove(record.cookie);
 }
 
 /// Takes back the rules in namespaces whose last connection has let go, until the datapath is gone.

@@ -131,6 +131,11 @@ impl Compiler {
         }
     }
 
+    /// Every Namespace object that there is, and whether its labels opt in.
+    pub fn namespaces(&self) -> impl Iterator<Item = (&str, bool)> {
+        self.pods.namespaces()
+    }
+
     /// Applies changes, all at once, and returns the snapshot after them. Never panics.
     pub fn apply(&mut self, changes: Vec<Change>) -> Arc<Snapshot> {
         self.take_in(changes);

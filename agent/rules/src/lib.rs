@@ -12,6 +12,7 @@ mod host;
 pub mod http_route;
 pub mod identity;
 mod intern;
+pub mod last_known;
 mod matching;
 mod mesh;
 pub mod path;

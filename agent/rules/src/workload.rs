@@ -36,7 +36,7 @@ pub struct Workload {
     /// Ports that its node's kubelet connects to, for probes and hooks; known for pods of this node only.
     pub probe_ports: Box<[u16]>,
     /// In a cluster, what its condition `weft.dev/Enrolled` says; `None`: nothing.
-    pub announced: Option<bool>,
+    pub announced: Option<Announced>,
     /// Whether its sockets should be redirected, if it is of this node; whether they are, if it is of another.
     pub enrolment: Enrolment,
 }
@@ -58,6 +58,25 @@ impl Workload {
     /// as Istio's gateways are called.
     pub fn is_gateway(&self) -> bool {
         is_gateway(&self.labels)
+    }
+}
+
+/// What the condition `weft.dev/Enrolled` of a pod says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Announced {
+    /// Its node's agent: it is in the mesh.
+    Enrolled,
+    /// Its node's agent: it is not.
+    Left,
+    /// The controller: it was in the mesh, and the agent that said so is away. Its traffic is refused until that is back;
+    /// nobody is to try it in plain text.
+    Unsure,
+}
+
+impl Announced {
+    /// Whether others call the pod by mutual TLS.
+    pub fn is_called(self) -> bool {
+        self != Self::Left
     }
 }
 

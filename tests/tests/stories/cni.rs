@@ -13,20 +13,27 @@ use weft_tests::{Agent, Mesh, Pod, built_binary, story};
 use crate::deploy;
 
 /// What a plugin answered.
-struct Answer {
-    good: bool,
-    output: Value,
-    took: Duration,
+pub struct Answer {
+    pub good: bool,
+    pub output: Value,
+    pub took: Duration,
 }
 
 /// Runs `weft cni` as a runtime does, for a pod of this world.
 fn plugin(mesh: &Mesh, command: &str, pod: &Pod, strict: bool) -> Result<Answer> {
     let run_dir = mesh.with_agent(|agent| Ok(agent.run_dir().to_path_buf()))?;
-    let config = json!({
-        "cniVersion": "1.0.0", "name": "world", "type": "weft-cni", "runDir": run_dir, "strict": strict,
-        "prevResult": result(pod),
-    });
-    let netns = Path::new("/var/run/netns").join(&pod.netns);
+    plugin_with(command, pod, &json!({ "runDir": run_dir, "strict": strict }))
+}
+
+/// The same with what the agent has written in the chain.
+pub fn plugin_with(command: &str, pod: &Pod, entry: &Value) -> Result<Answer> {
+    let mut config =
+        json!({ "cniVersion": "1.0.0", "name": "world", "type": "weft-cni", "prevResult": result(pod) });
+    for (key, value) in entry.as_object().into_iter().flatten() {
+        config[key] = value.clone();
+    }
+    let netns = entry["netns"].as_str().unwrap_or(&pod.netns);
+    let netns = Path::new("/var/run/netns").join(netns);
     let args = format!(
         "IgnoreUnknown=true;K8S_POD_NAMESPACE={};K8S_POD_NAME={};K8S_POD_UID=",
         pod.spec.namespace, pod.spec.name
@@ -62,7 +69,7 @@ fn result(pod: &Pod) -> Value {
 }
 
 /// A pod's object as it is before the pod runs: no address, and no annotation that tells its network namespace.
-fn starting(pod: &Pod, label: &str) -> String {
+pub fn starting(pod: &Pod, label: &str) -> String {
     format!(
         "apiVersion: v1\nkind: Pod\nmetadata: {{name: {}, namespace: {}, labels: {{{label}}}}}\n\
          spec: {{containers: [{{name: app, image: app}}]}}\nstatus: {{phase: Pending}}\n",

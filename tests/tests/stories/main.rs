@@ -12,6 +12,7 @@ mod attacks_tunnel;
 mod bookinfo;
 mod capture;
 mod certificates;
+mod closed;
 mod cni;
 mod deploy;
 mod discovery;

@@ -25,6 +25,7 @@ use super::pods::{Desired, Enrolled};
 use super::process::PodProcesses;
 use super::readiness::Guard;
 use super::{AgentError, Shared, View, view};
+use crate::cni::kept::{self, Keeper};
 use crate::cni::server::Told;
 use crate::datapath::{Datapath, DatapathOptions, DatapathStatus};
 use crate::discovery::{News, Source};
@@ -139,6 +140,10 @@ struct Control {
     waiters: Vec<Waiter>,
     /// Pods that CNI plugins have told of.
     told: cni::ToldPods,
+    /// Keeps what plugins decide by while there is no agent.
+    keeper: Option<Keeper>,
+    /// What is to be kept may have changed.
+    unkept: bool,
     /// All that was there at start is known.
     begun: bool,
     first_sync: Option<Guard>,
@@ -197,11 +202,13 @@ impl Control {
             trust_domain: options.trust_domain.clone(),
             cluster: source.is_cluster(),
         });
+        let keeper = options.cni.as_ref().map(|cni| Keeper::start(kept::path(&cni.conf_dir))).transpose();
+        let keeper = keeper.map_err(|source| AgentError::Start { what: "a thread", source })?;
         let finder = match &source {
             Source::Folder(_) => NetnsFinder::Annotation,
             Source::Cluster(_) => NetnsFinder::Processes(PodProcesses::default()),
         };
-        Ok(Self {
+        let mut control = Self {
             source,
             compiler,
             datapath,
@@ -223,6 +230,8 @@ impl Control {
             pods_checked: Instant::now(),
             waiters: Vec::new(),
             told: cni::ToldPods::default(),
+            keeper,
+            unkept: true,
             begun: false,
             first_sync: Some(first_sync),
             claimed: false,
@@ -234,7 +243,9 @@ impl Control {
             rows: Arc::default(),
             rows_stale: true,
             shared,
-        })
+        };
+        control.learn_enclosed();
+        Ok(control)
     }
 
     async fn run(mut self, mut messages: mpsc::UnboundedReceiver<Message>) -> Result<(), AgentError> {
@@ -269,7 +280,7 @@ impl Control {
                 }
                 Message::Datapath(reply) => _ = reply.send(self.datapath.status()),
                 Message::Certificates => self.certificates_moved = true,
-                Message::Cni(told) => self.told.take(told),
+                Message::Cni(told) => self.hear(told),
                 Message::HandOver(request) => self.hand_over(request).await,
                 Message::Emptied => self.emptied(),
                 Message::PredecessorEnded => self.predecessor_ended(),
@@ -293,7 +304,8 @@ impl Control {
             let young = self.waiting_since.elapsed() < Duration::from_secs(5);
             now + if young { NETNS_RETRY } else { NETNS_RETRY_LATER }
         });
-        let netns = (!self.desired.is_empty()).then(|| self.pods_checked + NETNS_CHECK);
+        let looks = !self.desired.is_empty() || self.datapath.has_unclaimed();
+        let netns = looks.then(|| self.pods_checked + NETNS_CHECK);
         // Before and after its time, an agent leaves pods alone.
         let enrols = self.succeeding.is_none() && self.retired.is_none();
         let pods =
@@ -323,6 +335,7 @@ impl Control {
         let changed = begins || !scan.changes.is_empty();
         let reported = scan.reported || changed;
         self.rows_stale |= pods_changed;
+        self.unkept |= pods_changed;
         if changed {
             self.compile(scan.changes);
         }
@@ -339,9 +352,17 @@ impl Control {
         let leaves_due = self.leaves_at.is_some_and(|at| at <= Instant::now());
         let pods = pods_changed || pods_due || leaves_due || succeeding || !self.waiting_pods.is_empty();
         let moved = pods && self.retired.is_none() && self.enrol();
-        if !self.claimed {
-            self.claimed = true;
-            self.datapath.release_unclaimed()?;
+        if self.retired.is_none() {
+            let settles = !std::mem::replace(&mut self.claimed, true);
+            if settles || (pods && self.datapath.has_unclaimed()) {
+                self.let_go()?;
+            }
+            if settles {
+                self.datapath.remove_other_versions()?;
+            }
+            if std::mem::take(&mut self.unkept) {
+                self.remember();
+            }
         }
         if moved {
             self.own_certificates().await;

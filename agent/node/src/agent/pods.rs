@@ -79,7 +79,7 @@ pub fn plan<'a>(
             }
             Ok(netns) => match have {
                 // A namespace may be reached by another path today.
-                Some((network, at)) if at == netns && network.addresses == want.network.addresses => {}
+                Some((network, at)) if at == netns && network.has_addresses(&want.network.addresses) => {}
                 Some(_) => {
                     plan.release.push(key.clone());
                     plan.enrol.push((want.network.clone(), *netns));

@@ -19,13 +19,20 @@ const ORIGINAL: &str = ".weft-original";
 pub struct Entry {
     /// Where the plugin finds the agent.
     pub run_dir: PathBuf,
+    /// Where it pins programs when there is none.
+    pub bpf_dir: PathBuf,
+    /// What the agent knew last.
+    pub last_known: PathBuf,
     /// Whether pods must not start without it.
     pub strict: bool,
 }
 
 impl Entry {
     fn json(&self) -> Value {
-        json!({"type": PLUGIN, "runDir": self.run_dir, "strict": self.strict})
+        json!({
+            "type": PLUGIN, "runDir": self.run_dir, "bpfDir": self.bpf_dir, "lastKnown": self.last_known,
+            "strict": self.strict,
+        })
     }
 }
 
@@ -62,6 +69,12 @@ pub fn enter(dir: &Path, entry: &Entry) -> io::Result<Option<PathBuf>> {
     write(&list, first, &text(&with_plugin(&alone, entry)))?;
     fs::rename(first, original(first))?;
     Ok(Some(list))
+}
+
+/// Whether the plugin is in the file in force.
+pub fn is_entered(dir: &Path) -> bool {
+    let in_force = files(dir).ok().and_then(|files| files.iter().find_map(|path| read(path)));
+    in_force.is_some_and(|conf| without_plugin(&conf) != conf)
 }
 
 /// Takes the plugin out of all files. Answers whether there was any.

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use notify::{RecursiveMode, Watcher};
 
-use super::PLUGIN;
 use super::chain::{self, Entry};
+use super::{PLUGIN, kept};
 
 /// How often it is looked after without being told to.
 const CHECK: Duration = Duration::from_secs(10);
@@ -46,13 +46,20 @@ enum Word {
 
 impl Installed {
     /// Puts the plugin in place and looks after it on a thread of its own.
-    pub fn start(options: CniOptions, run_dir: &Path) -> io::Result<Self> {
-        let entry = Entry { run_dir: std::path::absolute(run_dir)?, strict: options.strict };
+    pub fn start(options: CniOptions, run_dir: &Path, bpf_dir: &Path) -> io::Result<Self> {
+        let last_known = kept::path(&options.conf_dir);
+        let entry = Entry {
+            run_dir: std::path::absolute(run_dir)?,
+            bpf_dir: std::path::absolute(bpf_dir)?,
+            last_known: std::path::absolute(&last_known)?,
+            strict: options.strict,
+        };
         let (stop, words) = mpsc::channel();
         let (dir, bin) = (options.conf_dir.clone(), options.bin_dir.clone());
         let tell = stop.clone();
         let thread = std::thread::Builder::new().name("weft-cni-conf".to_owned()).spawn(move || {
             let mut copied = false;
+            let mut begun = false;
             let mut watch = None;
             let mut said = None;
             loop {
@@ -63,7 +70,12 @@ impl Installed {
                 if watch.is_none() {
                     watch = watched(&dir, &tell).ok();
                 }
-                if copied {
+                // Nor one that does not find what it decides by.
+                if !begun {
+                    let what = || "what the agent knows is kept for the plugin".to_owned();
+                    begun = report(&mut said, kept::begin(&last_known).map(|()| what()));
+                }
+                if copied && begun {
                     report(
                         &mut said,
                         chain::enter(&dir, &entry).map(|entered| match entered {
@@ -104,12 +116,18 @@ impl Drop for Installed {
     }
 }
 
-/// Takes the plugin out of the chain, and its binary away. Answers whether there was anything of it.
+/// Whether the plugin is in the chain in force.
+pub fn is_entered(conf_dir: &Path) -> bool {
+    chain::is_entered(conf_dir)
+}
+
+/// Takes the plugin out of the chain, and its binary and what it decides by away. Answers whether there was anything of it.
 pub fn remove(conf_dir: &Path, bin_dir: &Path) -> io::Result<bool> {
     let left = match chain::leave(conf_dir) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => false,
         other => other?,
     };
+    kept::remove(&kept::path(conf_dir))?;
     match fs::remove_file(bin_dir.join(PLUGIN)) {
         Ok(()) => Ok(true),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(left),
@@ -209,7 +227,8 @@ mod tests {
         let (conf_dir, bin_dir) = (temp.path().join("net.d"), temp.path().join("bin"));
         fs::create_dir_all(&conf_dir).unwrap();
         let options = CniOptions { conf_dir: conf_dir.clone(), bin_dir: bin_dir.clone(), strict: true };
-        let installed = Installed::start(options, Path::new("/run/weft")).unwrap();
+        let installed =
+            Installed::start(options, Path::new("/run/weft"), Path::new("/sys/fs/bpf/weft")).unwrap();
         let list = conf_dir.join("10-net.conflist");
         let text = r#"{"name": "net", "cniVersion": "1.0.0", "plugins": [{"type": "ptp"}]}"#;
         let has_plugin = || fs::read_to_string(&list).is_ok_and(|text| text.contains(PLUGIN));

@@ -7,12 +7,18 @@ use std::io;
 use std::net::IpAddr;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::protocol::{Answer, PATIENCE, Pod, Request};
+use weft_rules::last_known::{self, Memory, Start, StartingPod};
+
+use super::kept;
+use super::protocol::{Answer, PATIENCE, PRESENCE, Pod, Request};
+use crate::causes;
 use crate::channel::Channel;
+use crate::datapath::{self, Enclosed};
 
 pub(super) const VERSIONS: [&str; 5] = ["0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"];
 /// What is said to somebody who says nothing of versions.
@@ -34,6 +40,8 @@ mod code {
 struct Config {
     cni_version: String,
     run_dir: PathBuf,
+    bpf_dir: PathBuf,
+    last_known: PathBuf,
     strict: bool,
     prev_result: Option<Value>,
 }
@@ -91,7 +99,7 @@ fn command(call: &Call<'_>) -> Result<Option<Value>, Failure> {
     if command == "DEL" {
         if let Ok(config) = config(call) {
             let pod = pod(call, &config);
-            let _ = ask(&config, &Request::Delete(pod), None);
+            let _ = ask(&config, &Request::Delete(pod), None, PATIENCE);
         }
         return Ok(None);
     }
@@ -108,7 +116,7 @@ fn command(call: &Call<'_>) -> Result<Option<Value>, Failure> {
     match &*command {
         "ADD" => add(call, &config).map(Some),
         "CHECK" => previous(&config).map(|_| None),
-        "STATUS" if config.strict => match ask(&config, &Request::Status, None) {
+        "STATUS" if config.strict => match ask(&config, &Request::Status, None, PATIENCE) {
             Ok(_) => Ok(None),
             Err(error) => Err(fail(code::UNAVAILABLE, "the agent of weft is away", &away(&config, &error))),
         },
@@ -128,7 +136,7 @@ fn previous(config: &Config) -> Result<&Value, Failure> {
     })
 }
 
-/// Tells the agent, and hands the plugin's result before on as it was.
+/// Tells the agent, and hands the plugin's result before on as it was. While there is no agent, pods of the mesh start closed.
 fn add(call: &Call<'_>, config: &Config) -> Result<Value, Failure> {
     let result = previous(config)?;
     let pod = pod(call, config);
@@ -136,25 +144,69 @@ fn add(call: &Call<'_>, config: &Config) -> Result<Value, Failure> {
     if pod.name.is_empty() {
         return Ok(result.clone());
     }
-    let netns = call.get("CNI_NETNS");
-    let netns = File::open(&netns).map_err(|error| {
-        fail(code::ENVIRONMENT, "CNI_NETNS cannot be opened", &format!("{netns}: {error}"))
+    let path = call.get("CNI_NETNS");
+    let netns = File::open(&path).map_err(|error| {
+        fail(code::ENVIRONMENT, "CNI_NETNS cannot be opened", &format!("{path}: {error}"))
     })?;
     let key = pod.key();
-    let problem = match ask(config, &Request::Add(pod), Some(&netns)) {
+    let told = ask(config, &Request::Status, None, PRESENCE)
+        .and_then(|_| ask(config, &Request::Add(pod.clone()), Some(&netns), PATIENCE));
+    let problem = match told {
         Ok(Answer::NotYet(why)) => why,
         Ok(_) => return Ok(result.clone()),
         Err(error) => away(config, &error),
     };
+    let waits = |why: &dyn std::fmt::Display| {
+        Err(fail(code::TRY_AGAIN, &format!("weft cannot take pod {key} into the mesh yet"), why))
+    };
     if config.strict {
-        return Err(fail(
-            code::TRY_AGAIN,
-            &format!("weft cannot take pod {key} into the mesh yet"),
-            &problem,
-        ));
+        return waits(&problem);
     }
-    eprintln!("weft-cni: pod {key} starts before it is in the mesh: {problem}");
+    match alone(config, &pod) {
+        Start::Open(why) => eprintln!("weft-cni: pod {key} starts outside of the mesh ({why}): {problem}"),
+        Start::Closed(why) => {
+            if let Err(error) = enclose(config, &pod, path.into(), &netns) {
+                return waits(&format!("{problem}; nor can it start closed: {error}"));
+            }
+            eprintln!("weft-cni: pod {key} starts closed until the agent is there ({why}): {problem}");
+        }
+    }
     Ok(result.clone())
+}
+
+/// Decides without the agent how a pod starts.
+fn alone(config: &Config, pod: &Pod) -> Start {
+    // An agent of the past, that did not keep anything, has written this configuration.
+    if config.last_known.as_os_str().is_empty() {
+        return Start::Open("nothing is kept on this node");
+    }
+    let kept = kept::read(&config.last_known);
+    let memory = match &kept {
+        Ok(Some(known)) => Memory::Known(known),
+        Ok(None) => Memory::Never,
+        Err(error) => {
+            eprintln!("weft-cni: {} cannot be used: {error}", config.last_known.display());
+            Memory::Lost
+        }
+    };
+    let key = pod.key();
+    last_known::start(memory, StartingPod { namespace: &pod.namespace, key: &key, uid: &pod.uid })
+}
+
+/// Closes a pod, and tells an agent that has come meanwhile: before it could be reached, it finds what is pinned.
+fn enclose(config: &Config, pod: &Pod, path: PathBuf, netns: &File) -> Result<(), String> {
+    let enclosed = Enclosed {
+        key: pod.key(),
+        uid: pod.uid.clone(),
+        container: pod.container.clone(),
+        // By a link of the node's, the agent in its container would be led astray.
+        netns: path.canonicalize().unwrap_or(path),
+        addresses: pod.addresses.clone(),
+    };
+    datapath::enclose(&config.run_dir, &config.bpf_dir, &enclosed, netns.as_fd())
+        .map_err(|error| causes::all(&error))?;
+    let _ = ask(config, &Request::Enclosed(pod.clone()), Some(netns), PRESENCE);
+    Ok(())
 }
 
 fn away(config: &Config, error: &io::Error) -> String {
@@ -165,12 +217,12 @@ fn socket(config: &Config) -> PathBuf {
     config.run_dir.join(super::SOCKET)
 }
 
-fn ask(config: &Config, request: &Request, netns: Option<&File>) -> io::Result<Answer> {
+fn ask(config: &Config, request: &Request, netns: Option<&File>, patience: Duration) -> io::Result<Answer> {
     let channel = Channel::connect(&socket(config))?;
-    channel.limit_sending(PATIENCE)?;
+    channel.limit_sending(patience)?;
     let files: Vec<_> = netns.iter().map(|file| file.as_fd()).collect();
     channel.send(request, &files)?;
-    match channel.receive(Some(PATIENCE))? {
+    match channel.receive(Some(patience))? {
         Some((answer, _)) => Ok(answer),
         None => Err(io::ErrorKind::UnexpectedEof.into()),
     }

@@ -7,6 +7,8 @@ use serde::{Deserialize, Serialize};
 
 /// How long the plugin waits for an answer. The agent answers before.
 pub const PATIENCE: Duration = Duration::from_secs(12);
+/// How long the plugin waits to hear whether anybody is there: an agent answers that in no time, whatever it is at.
+pub const PRESENCE: Duration = Duration::from_secs(2);
 /// How long the agent waits for an object that tells whether the pod should be in the mesh, and for its own turn to come: with
 /// hundreds of pods that start at once, the API server is seconds behind.
 pub const OBJECT: Duration = Duration::from_secs(10);
@@ -17,6 +19,8 @@ pub const OBJECT: Duration = Duration::from_secs(10);
 pub enum Request {
     /// A pod has its network, which is attached as an open file.
     Add(Pod),
+    /// The plugin has closed a pod by itself, having waited in vain. Its network is attached as an open file.
+    Enclosed(Pod),
     /// A pod's network goes.
     Delete(Pod),
     /// Is anybody there?

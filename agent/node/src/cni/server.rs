@@ -32,6 +32,13 @@ pub enum Told {
         /// Hears when it is in the mesh, or why it is not.
         reply: oneshot::Sender<Answer>,
     },
+    /// The plugin has closed a pod, which waits to be enrolled or let go.
+    Enclosed {
+        /// The pod.
+        pod: Pod,
+        /// Its network namespace.
+        netns: OwnedFd,
+    },
     /// A pod's network goes.
     Delete(Pod),
 }
@@ -89,14 +96,19 @@ fn one(channel: &Channel, control: &mpsc::UnboundedSender<Message>) -> io::Resul
     }
     channel.limit_sending(PATIENCE)?;
     let Some((request, files)) = channel.receive(Some(PATIENCE))? else { return Ok(()) };
+    let netns = files.into_iter().next().ok_or_else(|| io::Error::other("no network namespace"));
     let answer = match request {
         Request::Status => Answer::Done,
+        Request::Enclosed(pod) => {
+            let _ = control.send(Message::Cni(Told::Enclosed { pod, netns: netns? }));
+            Answer::Done
+        }
         Request::Delete(pod) => {
             let _ = control.send(Message::Cni(Told::Delete(pod)));
             Answer::Done
         }
         Request::Add(pod) => {
-            let netns = files.into_iter().next().ok_or_else(|| io::Error::other("no network namespace"))?;
+            let netns = netns?;
             let (reply, answer) = oneshot::channel();
             let ending = || Answer::NotYet("the agent is ending".to_owned());
             // It answers in time.

@@ -183,9 +183,10 @@ pub fn detach_link(link: BorrowedFd<'_>) -> io::Result<()> {
     unsafe { bpf(BPF_LINK_DETACH, &mut link_fd) }.map(drop)
 }
 
-/// Whether a link to a network namespace still has one: the kernel cuts it when the namespace ends.
+/// Whether a link to a network namespace, or a cgroup, still has one: the kernel cuts it when that ends.
 pub fn link_is_alive(link: BorrowedFd<'_>) -> io::Result<bool> {
-    /// The beginning of `struct bpf_link_info`, as a link to a namespace fills it.
+    /// The beginning of `struct bpf_link_info`, as a link to a namespace fills it. One to a cgroup has its number there, whose
+    /// lower half is never zero.
     #[repr(C)]
     #[derive(Default)]
     struct NetnsLink {

@@ -69,7 +69,7 @@ impl Datapath {
     }
 
     /// The agent that handed over has ended, and its last connection with it: what it left and nobody has enrolled is
-    /// removed.
+    /// unclaimed.
     pub fn predecessor_ended(&mut self) -> Result<(), DatapathError> {
         self.held.clear();
         self.take_over()?;
@@ -79,7 +79,7 @@ impl Datapath {
         };
         let unclaimed = std::mem::take(&mut self.unclaimed);
         self.unclaimed = unclaimed.into_iter().filter(|(cookie, _)| !in_use(cookie)).collect();
-        self.release_unclaimed()
+        Ok(())
     }
 }
 

@@ -157,9 +157,18 @@ fn below(root: &Path, path: &Path) -> PathBuf {
     root.join(path.strip_prefix("/").unwrap_or(path))
 }
 
+/// Where this process is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Seat {
+    /// Perhaps in a container of its own on the node.
+    Anywhere,
+    /// In the node's own namespaces, beside its first process.
+    Node,
+}
+
 /// Opens the root of the machine's cgroup2 hierarchy; on a node that is itself a container (kind and its like), the root
 /// of what that node has of it: all its pods are below.
-pub fn cgroup_root() -> Result<File, DatapathError> {
+pub fn cgroup_root(seat: Seat) -> Result<File, DatapathError> {
     let own = mounted_cgroups("thread-self", Path::new(HERE));
     let others = other_mount_namespaces().into_iter().flat_map(|process| {
         mounted_cgroups(&process.to_string(), Path::new(&format!("/proc/{process}/root")))
@@ -178,7 +187,7 @@ pub fn cgroup_root() -> Result<File, DatapathError> {
             return Ok(dir);
         }
     }
-    if let Some(dir) = cgroup_root_of_first_process() {
+    if let Some(dir) = cgroup_root_of_first_process(seat) {
         return Ok(dir);
     }
     Err(DatapathError::Unsupported {
@@ -194,8 +203,8 @@ pub fn cgroup_root() -> Result<File, DatapathError> {
 
 /// The root of the cgroup namespace of the node's first process. That says nothing where the agent is in the container
 /// that it would be found in: it would capture itself and nobody else.
-fn cgroup_root_of_first_process() -> Option<File> {
-    if mount_namespace("1") == mount_namespace("self") {
+fn cgroup_root_of_first_process(seat: Seat) -> Option<File> {
+    if seat == Seat::Anywhere && mount_namespace("1") == mount_namespace("self") {
         return None;
     }
     let namespace: OwnedFd = File::open("/proc/1/ns/cgroup").ok()?.into();

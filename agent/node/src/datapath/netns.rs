@@ -32,6 +32,11 @@ impl Netns {
         Ok(netns)
     }
 
+    /// The open file, which keeps it alive.
+    pub fn into_fd(self) -> OwnedFd {
+        self.0
+    }
+
     /// The calling thread's namespace.
     pub fn current() -> io::Result<Self> {
         Ok(Self(File::open("/proc/thread-self/ns/net")?.into()))

@@ -183,6 +183,20 @@ impl Loader {
         Ok((loader, maps))
     }
 
+    /// What is pinned, if all of it is in force: nothing of the machine's is touched.
+    pub fn of_pinned(pins: &Pins) -> Result<Option<(Self, Maps)>, DatapathError> {
+        let in_force = |name: &&str| {
+            bpf::open_pinned(&pins.link(name))
+                .and_then(|link| bpf::link_is_alive(link.as_fd()))
+                .unwrap_or(false)
+        };
+        if !CGROUP_PROGRAMS.iter().all(in_force) {
+            return Ok(None);
+        }
+        let maps = Maps::open(&pins.dir).context(|| format!("cannot open maps in {}", pins.dir.display()))?;
+        Ok(Some((Self::new(pins), maps)))
+    }
+
     /// Attaches a pod's own program to its namespace, replacing one that is there without a gap.
     pub fn attach_pod(
         &mut self,

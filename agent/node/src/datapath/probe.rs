@@ -7,7 +7,7 @@ use aya::programs::ProgramType;
 use aya::sys::{is_map_supported, is_program_supported};
 
 use super::error::DatapathError;
-use super::mounts;
+use super::mounts::{self, Seat};
 
 /// The oldest kernel that has everything.
 const OLDEST: (u32, u32) = (5, 15);
@@ -26,7 +26,7 @@ const CAPABILITIES: &[(&str, u32, &str)] = &[
 pub fn check() -> Result<(), DatapathError> {
     match missing() {
         Some((missing, cure)) => Err(DatapathError::Unsupported { missing, cure }),
-        None => mounts::cgroup_root().map(drop),
+        None => mounts::cgroup_root(Seat::Anywhere).map(drop),
     }
 }
 

@@ -9,7 +9,7 @@ use weft_api::names::{ENROLLED_CONDITION, namespace_opts_in};
 
 use super::CompilerOptions;
 use crate::intern::{Interner, NamedPorts};
-use crate::workload::{self, Enrolment, Workload};
+use crate::workload::{self, Announced, Enrolment, Workload};
 
 /// Labels of a pod that opt in or out, and the value that does. The first that says decides.
 const POD_SWITCHES: [(&str, &str, &str); 3] = [
@@ -127,7 +127,9 @@ impl PodRecord {
         };
         let enrolment = match self.workload.announced {
             // Also one that has lost its label a moment ago: its node ends the enrolment after it has said so.
-            Some(true) if self.elsewhere && self.obstacle.is_none() => Enrolment::Enrolled,
+            Some(said) if said.is_called() && self.elsewhere && self.obstacle.is_none() => {
+                Enrolment::Enrolled
+            }
             _ if self.elsewhere && wanted == Enrolment::Enrolled => Enrolment::NotYet,
             _ => wanted,
         };
@@ -145,10 +147,14 @@ impl PodRecord {
 }
 
 /// What the condition `weft.dev/Enrolled` says.
-fn announced(pod: &Pod) -> Option<bool> {
+fn announced(pod: &Pod) -> Option<Announced> {
     let conditions = &pod.status.conditions;
     let condition = conditions.iter().find(|condition| condition.type_ == ENROLLED_CONDITION)?;
-    Some(condition.status == "True")
+    Some(match condition.status.as_str() {
+        "True" => Announced::Enrolled,
+        "Unknown" => Announced::Unsure,
+        _ => Announced::Left,
+    })
 }
 
 fn addresses(pod: &Pod) -> Vec<IpAddr> {
@@ -370,6 +376,8 @@ mod tests {
             ("n2", Some("False"), false, Wish::In, Enrolment::NotYet),
             ("n2", Some("True"), false, Wish::In, Enrolment::Enrolled),
             ("n2", Some("True"), false, Wish::Unsaid, Enrolment::Enrolled),
+            // Its agent is away: it refuses everybody, and plain text would be no better an idea.
+            ("n2", Some("Unknown"), false, Wish::In, Enrolment::Enrolled),
             ("n2", Some("True"), true, Wish::In, Enrolment::HostNetwork),
             ("n2", Some("False"), false, Wish::Unsaid, Enrolment::NotSelected),
             ("n1", None, false, Wish::In, Enrolment::Enrolled),

@@ -16,6 +16,7 @@ use crate::workload::Workload;
 pub(super) struct Pods {
     records: Map<Arc<str>, PodRecord>,
     namespaces: Map<Arc<str>, NamespacePods>,
+    /// Every namespace that there is.
     wishes: Map<Arc<str>, Wish>,
     /// Addresses that several pods claim.
     contested: Map<IpAddr, Vec<Arc<str>>>,
@@ -149,9 +150,9 @@ impl Pods {
         snapshot: &mut Snapshot,
     ) -> Vec<Arc<Workload>> {
         let wish = labels.map(Wish::of_namespace).unwrap_or_default();
-        let before = match wish {
-            Wish::Unsaid => self.wishes.remove(namespace),
-            _ => self.wishes.insert(namespace.clone(), wish),
+        let before = match labels {
+            None => self.wishes.remove(namespace),
+            Some(_) => self.wishes.insert(namespace.clone(), wish),
         };
         if before.unwrap_or_default() == wish {
             return Vec::new();
@@ -173,6 +174,11 @@ impl Pods {
             changed.push(workload);
         }
         changed
+    }
+
+    /// All namespaces, and whether they opt in.
+    pub(super) fn namespaces(&self) -> impl Iterator<Item = (&str, bool)> {
+        self.wishes.iter().map(|(name, wish)| (&**name, *wish == Wish::In))
     }
 
     /// The pods of a namespace that a selector selects, in no particular order.

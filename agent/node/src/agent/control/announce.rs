@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout_at};
-use weft_rules::workload::{Enrolment, Workload};
+use weft_rules::workload::{Announced, Enrolment, Workload};
 
 use super::{Control, Message};
 use crate::agent::pods::{self, Plan};
@@ -56,9 +56,13 @@ impl Control {
     }
 
     /// Whether a pod that is about to be enrolled was called before, by nodes that do not know it for one of the mesh. One
-    /// that starts was not; one that an agent of the past has announced is called as it should be.
+    /// that starts was not, nor one that was closed since; one that an agent of the past has announced is called as it should
+    /// be.
     pub(super) fn joins(&self, pod: &Workload) -> bool {
-        self.source.is_cluster() && pod.enrolment == Enrolment::Enrolled && pod.announced != Some(true)
+        self.source.is_cluster()
+            && pod.enrolment == Enrolment::Enrolled
+            && !pod.announced.is_some_and(Announced::is_called)
+            && !self.told.is_closed(&pod.key)
     }
 
     /// Has pods that join or leave let in whoever comes in plain text, until the other nodes know on which side they are.
@@ -134,7 +138,7 @@ impl Control {
             return if waits { say(false, "Waiting", why) } else { None };
         }
         // Of pods that never were in the mesh nothing is said.
-        let known = told.is_some() || pod.announced == Some(true);
+        let known = told.is_some() || pod.announced.is_some_and(Announced::is_called);
         if known { say(false, word(pod.enrolment), pods::reason(pod.enrolment)) } else { None }
     }
 

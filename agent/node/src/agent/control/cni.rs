@@ -8,12 +8,15 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 use tokio::time::Instant;
+use weft_rules::last_known::LastKnown;
 use weft_rules::workload::{Enrolment, Workload};
 
 use super::Control;
+use crate::agent::AgentError;
 use crate::agent::pods::{self, Desired, NetnsId};
 use crate::cni::protocol::{Answer, OBJECT, Pod};
 use crate::cni::server::Told;
+use crate::datapath::Enclosed;
 
 /// How long a pod may be told of before its object is known.
 const UNKNOWN: Duration = Duration::from_mins(1);
@@ -35,6 +38,8 @@ struct ToldPod {
     since: Instant,
     /// Its object has been seen.
     known: bool,
+    /// A plugin has closed it before its first program ran, and nobody has opened it since: nobody was ever answered.
+    closed: bool,
 }
 
 impl ToldPod {
@@ -61,7 +66,9 @@ impl ToldPods {
                 Ok(id) => {
                     let key: Arc<str> = pod.key().into();
                     let since = Instant::now();
-                    self.pods.insert(key.clone(), ToldPod { pod, netns, since, known: false });
+                    let same = |told: &&ToldPod| told.pod.container == pod.container;
+                    let closed = self.pods.get(&key).filter(same).is_some_and(|told| told.closed);
+                    self.pods.insert(key.clone(), ToldPod { pod, netns, since, known: false, closed });
                     self.asking.push(Asking { key, netns: id, reply, until: since + OBJECT });
                 }
                 Err(error) => {
@@ -69,6 +76,7 @@ impl ToldPods {
                     let _ = reply.send(Answer::NotYet(why));
                 }
             },
+            Told::Enclosed { pod, netns } => self.closed(pod, netns),
             // Its sandbox may have been made anew, and told of, before the old one goes.
             Told::Delete(pod) => {
                 let key = pod.key();
@@ -76,6 +84,23 @@ impl ToldPods {
                     self.pods.remove(&*key);
                 }
             }
+        }
+    }
+
+    fn closed(&mut self, pod: Pod, netns: OwnedFd) {
+        let told = ToldPod { pod, netns, since: Instant::now(), known: false, closed: true };
+        self.pods.insert(told.pod.key().into(), told);
+    }
+
+    /// Whether a pod has been closed from its first packet on.
+    pub(super) fn is_closed(&self, key: &str) -> bool {
+        self.pods.get(key).is_some_and(|told| told.closed)
+    }
+
+    /// A pod is in the mesh, or was let go.
+    pub(super) fn opened(&mut self, key: &str) {
+        if let Some(told) = self.pods.get_mut(key) {
+            told.closed = false;
         }
     }
 
@@ -109,7 +134,8 @@ impl ToldPods {
     /// Looks for the network of a pod as it was told. False: it was not.
     pub(super) fn locate(&self, pod: &Workload, want: &mut Desired) -> bool {
         let Some(told) = self.of(pod) else { return false };
-        if want.network.addresses.is_empty() {
+        // After a reboot, the object has those of the boot before for a while.
+        if !told.pod.addresses.is_empty() {
             want.network.addresses.clone_from(&told.pod.addresses);
         }
         want.network.netns = PathBuf::from(format!("/proc/self/fd/{}", told.netns.as_raw_fd()));
@@ -124,6 +150,49 @@ fn may_be_enrolled(pod: &Workload) -> bool {
 }
 
 impl Control {
+    /// Takes note of what a plugin tells.
+    pub(super) fn hear(&mut self, told: Told) {
+        if let Told::Enclosed { netns, .. } = &told {
+            self.datapath.found_enclosed(netns.as_fd());
+        }
+        self.told.take(told);
+    }
+
+    /// Takes note of what plugins have closed while no agent could be told.
+    pub(super) fn learn_enclosed(&mut self) {
+        for (pod, netns) in self.datapath.enclosed() {
+            let Enclosed { key, uid, container, addresses, .. } = pod;
+            let Some((namespace, name)) = key.split_once('/') else { continue };
+            tracing::info!(pod = key, "started closed while no agent answered");
+            let (namespace, name) = (namespace.to_owned(), name.to_owned());
+            self.told.closed(Pod { namespace, name, uid, container, addresses }, netns);
+            self.told.news = true;
+        }
+    }
+
+    /// Lets go of pods that a dead agent or a plugin has left closed, unless they are to be enrolled.
+    pub(super) fn let_go(&mut self) -> Result<(), AgentError> {
+        let is_awaited = |key: &&str| {
+            let Some(pod) = self.local.get(*key) else { return self.told.pods.contains_key(*key) };
+            let wanted = self.obstacle(pod).is_none() || pod.enrolment == Enrolment::Starting;
+            // One that is enrolled has another network namespace by now.
+            wanted && !self.enrolled.contains_key(*key)
+        };
+        let awaited = self.datapath.unclaimed().filter(is_awaited).map(str::to_owned).collect();
+        for key in self.datapath.release_unclaimed(&awaited)? {
+            self.told.opened(&key);
+        }
+        Ok(())
+    }
+
+    /// Keeps what is known for the plugin, which decides by it while there is no agent.
+    pub(super) fn remember(&mut self) {
+        let Some(keeper) = &mut self.keeper else { return };
+        let snapshot = self.shared.snapshot.load();
+        let local = self.local.values().map(|pod| &**pod);
+        keeper.keep(LastKnown::of(&snapshot, self.compiler.namespaces(), local));
+    }
+
     /// Why a local workload should not be enrolled; `None` for one that should.
     pub(super) fn obstacle(&self, pod: &Workload) -> Option<&'static str> {
         if self.told.of(pod).is_some() { None } else { pods::obstacle(pod, &self.finder) }

@@ -51,6 +51,7 @@ impl Control {
                     let workload = self.local.get(&network.key);
                     let uid = workload.map(|pod| pod.uid.clone()).unwrap_or_default();
                     let joins = workload.is_some_and(|pod| self.joins(pod)).then(std::time::Instant::now);
+                    self.told.opened(&network.key);
                     pod.set_between(joins.is_some());
                     let enrolled = Enrolled { pod: pod.clone(), netns, uid, joins };
                     self.enrolled.insert(network.key.clone(), enrolled);

@@ -126,8 +126,11 @@ impl Control {
                 other => break other?,
             }
         };
+        // Whoever cannot reach the agent yet is found in what is pinned.
+        let doors = Doors::open(options, run_dir)?;
         self.datapath.take_over()?;
-        Doors::open(options, run_dir)
+        self.learn_enclosed();
+        Ok(doors)
     }
 
     fn await_end(&mut self, predecessor: Predecessor) -> Result<(), AgentError> {
@@ -146,11 +149,20 @@ impl Control {
     pub(super) fn predecessor_ended(&mut self) {
         tracing::info!("the agent that handed over has ended");
         self.follows = false;
-        if self.retired.is_none()
-            && let Err(error) = self.datapath.predecessor_ended()
-        {
-            tracing::warn!(error = causes::all(&error), "what the agent before has left cannot be removed");
+        if self.retired.is_some() {
+            return;
         }
+        match self.datapath.predecessor_ended() {
+            // What plugins had closed before it was not handed over.
+            Ok(()) => self.learn_enclosed(),
+            Err(error) => {
+                tracing::warn!(
+                    error = causes::all(&error),
+                    "what the agent before has left cannot be removed"
+                );
+            }
+        }
+        self.claimed = false;
     }
 
     /// Hands everything to a successor, which asks for it. Should that fail, everything is as before.

@@ -3,6 +3,15 @@ use crate::test_dir::TestDir;
 
 struct Dir(TestDir);
 
+fn entry(strict: bool) -> Entry {
+    Entry {
+        run_dir: "/run/weft".into(),
+        bpf_dir: "/sys/fs/bpf/weft".into(),
+        last_known: "/etc/cni/net.d/weft-cni.last-known".into(),
+        strict,
+    }
+}
+
 impl Dir {
     fn new() -> Self {
         Self(TestDir::new("cni-chain"))
@@ -28,8 +37,7 @@ impl Dir {
     }
 
     fn enter(&self) -> Option<String> {
-        let entry = Entry { run_dir: "/run/weft".into(), strict: false };
-        let entered = enter(self.0.path(), &entry).unwrap();
+        let entered = enter(self.0.path(), &entry(false)).unwrap();
         entered.map(|path| path.file_name().unwrap().to_string_lossy().into_owned())
     }
 
@@ -61,10 +69,12 @@ fn it_joins_the_list_in_force_and_leaves_it_as_it_was() {
     assert_eq!(dir.plugins("10-net.conflist"), ["bridge", "portmap", "weft-cni"]);
     assert_eq!(fs::metadata(dir.path("10-net.conflist")).unwrap().mode() & 0o777, 0o640);
     assert_eq!(dir.text("99-other.conflist"), LIST);
+    assert!(is_entered(dir.0.path()));
     let inode = fs::metadata(dir.path("10-net.conflist")).unwrap().ino();
     dir.enter();
     assert_eq!(fs::metadata(dir.path("10-net.conflist")).unwrap().ino(), inode, "written for nothing");
     assert!(dir.leave());
+    assert!(!is_entered(dir.0.path()));
     assert_eq!(dir.text("10-net.conflist"), LIST);
     assert_eq!(dir.names(), ["10-net.conflist", "99-other.conflist"]);
     assert!(!dir.leave());
@@ -130,8 +140,7 @@ fn a_configuration_without_chains_is_left_alone() {
     let dir = Dir::new();
     let old = PLAIN.replace("0.3.1", "0.2.0");
     dir.put("10-plain.conf", &old);
-    let entry = Entry { run_dir: "/run/weft".into(), strict: true };
-    assert!(enter(dir.0.path(), &entry).unwrap_err().to_string().contains("0.2.0"));
+    assert!(enter(dir.0.path(), &entry(true)).unwrap_err().to_string().contains("0.2.0"));
     assert_eq!(dir.text("10-plain.conf"), old);
 }
 
@@ -140,7 +149,7 @@ fn a_changed_entry_is_written_anew() {
     let dir = Dir::new();
     dir.put("10-net.conflist", LIST);
     dir.enter();
-    enter(dir.0.path(), &Entry { run_dir: "/run/weft".into(), strict: true }).unwrap();
+    enter(dir.0.path(), &entry(true)).unwrap();
     assert!(dir.text("10-net.conflist").contains("\"strict\": true"));
     dir.leave();
     assert_eq!(dir.text("10-net.conflist"), LIST);

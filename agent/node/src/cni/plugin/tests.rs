@@ -46,14 +46,20 @@ impl Runtime {
         (output, good)
     }
 
-    /// Answers one plugin, and tells what it asked, and whether a file came with it.
+    /// Answers one plugin that wants something and not only hear whether anybody is there, and tells what it asked, and
+    /// whether a file came with it.
     fn agent(&self, answer: Answer) -> std::thread::JoinHandle<(Request, bool)> {
         let listener = crate::channel::listen(&self.dir.path().join("cni.sock")).unwrap();
         std::thread::spawn(move || {
-            let channel = Channel::accept(listener.as_fd()).unwrap();
-            let (request, files) = channel.receive(Some(PATIENCE)).unwrap().unwrap();
-            channel.send(&answer, &[]).unwrap();
-            (request, files.len() == 1)
+            loop {
+                let channel = Channel::accept(listener.as_fd()).unwrap();
+                let (request, files) = channel.receive(Some(PATIENCE)).unwrap().unwrap();
+                let asked = request == Request::Status;
+                channel.send(if asked { &Answer::Done } else { &answer }, &[]).unwrap();
+                if !asked {
+                    return (request, files.len() == 1);
+                }
+            }
         })
     }
 }
@@ -116,7 +122,28 @@ fn the_other_commands_do_as_specified() {
     assert_eq!(Runtime::new(false).call("STATUS", |_| {}), (Value::Null, true));
     let agent = runtime.agent(Answer::Done);
     assert_eq!(runtime.call("STATUS", |_| {}), (Value::Null, true));
+    assert_eq!(runtime.call("DEL", |_| {}), (Value::Null, true));
     agent.join().unwrap();
+}
+
+#[test]
+fn without_an_agent_a_pod_of_the_mesh_starts_closed_or_not_at_all() {
+    let runtime = Runtime::new(false);
+    let path = kept::path(runtime.dir.path());
+    let add = |known: &str| {
+        std::fs::write(&path, known).unwrap();
+        runtime.call("ADD", |config| config["lastKnown"] = json!(path))
+    };
+    let (output, good) = add(r#"{"version": 1, "known": {"namespaces": {"shop": false}, "pods": {}}}"#);
+    assert!(good && output == result(), "{output}");
+    let (output, good) = add(r#"{"version": 1, "known": null}"#);
+    assert!(good && output == result(), "nothing was ever known: {output}");
+    // The network namespace that these tests name is the node's own, which nobody can close.
+    for known in [r#"{"version": 1, "known": {"namespaces": {"shop": true}, "pods": {}}}"#, "nonsense"] {
+        let (output, good) = add(known);
+        assert!(!good && output["code"] == 11, "{output}");
+        assert!(output["details"].as_str().unwrap().contains("nor can it start closed"), "{output}");
+    }
 }
 
 #[test]

@@ -13,6 +13,8 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 
+use weft_rules::workload::Announced;
+
 pub use self::write::{Order, keep};
 
 /// How long other nodes need to see that an announcement was taken back.
@@ -33,6 +35,13 @@ pub struct Statement {
     pub message: String,
 }
 
+impl Statement {
+    /// What the condition says then.
+    fn as_announced(&self) -> Announced {
+        if self.enrolled { Announced::Enrolled } else { Announced::Left }
+    }
+}
+
 /// A pod of this node, and what should be said of it.
 #[derive(Debug)]
 pub struct Subject {
@@ -41,7 +50,7 @@ pub struct Subject {
     /// Tells the pod from others of its name.
     pub uid: Arc<str>,
     /// What its condition says as far as the watch has seen.
-    pub carried: Option<bool>,
+    pub carried: Option<Announced>,
 }
 
 /// The server has taken a statement.
@@ -89,19 +98,19 @@ impl Announcements {
                 Some(told) if told.statement == truth => {
                     let settled =
                         told.taken.is_some_and(|at| now.saturating_duration_since(at) > OVERWRITTEN);
-                    if !settled || subject.carried == Some(truth.enrolled) {
+                    if !settled || subject.carried == Some(truth.as_announced()) {
                         continue;
                     }
                     subject.carried
                 }
-                Some(told) => Some(told.statement.enrolled),
-                None if subject.carried == Some(truth.enrolled) => {
+                Some(told) => Some(told.statement.as_announced()),
+                None if subject.carried == Some(truth.as_announced()) => {
                     self.told.insert(key, Told { statement: truth, taken: Some(now) });
                     continue;
                 }
                 None => subject.carried,
             };
-            let turns = known != Some(truth.enrolled);
+            let turns = known != Some(truth.as_announced());
             let _ = self.orders.send(Order::Write { key: key.clone(), statement: truth.clone(), turns });
             self.told.insert(key, Told { statement: truth, taken: None });
         }
@@ -117,11 +126,17 @@ impl Announcements {
     }
 
     /// When a pod may leave the mesh; `None`: not before the server was told, which [`Self::say`] does.
-    pub fn may_leave(&self, key: &str, uid: &str, carried: Option<bool>, now: Instant) -> Option<Instant> {
+    pub fn may_leave(
+        &self,
+        key: &str,
+        uid: &str,
+        carried: Option<Announced>,
+        now: Instant,
+    ) -> Option<Instant> {
         match self.told.get(key).filter(|told| *told.statement.uid == *uid) {
             Some(told) if told.statement.enrolled => None,
             Some(told) => told.taken.map(|at| at + GRACE),
-            None if carried == Some(true) => None,
+            None if carried.is_some_and(Announced::is_called) => None,
             None => Some(now),
         }
     }

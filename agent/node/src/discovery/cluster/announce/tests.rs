@@ -18,7 +18,7 @@ impl World {
         Self { announcements: Announcements::new(sender), orders, now: Instant::now() }
     }
 
-    fn say(&mut self, truth: Option<Statement>, carried: Option<bool>) -> Vec<String> {
+    fn say(&mut self, truth: Option<Statement>, carried: Option<Announced>) -> Vec<String> {
         let uid = truth.as_ref().map_or("u".into(), |truth| truth.uid.clone());
         let subjects = BTreeMap::from([("a/x".into(), Subject { truth, uid, carried })]);
         self.announcements.say(subjects, self.now);
@@ -40,7 +40,7 @@ impl World {
         self.announcements.taken(&Taken { key: "a/x".into(), statement }, self.now);
     }
 
-    fn may_leave(&self, carried: Option<bool>) -> Option<Instant> {
+    fn may_leave(&self, carried: Option<Announced>) -> Option<Instant> {
         self.announcements.may_leave("a/x", "u", carried, self.now)
     }
 }
@@ -51,18 +51,31 @@ fn what_is_true_is_written_once() {
     assert_eq!(world.say(Some(truth("u", true)), None), ["true turns=true"]);
     assert_eq!(world.say(Some(truth("u", true)), None), [""; 0]);
     world.taken(truth("u", true));
-    assert_eq!(world.say(Some(truth("u", true)), Some(true)), [""; 0]);
-    assert_eq!(world.say(Some(truth("u", false)), Some(true)), ["false turns=true"]);
+    assert_eq!(world.say(Some(truth("u", true)), Some(Announced::Enrolled)), [""; 0]);
+    assert_eq!(world.say(Some(truth("u", false)), Some(Announced::Enrolled)), ["false turns=true"]);
     let other = Statement { reason: "OptedOut", ..truth("u", false) };
-    assert_eq!(world.say(Some(other), Some(false)), ["false turns=false"]);
+    assert_eq!(world.say(Some(other), Some(Announced::Left)), ["false turns=false"]);
 }
 
 #[test]
 fn what_the_pods_carry_already_is_not_written_and_what_is_wrong_is_mended() {
     let mut world = World::new();
-    assert_eq!(world.say(Some(truth("u", true)), Some(true)), [""; 0]);
+    assert_eq!(world.say(Some(truth("u", true)), Some(Announced::Enrolled)), [""; 0]);
     let mut world = World::new();
-    assert_eq!(world.say(Some(truth("u", false)), Some(true)), ["false turns=true"]);
+    assert_eq!(world.say(Some(truth("u", false)), Some(Announced::Enrolled)), ["false turns=true"]);
+}
+
+#[test]
+fn what_the_controller_took_back_is_said_again() {
+    // By an agent that starts,
+    let mut world = World::new();
+    assert_eq!(world.say(Some(truth("u", true)), Some(Announced::Unsure)), ["true turns=true"]);
+    // by one that was away for a while,
+    world.taken(truth("u", true));
+    world.now += OVERWRITTEN * 2;
+    assert_eq!(world.say(Some(truth("u", true)), Some(Announced::Unsure)), ["true turns=true"]);
+    // and a pod that it was taken back of is called by mutual TLS still: it has to be taken back before it leaves.
+    assert_eq!(World::new().may_leave(Some(Announced::Unsure)), None);
 }
 
 #[test]
@@ -73,7 +86,7 @@ fn what_somebody_else_wrote_over_is_mended_but_not_what_has_not_arrived_yet() {
     world.now += Duration::from_secs(1);
     assert_eq!(world.say(Some(truth("u", true)), None), [""; 0]);
     world.now += OVERWRITTEN;
-    assert_eq!(world.say(Some(truth("u", true)), Some(false)), ["true turns=true"]);
+    assert_eq!(world.say(Some(truth("u", true)), Some(Announced::Left)), ["true turns=true"]);
 }
 
 #[test]
@@ -81,15 +94,15 @@ fn a_pod_leaves_after_the_others_had_time_to_see_it() {
     let mut world = World::new();
     world.say(Some(truth("u", true)), None);
     world.taken(truth("u", true));
-    assert_eq!(world.may_leave(Some(true)), None);
-    world.say(Some(truth("u", false)), Some(true));
+    assert_eq!(world.may_leave(Some(Announced::Enrolled)), None);
+    world.say(Some(truth("u", false)), Some(Announced::Enrolled));
     // Not before the server knows.
-    assert_eq!(world.may_leave(Some(true)), None);
+    assert_eq!(world.may_leave(Some(Announced::Enrolled)), None);
     // What it took is the statement before.
     world.taken(truth("u", true));
-    assert_eq!(world.may_leave(Some(true)), None);
+    assert_eq!(world.may_leave(Some(Announced::Enrolled)), None);
     world.taken(truth("u", false));
-    assert_eq!(world.may_leave(Some(true)), Some(world.now + GRACE));
+    assert_eq!(world.may_leave(Some(Announced::Enrolled)), Some(world.now + GRACE));
 }
 
 #[test]
@@ -103,7 +116,7 @@ fn a_pod_is_known_to_join_once_the_server_has_taken_that_it_did() {
     assert_eq!(known(&world), Some(world.now));
     assert_eq!(world.announcements.known_to_join("a/x", "v"), None);
     // One that leaves has to join again.
-    world.say(Some(truth("u", false)), Some(true));
+    world.say(Some(truth("u", false)), Some(Announced::Enrolled));
     world.taken(truth("u", false));
     assert_eq!(known(&world), None);
 }
@@ -112,9 +125,9 @@ fn a_pod_is_known_to_join_once_the_server_has_taken_that_it_did() {
 fn a_pod_that_was_never_announced_leaves_at_once() {
     let world = World::new();
     assert_eq!(world.may_leave(None), Some(world.now));
-    assert_eq!(world.may_leave(Some(false)), Some(world.now));
+    assert_eq!(world.may_leave(Some(Announced::Left)), Some(world.now));
     // An agent before this one has announced it.
-    assert_eq!(world.may_leave(Some(true)), None);
+    assert_eq!(world.may_leave(Some(Announced::Enrolled)), None);
 }
 
 #[test]
