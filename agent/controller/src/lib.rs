@@ -7,9 +7,11 @@
 //! API server ── webhook ──▶ admission: what `weft analyze` says ◀── statuses, in the replica that leader chose
 //! ```
 //!
-//! Every replica does all of it by what the API server has, but for the statuses; none keeps anything of its own.
+//! Every replica does all of it by what the API server has, but for the statuses, and for what `away` takes back of pods whose
+//! agents are not ready; none keeps anything of its own.
 
 mod admission;
+mod away;
 mod ca;
 mod caller;
 mod condition;

@@ -1,10 +1,11 @@
-//! Which service accounts run where: the CA's own watch of Pods.
+//! Which service accounts run where, and what agents have said of pods: the controller's own watch of Pods.
 
 use std::collections::HashMap;
 use std::sync::{PoisonError, RwLock};
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::jiff::Timestamp;
 use kube::api::{Api, ApiResource};
 use kube::core::Object;
 use kube::runtime::watcher::{Config, Event};
@@ -12,6 +13,7 @@ use kube::{Client, ResourceExt};
 use serde::Deserialize;
 use tokio::sync::watch;
 
+use crate::away::{Orphan, Standing};
 use crate::watching;
 
 /// Pods that are on a node and have not finished: the server sends no others.
@@ -29,11 +31,61 @@ pub struct Spec {
 
 /// What is read of a Pod's status.
 #[derive(Debug, Clone, Default, Deserialize)]
-#[serde(default)]
+#[serde(rename_all = "camelCase", default)]
 pub struct Status {
     /// `Succeeded` and `Failed` have finished.
     pub phase: Option<String>,
+    conditions: Vec<Condition>,
+    container_statuses: Vec<Container>,
 }
+
+/// A condition of a Pod.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Condition {
+    #[serde(rename = "type")]
+    kind: String,
+    /// `True`, `False` or `Unknown`.
+    pub status: String,
+    /// In RFC 3339.
+    pub last_transition_time: String,
+}
+
+/// How a container is, and how it ended last.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Container {
+    state: ContainerState,
+    last_state: ContainerState,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+struct ContainerState {
+    terminated: Option<Terminated>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Terminated {
+    finished_at: Option<String>,
+}
+
+impl Status {
+    /// The condition of a type.
+    pub fn condition(&self, kind: &str) -> Option<&Condition> {
+        self.conditions.iter().find(|condition| condition.kind == kind)
+    }
+
+    /// When its containers have ended, in RFC 3339.
+    pub fn ends(&self) -> impl Iterator<Item = &str> {
+        let states = self.container_statuses.iter().flat_map(|one| [&one.state, &one.last_state]);
+        states.filter_map(|state| state.terminated.as_ref()?.finished_at.as_deref())
+    }
+}
+
+/// Namespace and name.
+pub type Name = (String, String);
 
 /// A Pod as the CA sees it.
 pub type LeanPod = Object<Spec, Status>;
@@ -49,15 +101,16 @@ struct Place {
 /// Where each live pod is, and how many are at each place.
 #[derive(Debug, Default)]
 pub struct Index {
-    /// By namespace and name.
-    pods: HashMap<(String, String), Place>,
+    pods: HashMap<Name, Place>,
     places: HashMap<Place, usize>,
+    standing: Standing,
 }
 
 impl Index {
-    fn apply(&mut self, pod: LeanPod) {
+    fn apply(&mut self, pod: LeanPod, own: &str) {
         let name = name_of(&pod);
         self.remove(&name);
+        self.standing.apply(&name, &pod, own);
         let finished = pod.status.and_then(|status| status.phase);
         if finished.is_some_and(|phase| phase == "Succeeded" || phase == "Failed") {
             return;
@@ -70,7 +123,8 @@ impl Index {
         self.pods.insert(name, place);
     }
 
-    fn remove(&mut self, name: &(String, String)) {
+    fn remove(&mut self, name: &Name) {
+        self.standing.remove(name);
         let Some(place) = self.pods.remove(name) else { return };
         if let Some(count) = self.places.get_mut(&place) {
             *count -= 1;
@@ -81,19 +135,34 @@ impl Index {
     }
 }
 
-fn name_of(pod: &LeanPod) -> (String, String) {
+fn name_of(pod: &LeanPod) -> Name {
     (pod.namespace().unwrap_or_default(), pod.name_any())
 }
 
 /// Every live pod of the cluster, by node and service account.
 #[derive(Debug, Default)]
 pub struct Pods {
+    /// Where agents are.
+    own: String,
     index: RwLock<Index>,
     /// True once the first list is complete; rings with each change.
     complete: watch::Sender<bool>,
 }
 
 impl Pods {
+    /// None are known yet; weft itself is in the namespace `own`.
+    pub fn new(own: &str) -> Self {
+        Self { own: own.to_owned(), ..Self::default() }
+    }
+
+    /// The conditions `weft.dev/Enrolled` that nobody stands behind, as [`Standing::orphans`] has it.
+    pub fn orphans(&self, now: Timestamp, missing: &mut HashMap<String, Timestamp>) -> Vec<Orphan> {
+        if !self.is_complete() {
+            return Vec::new();
+        }
+        self.index.read().unwrap_or_else(PoisonError::into_inner).standing.orphans(now, missing)
+    }
+
     /// Whether the first list is complete.
     pub fn is_complete(&self) -> bool {
         *self.complete.borrow()
@@ -138,12 +207,14 @@ impl Pods {
     pub fn take(&self, event: Event<LeanPod>, fresh: &mut Index) {
         match event {
             Event::Init => return *fresh = Index::default(),
-            Event::InitApply(pod) => return fresh.apply(pod),
+            Event::InitApply(pod) => return fresh.apply(pod, &self.own),
             Event::InitDone => {
                 let listed = std::mem::take(fresh);
                 *self.index.write().unwrap_or_else(PoisonError::into_inner) = listed;
             }
-            Event::Apply(pod) => self.index.write().unwrap_or_else(PoisonError::into_inner).apply(pod),
+            Event::Apply(pod) => {
+                self.index.write().unwrap_or_else(PoisonError::into_inner).apply(pod, &self.own);
+            }
             Event::Delete(pod) => {
                 self.index.write().unwrap_or_else(PoisonError::into_inner).remove(&name_of(&pod));
             }

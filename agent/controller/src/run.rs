@@ -23,7 +23,7 @@ use crate::pods::Pods;
 use crate::serving::Serving;
 use crate::tokens::Tokens;
 use crate::webhook::Webhook;
-use crate::{publish, root, statuses};
+use crate::{away, publish, root, statuses};
 
 /// Where a pod's ServiceAccount says its namespace.
 const OWN_NAMESPACE: &str = "/var/run/secrets/kubernetes.io/serviceaccount/namespace";
@@ -71,7 +71,7 @@ async fn start(options: ControllerOptions) -> anyhow::Result<()> {
     let namespace = options.namespace.clone().unwrap_or_else(own_namespace);
     let client = client(&options).await?;
     let ca = Arc::new(Ca::new(options.trust_domain.clone(), options.certificate_life));
-    let pods = Arc::new(Pods::default());
+    let pods = Arc::new(Pods::new(&namespace));
     let metrics = Arc::new(Metrics::new());
     let agent = format!("system:serviceaccount:{namespace}:{}", options.agent_service_account);
     let certificates = CertificateService {
@@ -118,6 +118,7 @@ async fn start(options: ControllerOptions) -> anyhow::Result<()> {
             publish::keep(client.clone(), &namespace, &ca),
             election.run(),
             statuses::keep(&client, election.leads(), &options.replica),
+            away::keep(&client, &pods, election.leads()),
         )
     };
     tokio::select! {
