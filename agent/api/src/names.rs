@@ -33,6 +33,8 @@ pub const WEBHOOK_CONFIGURATION: &str = "weft-validation";
 /// Port of each enrolled pod to which tunnels from other nodes come.
 pub const TUNNEL_PORT: u16 = 15008;
 
+/// A taint with which nodes may be registered, until their agents are ready.
+pub const AGENT_TAINT: &str = "weft.dev/agent-not-ready";
 /// Condition of a Pod: whether its traffic is in the mesh.
 pub const ENROLLED_CONDITION: &str = "weft.dev/Enrolled";
 /// Condition of an Istio object: whether weft accepts it.

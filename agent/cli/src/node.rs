@@ -115,9 +115,12 @@ pub struct AgentArgs {
     /// The node's CNI plugins
     #[arg(long, value_name = "DIR", env = "WEFT_CNI_BIN_DIR", default_value = cni::BIN_DIR)]
     cni_bin_dir: PathBuf,
-    /// Let no pod start that the agent cannot take into the mesh first
+    /// Let no pod start that the agent cannot take into the mesh first [default: it starts closed]
     #[arg(long, env = "WEFT_CNI_STRICT")]
     cni_strict: bool,
+    /// Take the taint weft.dev/agent-not-ready from this node when the agent is ready
+    #[arg(long, env = "WEFT_NODE_TAINT")]
+    node_taint: bool,
     /// Name of the pod that the agent is in: then it takes over by itself
     #[arg(long, value_name = "NAME", env = "WEFT_POD_NAME", hide = true)]
     pod_name: Option<String>,
@@ -176,6 +179,7 @@ impl AgentArgs {
                 bin_dir: self.cni_bin_dir.clone(),
                 strict: self.cni_strict,
             }),
+            node_taint: self.node_taint,
         }
     }
 

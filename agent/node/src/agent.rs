@@ -13,6 +13,7 @@ mod process;
 mod readiness;
 mod run_dir;
 mod successor;
+mod taint;
 mod view;
 
 use std::net::SocketAddr;
@@ -97,6 +98,8 @@ pub struct AgentOptions {
     pub pod: Option<String>,
     /// Where the CNI plugin is to be, if anywhere.
     pub cni: Option<CniOptions>,
+    /// Take the taint of a node without an agent from this one.
+    pub node_taint: bool,
 }
 
 impl AgentOptions {
@@ -235,6 +238,9 @@ async fn serve(options: AgentOptions) -> Result<(), AgentError> {
     let local = tokio::task::LocalSet::new();
     let answering = local.spawn_local(answer(doors, shared.clone()));
     local.spawn_local(fetcher.run(shared.snapshot.clone()));
+    if shared.options.node_taint {
+        local.spawn_local(taint::lift(shared.clone()));
+    }
 
     let (ended, mut control_ended) = oneshot::channel();
     let source = source(&shared).await?;

@@ -42,12 +42,14 @@ const SETTINGS: &[Setting] = &[
     Setting { key: "drainTimeout", meaning: "how long an agent that was replaced keeps open connections [60s]", apply: drain_timeout },
     Setting { key: "cni.enabled", meaning: "be part of the nodes' CNI chain: a pod's first packet is in the mesh [true; profile minimal: false]",
               apply: |all, value| { boolean(value)?; agent(all, "WEFT_CNI", value) } },
-    Setting { key: "cni.strict", meaning: "a pod of the mesh does not start while its node's agent is away [false]",
+    Setting { key: "cni.strict", meaning: "a pod of the mesh does not start while its node's agent is away, instead of starting closed [false]",
               apply: |all, value| { boolean(value)?; agent(all, "WEFT_CNI_STRICT", value) } },
     Setting { key: "cni.confDir", meaning: "the nodes' directory of CNI configurations [/etc/cni/net.d]",
               apply: |all, value| directory(all, "WEFT_CNI_CONF_DIR", "cni-conf", value) },
     Setting { key: "cni.binDir", meaning: "the nodes' directory of CNI plugins [/opt/cni/bin]",
               apply: |all, value| directory(all, "WEFT_CNI_BIN_DIR", "cni-bin", value) },
+    Setting { key: "node.taint", meaning: "agents take the taint weft.dev/agent-not-ready:NoSchedule, with which you register nodes, from theirs when ready [false]",
+              apply: node_taint },
     Setting { key: "agent.cpu", meaning: "CPU that an agent requests", apply: |all, value| resources(all, AGENT, "requests", "cpu", value) },
     Setting { key: "agent.memory", meaning: "memory that an agent requests", apply: |all, value| resources(all, AGENT, "requests", "memory", value) },
     Setting { key: "agent.memoryLimit", meaning: "memory that an agent may use [1Gi]", apply: |all, value| resources(all, AGENT, "limits", "memory", value) },
@@ -280,6 +282,18 @@ fn directory(objects: &mut [Object], variable: &str, volume: &str, value: &str) 
     named(&mut pods["containers"][0]["volumeMounts"], "/mountPath")
 }
 
+/// The agent may read and change nodes then; an admission policy limits it to this taint of its own.
+fn node_taint(objects: &mut [Object], value: &str) -> Result<(), String> {
+    boolean(value)?;
+    agent(objects, "WEFT_NODE_TAINT", value)?;
+    if value == "true" {
+        let role = objects.iter_mut().find(|object| object.kind() == "ClusterRole" && object.name() == AGENT);
+        let rules = role.and_then(|role| role.0["rules"].as_array_mut()).ok_or("the agent has no role")?;
+        rules.push(json!({"apiGroups": [""], "resources": ["nodes"], "verbs": ["get", "patch"]}));
+    }
+    Ok(())
+}
+
 fn resources(
     objects: &mut [Object],
     name: &str,
@@ -358,6 +372,13 @@ mod tests {
         let text = text(&["cni.confDir=/etc/elsewhere"]);
         assert!(!text.contains("/etc/cni/net.d"));
         assert_eq!(text.matches("/etc/elsewhere").count(), 4, "{text}");
+    }
+
+    #[test]
+    fn agents_may_change_nodes_only_where_that_is_asked_for() {
+        let may = |set: &[&str]| text(set).contains(r#""resources":["nodes"],"verbs":["get","patch"]"#);
+        assert!(may(&["node.taint=true"]));
+        assert!(!may(&["node.taint=false"]) && !may(&[]));
     }
 
     #[test]
