@@ -15,6 +15,7 @@ mod s40_ftgo;
 mod s50_gateway;
 mod s60_agents;
 mod s62_parts;
+mod s66_reboot;
 mod s68_lists;
 mod s70_scale;
 mod s80_arrivals;
