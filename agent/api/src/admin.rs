@@ -77,6 +77,8 @@ pub struct Status {
     pub refused: Vec<Finding>,
     /// Fields and objects that are accepted and have no effect yet.
     pub not_in_force: Vec<Finding>,
+    /// What is in force, and probably not meant: destinations that lead nowhere, hosts taken from another namespace.
+    pub warnings: Vec<Finding>,
     /// The kernel's side.
     pub datapath: Datapath,
     /// Identities of this node's service accounts.
@@ -191,6 +193,8 @@ pub struct RouteRow {
     pub virtual_service: String,
     /// Hosts that it answers for.
     pub hosts: Vec<String>,
+    /// Where: `mesh` for callers in the mesh, `namespace/name` of Gateways.
+    pub gateways: Vec<String>,
     /// `http` or `tcp`.
     pub protocol: String,
     /// Position in the list, from 0.

@@ -1,6 +1,7 @@
 //! `weft analyze --offline`: files in, findings out.
 
 mod cross;
+mod hosts;
 mod index;
 mod network;
 mod security;

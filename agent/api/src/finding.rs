@@ -116,6 +116,8 @@ pub mod code {
         INVALID_DURATION = "InvalidDuration";
         /// A regular expression that RE2 does not know.
         INVALID_REGEX = "InvalidRegex";
+        /// More than an agent holds of one object, one namespace or all.
+        TOO_LARGE = "TooLarge";
         /// A host that is no DNS name, address or allowed wildcard.
         INVALID_HOST = "InvalidHost";
         /// A host that is there twice or covers another.
@@ -148,8 +150,12 @@ pub mod code {
         UNKNOWN_HOST = "UnknownHost";
         /// A subset that no DestinationRule defines.
         UNKNOWN_SUBSET = "UnknownSubset";
+        /// A destination that cannot be resolved as things are: requests are answered 503.
+        UNROUTABLE = "Unroutable";
         /// A port that the service does not have.
         UNKNOWN_PORT = "UnknownPort";
+        /// A host whose traffic is taken by rules of another namespace than its Service's.
+        HOST_TAKEN = "HostTaken";
         /// Another object that takes precedence.
         SHADOWED = "Shadowed";
         /// A port that names no protocol.

@@ -4,6 +4,7 @@
 //! `weft analyze`, the admission webhook and `weft status` say about one of them; [`admin`] is what an agent answers.
 pub mod admin;
 pub mod analyze;
+pub mod budget;
 pub mod crd;
 pub mod duration;
 pub mod finding;
@@ -14,8 +15,10 @@ pub mod mesh_config;
 pub mod meta;
 pub mod names;
 pub mod object;
+pub mod pattern;
 pub mod printable;
 pub mod registry;
 pub mod reserved;
+pub mod settings;
 pub mod validate;
 mod yaml;

@@ -20,6 +20,7 @@ mod problem;
 mod reach;
 mod request_authentication;
 mod security;
+mod size;
 mod text;
 mod traffic_policy;
 mod virtual_service;
@@ -51,6 +52,7 @@ fn findings(object: &Object, problems: Vec<Problem>) -> Vec<Finding> {
 pub(crate) fn check(object: &Object) -> Vec<Problem> {
     let mut report = Report::default();
     metadata::check(&mut report, object);
+    size::check(&mut report, object);
     match object {
         // The API server checks a NetworkPolicy, and nothing here obeys it.
         Object::Namespace(_) | Object::NetworkPolicy(_) => {}

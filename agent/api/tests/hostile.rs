@@ -96,6 +96,37 @@ fn many_objects_in_one_file() {
     assert_eq!(last.line, text.lines().count() - 9, "lines are those of the whole file");
 }
 
+/// How many objects are refused for what they would take, and for nothing else.
+fn too_large(loaded: &Loaded) -> usize {
+    let only = |refused: &&weft_api::load::Refused| {
+        refused.findings.iter().filter(|f| f.is_error()).all(|f| f.code == "TooLarge")
+    };
+    loaded.refused.iter().filter(only).count()
+}
+
+/// A thousand objects of a few bytes, each of which would be megabytes of program.
+#[test]
+fn expressions_that_stand_for_a_thousand_times_their_length() {
+    for regex in ["(a{1,100}){1,100}b", r"(\p{L}\p{M}*){1,60}x"] {
+        let mut text = String::new();
+        for n in 0..1000 {
+            let _ = writeln!(
+                text,
+                "---\napiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {{name: v{n}}}\nspec:\n  hosts: [h{n}]\n  http:\n  - \
+                 match: [{{uri: {{regex: '/{n}{regex}'}}}}, {{headers: {{x: {{regex: '{n}{regex}'}}}}}}]\n    redirect: {{uri: /}}"
+            );
+        }
+        let start = Instant::now();
+        let before = spent(start);
+        let loaded = loaded_in_time(regex, &text);
+        let took = spent(start).saturating_sub(before);
+        assert!(took < Duration::from_secs(1), "{regex} took {took:?}");
+        assert_eq!((loaded.objects.len(), loaded.refused.len()), (0, 1000));
+        let codes = loaded.refused.iter().flat_map(|refused| &refused.findings).map(|f| &*f.code);
+        assert_eq!(codes.filter(|code| *code == "InvalidRegex").count(), 2000);
+    }
+}
+
 #[test]
 fn one_large_object() {
     let routes = "  - match: [{uri: {prefix: /a}}]\n    route: [{destination: {host: b}, weight: 1}]\n"
@@ -103,7 +134,7 @@ fn one_large_object() {
     let text = format!(
         "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {{name: a}}\nspec:\n  hosts: [b]\n  http:\n{routes}"
     );
-    assert_eq!(loaded_in_time("one virtual service", &text).objects.len(), 1);
+    assert_eq!(too_large(&loaded_in_time("one virtual service", &text)), 1);
     let value = "x".repeat(10 * MIB);
     let text = format!(
         "apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: a}}\ndata:\n  long: {value}\n  block: |\n    {value}\n"
@@ -187,7 +218,7 @@ fn unknown_fields_without_end() {
     let text = format!(
         "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {{name: a}}\nspec:\n  hosts: [{hosts}]\n  http: [{{route: [{{destination: {{host: b}}}}]}}]\n"
     );
-    assert_eq!(loaded_in_time("hosts", &text).objects.len(), 1);
+    assert_eq!(too_large(&loaded_in_time("hosts", &text)), 1);
     let routes = (0..50_000)
         .map(|i| {
             format!("  - {{match: [{{uri: {{prefix: /{i}/}}}}], route: [{{destination: {{host: b}}}}]}}\n")
@@ -197,7 +228,7 @@ fn unknown_fields_without_end() {
     let text = format!(
         "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {{name: a}}\nspec:\n  hosts: [a]\n  http:\n{routes}"
     );
-    assert_eq!(loaded_in_time("prefixes", &text).objects.len(), 1);
+    assert_eq!(too_large(&loaded_in_time("prefixes", &text)), 1);
     let empty = "  - match:\n    route:\n    - destination:\n      host: a\n".repeat(50_000);
     let text = format!(
         "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {{name: a}}\nspec:\n  hosts: [a]\n  http:\n{empty}"

@@ -103,6 +103,7 @@ impl Row for RouteRow {
             "NAMESPACE",
             "VIRTUALSERVICE",
             "HOSTS",
+            "GATEWAYS",
             "RULE",
             "MATCH",
             "ACTION",
@@ -115,6 +116,7 @@ impl Row for RouteRow {
                 plain(&row.namespace),
                 plain(&row.virtual_service),
                 plain(row.hosts.join(",")),
+                plain(row.gateways.join(",")),
                 plain(rule),
                 plain(&row.r#match),
                 plain(&row.action),
@@ -250,6 +252,7 @@ mod tests {
             namespace: "bookinfo".into(),
             virtual_service: "reviews".into(),
             hosts: vec!["reviews".into()],
+            gateways: vec!["mesh".into()],
             protocol: "http".into(),
             index: 1,
             r#match: "*".into(),
@@ -260,7 +263,7 @@ mod tests {
         let table = RouteRow::table(&[row]).render(Paint::plain());
         assert_eq!(
             table.lines().nth(1).unwrap(),
-            "bookinfo   reviews         reviews  http[1]  *      route   reviews/v1=95  -"
+            "bookinfo   reviews         reviews  mesh      http[1]  *      route   reviews/v1=95  -"
         );
     }
 }

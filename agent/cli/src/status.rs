@@ -204,6 +204,7 @@ fn render(status: &Status, paint: Paint) -> Result<String, std::fmt::Error> {
     }
     section(&mut text, paint, "Refused (the last good version stays in force)", &status.refused)?;
     section(&mut text, paint, "Accepted, and not in force", &status.not_in_force)?;
+    section(&mut text, paint, "In force, and probably not meant", &status.warnings)?;
     Ok(text)
 }
 

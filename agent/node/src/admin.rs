@@ -154,7 +154,8 @@ async fn admin(request: Request<Incoming>, shared: Arc<Shared>) -> Answer {
     let path = request.uri().path().to_owned();
     match &*path {
         paths::STATUS if get => {
-            json(&answers::status(&shared, datapath(&shared, DATAPATH_ANSWER).await.as_ref()))
+            let datapath = datapath(&shared, DATAPATH_ANSWER).await;
+            aside(move || json(&answers::status(&shared, datapath.as_ref()))).await
         }
         paths::ROUTES if get => aside(move || json(&answers::routes(&shared))).await,
         paths::ENDPOINTS if get => aside(move || json(&answers::endpoints(&shared))).await,

@@ -25,10 +25,12 @@ mod base64;
 mod condition;
 mod endpoints;
 mod gateway;
+mod intake;
 mod peer_authentication;
 mod pod;
 mod pods;
 mod policy;
+mod prepare;
 mod protocol;
 mod request_authentication;
 mod route;
@@ -36,6 +38,9 @@ mod security;
 mod service;
 mod services;
 mod trust_domain;
+
+pub use intake::{Done, Intake, Job};
+pub use prepare::{Prepared, Unprepared};
 
 use gateway::Gateways;
 use pod::PodRecord;
@@ -108,7 +113,7 @@ impl Compiler {
         let snapshot = Snapshot {
             node: options.node.as_str().into(),
             root_namespace: options.root_namespace.as_str().into(),
-            mesh: Arc::new(MeshSettings::read(None, &options).unwrap_or_default()),
+            mesh: Arc::new(MeshSettings::read(&[], &options).unwrap_or_default()),
             ..Snapshot::default()
         };
         Self {
@@ -358,8 +363,9 @@ impl Compiler {
 
     /// MeshConfig is read by everything: all is compiled anew.
     fn reload_mesh(&mut self) {
-        let source = MESH_CONFIG_MAPS.iter().find_map(|name| self.config_maps.get(*name));
-        let mesh = MeshSettings::read(source.map(|map| &**map), &self.options);
+        let maps = MESH_CONFIG_MAPS.iter().filter_map(|name| self.config_maps.get(*name));
+        let maps: Vec<&ConfigMap> = maps.map(|map| &**map).collect();
+        let mesh = MeshSettings::read(&maps, &self.options);
         let Some(mesh) = mesh.filter(|mesh| *mesh != *self.snapshot.mesh) else { return };
         self.snapshot.mesh = Arc::new(mesh);
         let rules: Vec<_> = self.virtual_services.values().map(|(object, _)| object.clone()).collect();

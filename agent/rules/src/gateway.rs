@@ -8,9 +8,10 @@ use crate::cluster::Cluster;
 use crate::host::{self, HostBuffer, HostPattern, RequestHost};
 use crate::http_route::{Destination, HttpRoute};
 use crate::matching::{At, MatchedPath, RequestView};
+use crate::pattern;
 use crate::shard::Map;
-use crate::snapshot::{HttpDecision, RuleList, Snapshot, Unroutable, matched};
-use crate::virtual_service::HttpOutcome;
+use crate::snapshot::{HttpDecision, RuleList, Snapshot, Unroutable, matched, too_much_work};
+use crate::virtual_service::Rules;
 use crate::workload::Workload;
 
 /// What the gateway pods of this node serve, by `namespace/name`.
@@ -37,6 +38,27 @@ pub(crate) struct VirtualHost {
     pub(crate) rules: RuleList,
     /// The server asks for https.
     pub(crate) redirect: Option<Arc<HttpRoute>>,
+}
+
+impl VirtualHost {
+    /// The first route that matches, of all VirtualServices that the gateway sees. Envoy has their routes in one list: those
+    /// of the oldest first, and of all of them those last that match everything.
+    pub(crate) fn first_route<'a>(
+        &'a self,
+        gateway: &Workload,
+        served: &GatewayPort,
+        request: &RequestView<'_>,
+    ) -> Option<(&'a Arc<Rules>, &'a Arc<HttpRoute>, MatchedPath)> {
+        let at = At::Gateways(&served.gateways);
+        let first = |catch_alls: bool| {
+            let mut visible = self.rules.iter().filter(|rules| rules.visibility.admits(&gateway.namespace));
+            visible.find_map(|rules| {
+                let found = rules.route_at_gateway(gateway, served.server_port, at, request, catch_alls);
+                found.map(|(route, path)| (rules, route, path))
+            })
+        };
+        first(false).or_else(|| first(true))
+    }
 }
 
 impl GatewayPort {
@@ -77,16 +99,11 @@ impl Snapshot {
         if let Some(redirect) = &virtual_host.redirect {
             return matched(redirect, MatchedPath::Prefix(1), &request);
         }
-        let at = At::Gateways(&served.gateways);
-        // Envoy has the routes of all of them in one list.
-        let mut visible =
-            virtual_host.rules.iter().filter(|rules| rules.visibility.admits(&gateway.namespace));
-        let found =
-            visible.find_map(|rules| match rules.route_http(gateway, served.server_port, at, &request) {
-                HttpOutcome::Matched(route, path) => Some(matched(route, path, &request)),
-                HttpOutcome::NoMatch | HttpOutcome::Invisible => None,
-            });
-        found.unwrap_or(HttpDecision::NoRoute)
+        match pattern::bounded(|| virtual_host.first_route(gateway, served, &request)) {
+            Some(Some((_, route, path))) => matched(route, path, &request),
+            Some(None) => HttpDecision::NoRoute,
+            None => too_much_work(),
+        }
     }
 
     /// As [`Snapshot::cluster`], for a request at a gateway: where the destination names no port, a service's only one is

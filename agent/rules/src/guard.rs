@@ -19,6 +19,7 @@ use serde_json::{Map, Value};
 
 use crate::cluster::Service;
 use crate::identity::Identity;
+use crate::pattern;
 use crate::security::NamespaceSecurity;
 use crate::snapshot::{Protocol, Snapshot};
 use crate::token::TokenRule;
@@ -300,15 +301,20 @@ impl Guard {
 
     /// Decides on a request, after tokens and [`Self::consult`].
     pub fn admit_request(&self, connection: &Inbound<'_>, request: &InboundRequest<'_>) -> RequestVerdict {
-        match self.stand(connection, View::Request(request)) {
-            Stand::Denied(denial) => RequestVerdict::Denied(denial),
-            Stand::Allowed | Stand::Open => RequestVerdict::Allowed,
+        match pattern::bounded(|| self.stand(connection, View::Request(request))) {
+            Some(Stand::Allowed | Stand::Open) => RequestVerdict::Allowed,
+            Some(Stand::Denied(denial)) => RequestVerdict::Denied(denial),
+            // Its path and the templates in question need too much work: nobody knows what they say of it.
+            None => RequestVerdict::Denied(Denial { policy: None, rule: None }),
         }
     }
 
     /// Who is to be asked about a request, by the policies with action CUSTOM.
     pub fn consult(&self, connection: &Inbound<'_>, request: &InboundRequest<'_>) -> Option<Consult> {
-        self.consulted(connection, View::Request(request))
+        pattern::bounded(|| self.consulted(connection, View::Request(request))).unwrap_or_else(|| {
+            // Nobody knows who is to be asked: somebody is.
+            self.custom.iter().find_map(|policy| policy.consult())
+        })
     }
 
     /// Who is to be asked about a connection of bytes. A provider that speaks HTTP only is not asked about these, and
@@ -319,9 +325,8 @@ impl Guard {
 
     fn consulted(&self, connection: &Inbound<'_>, view: View<'_>) -> Option<Consult> {
         self.custom.iter().find_map(|policy| {
-            let Action::Custom(provider) = &policy.action else { return None };
-            let matched = policy.matches(connection, view).0 == Truth::Yes;
-            matched.then(|| Consult { provider: provider.clone(), policy: policy.key.clone() })
+            let consult = policy.consult()?;
+            (policy.matches(connection, view).0 == Truth::Yes).then_some(consult)
         })
     }
 

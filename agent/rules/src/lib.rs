@@ -15,6 +15,7 @@ mod intern;
 pub mod last_known;
 mod matching;
 mod mesh;
+mod owner;
 pub mod path;
 mod pattern;
 mod port_index;

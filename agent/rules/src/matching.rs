@@ -68,6 +68,16 @@ impl HttpMatch {
     pub(crate) fn matches(&self, request: &RequestView<'_>) -> bool {
         self.conditions.iter().all(|condition| condition.holds(request))
     }
+
+    /// Whether every request is so: nothing is asked for but a path that begins with `/`. Source: Istio 1.30,
+    /// `IsCatchAllRoute`.
+    pub(crate) fn is_catch_all(&self) -> bool {
+        match &*self.conditions {
+            [] => true,
+            [Condition::Path { matcher: TextMatch::Prefix(prefix), .. }] => &**prefix == "/",
+            _ => false,
+        }
+    }
 }
 
 /// The reserved gateway that stands for all callers in the mesh.

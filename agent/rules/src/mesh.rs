@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use weft_api::kubernetes::ConfigMap;
 use weft_api::mesh_config::{self, Normalization, OutboundMode};
+use weft_api::settings::{self, HostOwnership};
 
 use crate::compile::CompilerOptions;
 use crate::http_route::RetryPolicy;
@@ -30,6 +31,8 @@ pub(crate) struct MeshSettings {
     pub(crate) destination_rule_export_to: Vec<String>,
     /// The mesh's own trust domain, then the names that count as it.
     pub(crate) trust_domains: Vec<Arc<str>>,
+    /// Only a Service's own namespace, and the root, have rules for its host.
+    pub(crate) host_ownership: bool,
     /// External authorizers by name.
     pub(crate) providers: BTreeMap<Box<str>, Arc<Provider>>,
     /// The form that paths take.
@@ -47,6 +50,7 @@ impl Default for MeshSettings {
             virtual_service_export_to: Vec::new(),
             destination_rule_export_to: Vec::new(),
             trust_domains: Vec::new(),
+            host_ownership: false,
             providers: BTreeMap::new(),
             paths: Normalization::default(),
         }
@@ -54,12 +58,15 @@ impl Default for MeshSettings {
 }
 
 impl MeshSettings {
-    /// Reads MeshConfig from its ConfigMap; without one, all is as by default. `None`: it cannot be read, and what
-    /// was in force stays so.
-    pub(crate) fn read(source: Option<&ConfigMap>, options: &CompilerOptions) -> Option<Self> {
+    /// Reads MeshConfig and weft's own settings, each from the first ConfigMap that has its key; without one, all is as by
+    /// default. `None`: it cannot be read, and what was in force stays so.
+    pub(crate) fn read(maps: &[&ConfigMap], options: &CompilerOptions) -> Option<Self> {
         let mut defaults = Self { cluster_domain: options.cluster_domain.as_str().into(), ..Self::default() };
         defaults.trust_domains.push(options.trust_domain.as_str().into());
-        let Some(read) = source.and_then(mesh_config::read) else { return Some(defaults) };
+        if let Some(own) = maps.iter().find_map(|map| settings::read(map).transpose()) {
+            defaults.host_ownership = own.ok()?.host_ownership == HostOwnership::Namespace;
+        }
+        let Some(read) = maps.iter().find_map(|map| mesh_config::read(map)) else { return Some(defaults) };
         let config = read.config?;
         let retry = match &config.default_http_retry_policy {
             Some(policy) => RetryPolicy::compile(policy).map(Arc::new),

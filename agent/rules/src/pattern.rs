@@ -1,12 +1,16 @@
 //! Text conditions: exact, prefix, RE2 over the whole text, or merely present.
 
-use regex::bytes::{Regex, RegexBuilder};
+mod program;
+mod scratch;
+
+use std::sync::Arc;
+
 use weft_api::istio::StringMatch;
 
-/// Largest compiled program of one regex; RE2's own bound in Envoy is of this order.
-const PROGRAM_BYTES: usize = 1 << 20;
-/// Largest cache of one regex while it matches.
-const CACHE_BYTES: usize = 256 << 10;
+use crate::intern::Interner;
+
+pub(crate) use program::{Finder, Whole};
+pub(crate) use scratch::{Groups, bounded};
 
 /// How a text must be.
 #[derive(Debug, Clone)]
@@ -23,12 +27,12 @@ pub(crate) enum TextMatch {
 
 impl TextMatch {
     /// Compiles one of the API's three ways. An empty one, and the regex `*`, mean presence.
-    pub(crate) fn compile(source: &StringMatch) -> Result<Self, String> {
+    pub(crate) fn compile(source: &StringMatch, intern: &mut Interner) -> Result<Self, String> {
         Ok(match (&source.exact, &source.prefix, &source.regex) {
             (Some(text), ..) => Self::Exact(text.as_str().into()),
             (_, Some(text), _) => Self::Prefix(text.as_str().into()),
             (_, _, Some(text)) if text == "*" => Self::Present,
-            (_, _, Some(text)) => Self::Regex(Pattern::whole(text)?),
+            (_, _, Some(text)) => Self::Regex(Pattern::whole(text, intern)?),
             (None, None, None) => Self::Present,
         })
     }
@@ -58,7 +62,7 @@ impl std::fmt::Display for TextMatch {
 /// A regex over a whole text. The two that users write most cost no automaton.
 #[derive(Debug, Clone)]
 pub(crate) struct Pattern {
-    source: Box<str>,
+    source: Arc<str>,
     program: Program,
 }
 
@@ -66,46 +70,26 @@ pub(crate) struct Pattern {
 enum Program {
     Anything,
     Something,
-    Regex(Regex),
+    Regex(Arc<Whole>),
 }
 
 impl Pattern {
-    pub(crate) fn whole(source: &str) -> Result<Self, String> {
+    pub(crate) fn whole(source: &str, intern: &mut Interner) -> Result<Self, String> {
         let program = match source {
             ".*" | "^.*$" | "^.*" | ".*$" => Program::Anything,
             ".+" | "^.+$" | "^.+" | ".+$" => Program::Something,
-            _ => {
-                // Compiled by itself first: joined to the anchors, `a)(b` would be one.
-                build(source)?;
-                Program::Regex(build(&format!(r"\A(?:{source})\z"))?)
-            }
+            _ => Program::Regex(intern.pattern(source)?),
         };
-        Ok(Self { source: source.into(), program })
+        Ok(Self { source: intern.text(source), program })
     }
 
     pub(crate) fn matches(&self, text: &[u8]) -> bool {
         match &self.program {
             Program::Anything => true,
             Program::Something => !text.is_empty(),
-            Program::Regex(regex) => regex.is_match(text),
+            Program::Regex(program) => program.matches(text),
         }
     }
-}
-
-/// A regex that may match anywhere. As in RE2, classes such as `\w` and `\d` are ASCII; patterns that speak of
-/// Unicode classes get them.
-pub(crate) fn build(source: &str) -> Result<Regex, String> {
-    let compile = |unicode: bool| {
-        RegexBuilder::new(source)
-            .unicode(unicode)
-            .size_limit(PROGRAM_BYTES)
-            .dfa_size_limit(CACHE_BYTES)
-            .build()
-    };
-    compile(false).or_else(|_| compile(true)).map_err(|error| {
-        let text = error.to_string();
-        format!("{source:?} is not a valid regex: {}", text.lines().last().unwrap_or_default())
-    })
 }
 
 #[cfg(test)]
@@ -113,7 +97,8 @@ mod tests {
     use super::*;
 
     fn regex(source: &str) -> TextMatch {
-        TextMatch::compile(&StringMatch { regex: Some(source.into()), ..Default::default() }).unwrap()
+        let source = StringMatch { regex: Some(source.into()), ..Default::default() };
+        TextMatch::compile(&source, &mut Interner::default()).unwrap()
     }
 
     #[test]
@@ -129,6 +114,8 @@ mod tests {
             ("(?i)jason", "JASON", true),
             (r"\d+", "\u{0663}", false),
             (r"\p{Greek}+", "αβ", true),
+            (r"\b\p{L}\b", "é", true),
+            ("(?m)^a$", "a\n", false),
             ("*", "anything", true),
         ] {
             assert_eq!(regex(pattern).matches(text.as_bytes()), expected, "{pattern} on {text}");
@@ -137,8 +124,8 @@ mod tests {
 
     #[test]
     fn what_re2_refuses_is_refused() {
-        for pattern in ["(?=a)", r"(a)\1", "a)(b", "[", "((a{1000}){1000}){1000}"] {
-            assert!(Pattern::whole(pattern).is_err(), "{pattern}");
+        for pattern in ["(?=a)", r"(a)\1", "a)(b", "[", "((a{1000}){1000}){1000}", "(a{1,100}){1,100}b"] {
+            assert!(Pattern::whole(pattern, &mut Interner::default()).is_err(), "{pattern}");
         }
     }
 }

@@ -1,13 +1,16 @@
 //! What `weft get` lists.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use weft_api::admin::{EndpointRow, RouteRow, WorkloadRow};
+use weft_api::finding::{Finding, Severity, code};
 
 use crate::cluster::Endpoint;
 use crate::explain::{duration, row};
+use crate::gateway::GatewayPort;
 use crate::http_route::{Destination, HttpAction};
-use crate::matching::HttpMatch;
+use crate::matching::{HttpMatch, MESH};
 use crate::service_entry::ServiceEntry;
 use crate::shard::{Map, Set};
 use crate::snapshot::{Protocol, Snapshot};
@@ -20,17 +23,12 @@ mod registry;
 pub use policies::policies;
 pub use registry::{hosts, registrations};
 
-/// One row for each route of each VirtualService in the mesh, then one for each service port without rules.
-/// Sorted by namespace and name.
+/// One row for each route of each VirtualService in force: in the mesh, or at gateway pods of this node. Then one for each
+/// service port without rules. Sorted by namespace and name.
 pub fn routes(snapshot: &Snapshot) -> Vec<RouteRow> {
-    let mut all: Map<Arc<str>, Arc<Rules>> = Map::default();
-    let exact = snapshot.exact_rules.iter().map(|(_, list)| list);
-    for rules in exact.chain(snapshot.wildcard_rules.values()).flat_map(|list| list.iter()) {
-        all.entry(rules.key.clone()).or_insert_with(|| rules.clone());
-    }
-    let mut rules: Vec<_> = all.into_values().collect();
-    rules.sort_unstable_by(|a, b| a.key.cmp(&b.key));
-    let mut rows: Vec<RouteRow> = rules.iter().flat_map(|rules| rows_of(snapshot, rules)).collect();
+    let bound = all(snapshot);
+    let mut rows: Vec<RouteRow> =
+        bound.iter().flat_map(|bound| lines(snapshot, bound)).map(|line| line.row).collect();
     let mut services: Vec<_> = snapshot.services.iter().map(|(_, entry)| entry).collect();
     services.sort_unstable_by(|a, b| a.service.host.cmp(&b.service.host));
     let bare = services.into_iter().filter(|entry| snapshot.rules_for(&entry.service.host).next().is_none());
@@ -38,40 +36,111 @@ pub fn routes(snapshot: &Snapshot) -> Vec<RouteRow> {
     rows
 }
 
-fn rows_of(snapshot: &Snapshot, rules: &Rules) -> Vec<RouteRow> {
-    let common = |protocol: &str, index: usize| RouteRow {
-        namespace: rules.age.namespace.to_string(),
-        virtual_service: rules.age.name.to_string(),
-        hosts: rules.hosts.iter().map(ToString::to_string).collect(),
-        protocol: protocol.to_owned(),
-        index,
-        ..RouteRow::default()
+/// What is wrong with accepted VirtualServices, seen together with everything else: destinations that lead nowhere, and
+/// hosts of others that they take.
+pub fn warnings(snapshot: &Snapshot) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for bound in all(snapshot) {
+        findings.extend(snapshot.taken(&bound.rules));
+        for Line { row, nowhere } in lines(snapshot, &bound) {
+            findings.extend(nowhere.into_iter().map(|message| Finding {
+                severity: Severity::Warning,
+                code: code::UNROUTABLE.to_owned(),
+                resource: format!("VirtualService/{}", bound.rules.key),
+                path: format!("spec.{}[{}]", row.protocol, row.index),
+                message,
+                file: None,
+                line: None,
+            }));
+        }
+    }
+    findings
+}
+
+/// A row in the making.
+struct Line {
+    row: RouteRow,
+    /// Destinations that cannot be resolved; the row's notes name them too.
+    nowhere: Vec<String>,
+}
+
+/// A VirtualService, and where it is in force.
+struct Bound<'a> {
+    rules: Arc<Rules>,
+    /// This node's gateway pods that serve it.
+    places: Vec<(&'a Arc<Workload>, &'a GatewayPort)>,
+}
+
+/// All VirtualServices in force, by their names.
+fn all(snapshot: &Snapshot) -> Vec<Bound<'_>> {
+    let mut all: BTreeMap<Arc<str>, Bound<'_>> = BTreeMap::new();
+    let exact = snapshot.exact_rules.iter().map(|(_, list)| list);
+    for rules in exact.chain(snapshot.wildcard_rules.values()).flat_map(|list| list.iter()) {
+        all.entry(rules.key.clone()).or_insert_with(|| Bound { rules: rules.clone(), places: Vec::new() });
+    }
+    for (pod, ports) in snapshot.gateways.iter() {
+        let Some(pod) = snapshot.workload(pod) else { continue };
+        for port in ports.iter() {
+            for rules in port.exact.values().chain(port.below.values()).flat_map(|host| host.rules.iter()) {
+                let bound = all.entry(rules.key.clone());
+                let bound = bound.or_insert_with(|| Bound { rules: rules.clone(), places: Vec::new() });
+                if !bound.places.iter().any(|(_, known)| std::ptr::eq(*known, port)) {
+                    bound.places.push((pod, port));
+                }
+            }
+        }
+    }
+    all.into_values()
+        .map(|mut bound| {
+            bound
+                .places
+                .sort_unstable_by(|(a, x), (b, y)| (&a.key, x.server_port).cmp(&(&b.key, y.server_port)));
+            bound
+        })
+        .collect()
+}
+
+fn lines(snapshot: &Snapshot, bound: &Bound<'_>) -> Vec<Line> {
+    let rules = &*bound.rules;
+    let gateways = rules.gateways.iter().map(ToString::to_string);
+    let common = |protocol: &str, index: usize| Line {
+        row: RouteRow {
+            namespace: rules.age.namespace.to_string(),
+            virtual_service: rules.age.name.to_string(),
+            hosts: rules.hosts.iter().map(ToString::to_string).collect(),
+            gateways: rules.on_mesh.then(|| MESH.to_owned()).into_iter().chain(gateways.clone()).collect(),
+            protocol: protocol.to_owned(),
+            index,
+            ..RouteRow::default()
+        },
+        nowhere: Vec::new(),
     };
-    let shadows = shadows(snapshot, rules);
+    let mut everywhere = shadows(snapshot, rules);
+    everywhere.extend(snapshot.taken(&bound.rules).into_iter().map(|finding| finding.message));
     let mut catch_all: Option<usize> = None;
     let mut rows = Vec::new();
     for (index, entry) in rules.http.iter().enumerate() {
-        let mut line = http_row(snapshot, rules, entry, common("http", index));
-        line.notes.extend(shadows.iter().cloned());
+        let mut line = http_row(snapshot, bound, entry, common("http", index));
+        line.row.notes.extend(everywhere.iter().cloned());
         if let Some(earlier) = catch_all {
-            line.notes.push(format!("never reached: http[{earlier}] matches everything"));
+            line.row.notes.push(format!("never reached: http[{earlier}] matches everything"));
         } else if matches_all(entry) {
             catch_all = Some(index);
         }
         rows.push(line);
     }
     for (index, entry) in rules.tcp.iter().enumerate() {
-        let mut line = tcp_row(snapshot, rules, entry, common("tcp", index));
-        line.notes.extend(shadows.iter().cloned());
+        let mut line = tcp_row(snapshot, bound, entry, common("tcp", index));
+        line.row.notes.extend(everywhere.iter().cloned());
         rows.push(line);
     }
     rows
 }
 
-/// Names the rules that take hosts of these away.
+/// Names the rules that take hosts of these away from callers in the mesh.
 fn shadows(snapshot: &Snapshot, rules: &Rules) -> Vec<String> {
     let mut notes = Vec::new();
-    for pattern in &rules.hosts {
+    for pattern in rules.hosts.iter().filter(|_| rules.on_mesh) {
         let list = match pattern {
             crate::host::HostPattern::Exact(name) => snapshot.exact_rules.get(name),
             crate::host::HostPattern::Below(suffix) => snapshot.wildcard_rules.get(suffix),
@@ -89,25 +158,25 @@ fn matches_all(entry: &HttpEntry) -> bool {
     entry.matches.is_empty() || entry.matches.iter().any(all)
 }
 
-fn http_row(snapshot: &Snapshot, rules: &Rules, entry: &HttpEntry, mut line: RouteRow) -> RouteRow {
+fn http_row(snapshot: &Snapshot, bound: &Bound<'_>, entry: &HttpEntry, mut line: Line) -> Line {
     let route = &entry.route;
-    line.name = Some(route.name.to_string()).filter(|name| !name.is_empty());
-    line.r#match = or_all(entry.matches.iter().map(|entry| {
+    line.row.name = Some(route.name.to_string()).filter(|name| !name.is_empty());
+    line.row.r#match = or_all(entry.matches.iter().map(|entry| {
         let conditions = entry.conditions.iter().map(ToString::to_string);
         entry.source.describe().into_iter().chain(conditions).collect::<Vec<_>>().join(" and ")
     }));
-    line.timeout = route.timeout.map(duration);
-    line.action = match &route.action {
+    line.row.timeout = route.timeout.map(duration);
+    line.row.action = match &route.action {
         HttpAction::Forward(destinations) => {
             for destination in destinations {
-                add_backend(snapshot, rules, &destination.destination, destination.weight, &mut line);
+                add_backend(snapshot, bound, &destination.destination, destination.weight, &mut line);
             }
             "route".into()
         }
         HttpAction::Redirect(_) => "redirect".into(),
         HttpAction::Respond(response) => {
             if response.status.is_server_error() {
-                line.notes.push(String::from_utf8_lossy(&response.body).into_owned());
+                line.row.notes.push(String::from_utf8_lossy(&response.body).into_owned());
             }
             format!("directResponse {}", response.status.as_u16())
         }
@@ -115,15 +184,15 @@ fn http_row(snapshot: &Snapshot, rules: &Rules, entry: &HttpEntry, mut line: Rou
     line
 }
 
-fn tcp_row(snapshot: &Snapshot, rules: &Rules, entry: &TcpEntry, mut line: RouteRow) -> RouteRow {
-    line.r#match = or_all(entry.matches.iter().map(|entry| {
+fn tcp_row(snapshot: &Snapshot, bound: &Bound<'_>, entry: &TcpEntry, mut line: Line) -> Line {
+    line.row.r#match = or_all(entry.matches.iter().map(|entry| {
         let subnets = entry.subnets.iter().flat_map(|nets| nets.iter());
         let subnets: Vec<String> = subnets.map(|net| format!("address in {net}")).collect();
         entry.source.describe().into_iter().chain(subnets).collect::<Vec<_>>().join(" and ")
     }));
-    line.action = "route".into();
+    line.row.action = "route".into();
     for (destination, weight) in &entry.route {
-        add_backend(snapshot, rules, destination, *weight, &mut line);
+        add_backend(snapshot, bound, destination, *weight, &mut line);
     }
     line
 }
@@ -133,35 +202,44 @@ fn or_all(alternatives: impl Iterator<Item = String>) -> String {
     if all.is_empty() || all.iter().any(|text| text == "*") { "*".into() } else { all.join(" or ") }
 }
 
-/// Resolves a backend as a caller of the rule's own namespace would.
+/// Resolves a backend as a caller of the rule's own namespace would, where the rule is for callers, and as each gateway
+/// that serves it does.
 fn add_backend(
     snapshot: &Snapshot,
-    rules: &Rules,
+    bound: &Bound<'_>,
     destination: &Destination,
     weight: u32,
-    line: &mut RouteRow,
+    line: &mut Line,
 ) {
-    let caller = somebody_in(&rules.age.namespace);
-    let Some(entry) = snapshot.service(&destination.host) else {
-        line.notes.push(format!("503: no service {}", destination.host));
-        line.backends.push(row(destination, weight, None));
-        return;
-    };
     // Without a port of its own, any port that the service has may be the one addressed.
-    let addressed = entry.ports.first().map_or(0, |port| port.port);
-    match snapshot.cluster(&caller, destination, addressed) {
-        Ok(cluster) => {
-            if cluster.endpoints.is_empty() {
-                line.notes
-                    .push(format!("503: {} has no ready endpoint", crate::explain::in_words(destination)));
+    let entry = snapshot.service(&destination.host);
+    let addressed = entry.and_then(|entry| entry.ports.first()).map_or(0, |port| port.port);
+    let somebody = somebody_in(&bound.rules.age.namespace);
+    let mesh =
+        bound.rules.on_mesh.then(|| (String::new(), snapshot.cluster(&somebody, destination, addressed)));
+    let gateways = bound.places.iter().map(|(pod, served)| {
+        (format!("at gateway {}: ", pod.key), snapshot.cluster_at_gateway(pod, served, destination))
+    });
+    let found: Vec<_> = mesh.into_iter().chain(gateways).collect();
+    for (place, found) in &found {
+        let note = match (found, entry) {
+            (Ok(cluster), _) if cluster.endpoints.is_empty() => {
+                format!("{place}503: {} has no ready endpoint", crate::explain::in_words(destination))
             }
-            line.backends.push(row(destination, weight, Some(&cluster)));
+            (Ok(_), _) => continue,
+            (Err(_), None) => format!("{place}503: no service {}", destination.host),
+            (Err(error), Some(_)) => format!("{place}503: {error}"),
+        };
+        if line.row.notes.contains(&note) {
+            continue;
         }
-        Err(error) => {
-            line.notes.push(format!("503: {error}"));
-            line.backends.push(row(destination, weight, None));
+        if found.is_err() {
+            line.nowhere.push(note.clone());
         }
+        line.row.notes.push(note);
     }
+    let first = found.iter().find_map(|(_, found)| found.as_ref().ok());
+    line.row.backends.push(row(destination, weight, first.map(|cluster| &**cluster)));
 }
 
 fn somebody_in(namespace: &Arc<str>) -> Workload {

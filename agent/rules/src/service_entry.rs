@@ -46,10 +46,10 @@ pub(crate) struct Policies {
 }
 
 /// The clusters for callers of one namespace.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct CallerPolicy {
     /// For callers with these labels, the first that fits.
-    pub(crate) selected: Box<[(Arc<Labels>, Arc<Clusters>)]>,
+    pub(crate) selected: Arc<[(Arc<Labels>, Arc<Clusters>)]>,
     pub(crate) others: Arc<Clusters>,
 }
 

@@ -11,9 +11,11 @@ use crate::cluster::{Cluster, Service};
 use crate::gateway::GatewayPods;
 use crate::guard::{Entrance, Guard};
 use crate::host::{self, HostBuffer, RequestHost};
-use crate::http_route::{Destination, HttpRoute, MatchedHttpRoute};
+use crate::http_route::{Destination, DirectResponse, HttpAction, HttpRoute, MatchedHttpRoute};
 use crate::matching::{At, MatchedPath, RequestView};
 use crate::mesh::MeshSettings;
+use crate::owner::Owner;
+use crate::pattern;
 use crate::port_index::PortIndex;
 use crate::security::NamespaceSecurity;
 use crate::service_entry::ServiceEntry;
@@ -239,8 +241,12 @@ impl Snapshot {
     /// Decides where a request goes. `dst` is the address that was dialled. Allocates nothing unless the host has
     /// capital letters beyond a small buffer's room; takes no lock.
     pub fn route_http(&self, caller: &Workload, dst: SocketAddr, request: &Parts) -> HttpDecision {
-        let port = dst.port();
         let request = RequestView::of(request);
+        pattern::bounded(|| self.find_http(caller, dst, request)).unwrap_or_else(too_much_work)
+    }
+
+    fn find_http(&self, caller: &Workload, dst: SocketAddr, request: RequestView<'_>) -> HttpDecision {
+        let port = dst.port();
         let decide = |entry: &HostEntry<'_>| self.decide(caller, port, entry, &request);
         // A sniffed port has a listener of its own for each service: the address decides, whatever the Host.
         let dialled = self.service_at(caller, dst);
@@ -262,15 +268,8 @@ impl Snapshot {
                 _ => self.unknown_http(),
             },
             RequestHost::Name(name) => {
-                let entry = self.host_entry(caller, port, name, &mut full);
-                if entry.name != name && self.exact_rules.get(name).is_some() {
-                    // A rule may name literally what is also a service's short name.
-                    let literal = decide_by_rules(caller, port, self.exact_rules.get(name), &request);
-                    if let Some(decision) = literal {
-                        return decision;
-                    }
-                }
-                decide(&entry)
+                // What is a service's short name is not looked for literally: `reviews.default` in a rule names nobody.
+                decide(&self.host_entry(caller, port, name, &mut full))
             }
         }
     }
@@ -311,8 +310,9 @@ impl Snapshot {
         entry: &HostEntry<'_>,
         request: &RequestView<'_>,
     ) -> HttpDecision {
+        let owner = self.owner(entry.name);
         for rules in self.rules_for(entry.name) {
-            if let Some(decision) = decide_by_rules(caller, port, Some(rules), request) {
+            if let Some(decision) = decide_by_rules(caller, port, rules, owner, request) {
                 return decision;
             }
         }
@@ -360,8 +360,10 @@ impl Snapshot {
         if matches!(port.protocol, Protocol::Http | Protocol::Http2) {
             return None;
         }
+        let owner = self.owner(&entry.service.host);
         let all = self.rules_for(&entry.service.host).flat_map(|list| list.iter());
         all.filter(|rules| rules.visibility.admits(&caller.namespace))
+            .filter(|rules| owner.is_none_or(|owner| owner.lets(rules)))
             .find_map(|rules| Some((rules, rules.route_tcp(caller, dst.ip(), dst.port())?)))
     }
 
@@ -395,17 +397,38 @@ impl Snapshot {
 }
 
 pub(crate) fn matched(route: &Arc<HttpRoute>, path: MatchedPath, request: &RequestView<'_>) -> HttpDecision {
+    if route.rewrite.as_ref().is_some_and(|rewrite| rewrite.is_too_much(request.path.len())) {
+        return too_much_work();
+    }
     HttpDecision::Route(MatchedHttpRoute { route: route.clone(), matched_prefix: path.prefix(request.path) })
 }
 
-/// The oldest visible rule with routes for this caller decides. `None`: there is none.
+/// What becomes of a request on which the regular expressions of the rules would work for too long: none of the routes, for
+/// nobody can know which.
+pub(crate) fn too_much_work() -> HttpDecision {
+    let body =
+        "weft: matching this request against the regular expressions of its routes takes too much work";
+    let route = HttpRoute {
+        action: HttpAction::Respond(DirectResponse {
+            status: http::StatusCode::INTERNAL_SERVER_ERROR,
+            body: bytes::Bytes::from_static(body.as_bytes()),
+        }),
+        ..HttpRoute::default_for("".into(), "regex_work_exceeded".into(), None)
+    };
+    HttpDecision::Route(MatchedHttpRoute { route: Arc::new(route), matched_prefix: None })
+}
+
+/// The oldest visible rule with routes for this caller decides, of those that may. `None`: there is none.
 fn decide_by_rules(
     caller: &Workload,
     port: u16,
-    rules: Option<&RuleList>,
+    rules: &RuleList,
+    owner: Option<Owner<'_>>,
     request: &RequestView<'_>,
 ) -> Option<HttpDecision> {
-    let mut visible = rules?.iter().filter(|rules| rules.visibility.admits(&caller.namespace));
+    let mut visible = rules.iter().filter(|rules| {
+        rules.visibility.admits(&caller.namespace) && owner.is_none_or(|owner| owner.lets(rules))
+    });
     visible.find_map(|rules| match rules.route_http(caller, port, At::Mesh, request) {
         HttpOutcome::Matched(route, path) => Some(matched(route, path, request)),
         HttpOutcome::NoMatch => Some(HttpDecision::NoRoute),

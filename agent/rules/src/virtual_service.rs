@@ -92,6 +92,33 @@ impl Rules {
         if visible { HttpOutcome::NoMatch } else { HttpOutcome::Invisible }
     }
 
+    /// Finds the first route that matches at a gateway among those that match everything, or among the others. As Istio
+    /// makes none of what comes after one that matches everything, nothing behind that counts.
+    pub(crate) fn route_at_gateway<'a>(
+        &'a self,
+        gateway: &Workload,
+        port: u16,
+        at: At<'_>,
+        request: &RequestView<'_>,
+        catch_alls: bool,
+    ) -> Option<(&'a Arc<HttpRoute>, MatchedPath)> {
+        for entry in &self.http {
+            if entry.matches.is_empty() {
+                return catch_alls.then_some((&entry.route, MatchedPath::Prefix(1)));
+            }
+            for candidate in entry.matches.iter().filter(|entry| entry.source.admits(gateway, port, at)) {
+                let catch_all = candidate.is_catch_all();
+                if catch_all == catch_alls && candidate.matches(request) {
+                    return Some((&candidate.route, candidate.matched));
+                }
+                if catch_all && candidate.source.is_open() {
+                    return None;
+                }
+            }
+        }
+        None
+    }
+
     /// Finds the first `tcp` route that matches.
     pub(crate) fn route_tcp(&self, caller: &Workload, address: IpAddr, port: u16) -> Option<usize> {
         let fits = |entry: &TcpMatch| entry.source.admits(caller, port, At::Mesh) && entry.contains(address);

@@ -41,6 +41,14 @@ impl Visibility {
             Self::Namespaces(namespaces) => namespaces.iter().any(|seen| &**seen == namespace),
         }
     }
+
+    /// Whether nobody outside of this namespace sees the object.
+    pub(crate) fn is_only(&self, namespace: &str) -> bool {
+        match self {
+            Self::Everywhere => false,
+            Self::Namespaces(namespaces) => namespaces.iter().all(|seen| &**seen == namespace),
+        }
+    }
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use super::Source;
 use super::index::{Index, Protocol, full_host, protocol};
-use super::{network, security};
+use super::{hosts, network, security};
 use crate::finding::{Severity, code};
 use crate::istio::{Destination, DestinationRule, VirtualService};
 use crate::kubernetes::Service;
@@ -67,26 +67,27 @@ fn virtual_service(report: &mut Report, index: &Index<'_>, object: &VirtualServi
     report.field("spec", |report| {
         report.each("http", &spec.http, |r, route| {
             r.each("route", &route.route, |r, one| {
-                destination(r, index, "destination", &one.destination, namespace);
+                destination(r, index, "destination", &one.destination, object);
             });
             if let Some(mirror) = &route.mirror {
-                destination(r, index, "mirror", mirror, namespace);
+                destination(r, index, "mirror", mirror, object);
             }
             r.each("mirrors", &route.mirrors, |r, one| {
-                destination(r, index, "destination", &one.destination, namespace);
+                destination(r, index, "destination", &one.destination, object);
             });
         });
         report.each("tls", &spec.tls, |r, route| {
             r.each("route", &route.route, |r, one| {
-                destination(r, index, "destination", &one.destination, namespace);
+                destination(r, index, "destination", &one.destination, object);
             });
         });
         report.each("tcp", &spec.tcp, |r, route| {
             r.each("route", &route.route, |r, one| {
-                destination(r, index, "destination", &one.destination, namespace);
+                destination(r, index, "destination", &one.destination, object);
             });
         });
         if in_mesh(object) {
+            hosts::of_rules(report, index, object);
             for (at, host) in spec.hosts.iter().enumerate() {
                 if let Some(service) = index.services.get(&full_host(host, namespace)) {
                     report.item("hosts", at, |r| rules_for_ports(r, object, service));
@@ -132,9 +133,9 @@ fn destination(
     index: &Index<'_>,
     field: &'static str,
     to: &Destination,
-    namespace: &str,
+    object: &VirtualService,
 ) {
-    let host = full_host(&to.host, namespace);
+    let host = full_host(&to.host, &object.metadata.namespace);
     report.field(field, |report| {
         let service = index.services.get(&host);
         if service.is_none() && !is_ip(&to.host) {
@@ -148,20 +149,17 @@ fn destination(
             report.field("port", |r| r.field("number", |r| r.warning(code::UNKNOWN_PORT, message)));
         }
         if let Some(subset) = to.subset.as_deref().filter(|subset| !subset.is_empty()) {
-            report.field("subset", |r| unknown_subset(r, index, &host, subset));
+            report.field("subset", |r| {
+                unknown_subset(r, index, &host, subset);
+                hosts::subset_at_gateways(r, index, object, &host, subset);
+            });
         }
     });
 }
 
 fn unknown_host(report: &mut Report, index: &Index<'_>, written: &str, host: &str) {
-    let cure = match written.split_once('.') {
-        // `reviews.default` is a name of its own, not a short one.
-        Some((name, rest)) if !rest.contains('.') => {
-            let full = format!("{name}.{rest}.svc.cluster.local");
-            if index.services.contains_key(&full) { format!(" (write {full})") } else { String::new() }
-        }
-        _ => String::new(),
-    };
+    // `reviews.default` is a name of its own, not a short one.
+    let cure = hosts::meant(index, written).map_or_else(String::new, |full| format!(" (write {full})"));
     let message = format!("none of the files defines a service {host}{cure}");
     // Without a single service the files are not meant to be complete.
     let sure = !index.services.is_empty() && !index.other_hosts;

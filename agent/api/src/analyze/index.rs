@@ -3,13 +3,14 @@
 use std::collections::HashMap;
 
 use super::Source;
-use crate::istio::{DestinationRule, PeerAuthentication, VirtualService};
+use crate::istio::{DestinationRule, Gateway, PeerAuthentication, VirtualService};
 use crate::kubernetes::network_policy::NetworkPolicy;
 use crate::kubernetes::{Pod, Service, ServicePort};
 use crate::load::Loaded;
 use crate::mesh_config::{self, ExtensionProvider};
 use crate::names::namespace_opts_in;
 use crate::object::Object;
+use crate::settings::{self, HostOwnership};
 
 /// The cluster's domain, which a file cannot tell.
 const DOMAIN: &str = "svc.cluster.local";
@@ -26,6 +27,10 @@ pub(super) struct Index<'a> {
     pub peer_authentications: Vec<(usize, &'a PeerAuthentication)>,
     /// Of MeshConfig, where one is there.
     pub providers: Option<Vec<ExtensionProvider>>,
+    /// `hostOwnership: namespace`.
+    pub host_ownership: bool,
+    /// By `namespace/name`.
+    pub gateways: HashMap<String, &'a Gateway>,
     /// With their places, by namespace.
     pub network_policies: HashMap<&'a str, Vec<(usize, &'a NetworkPolicy)>>,
     /// By name, whether a namespace is in the mesh.
@@ -52,6 +57,8 @@ impl<'a> Index<'a> {
             virtual_services: Vec::new(),
             peer_authentications: Vec::new(),
             providers: None,
+            host_ownership: false,
+            gateways: HashMap::new(),
             network_policies: HashMap::new(),
             namespaces: HashMap::new(),
             pods: HashMap::new(),
@@ -79,6 +86,9 @@ impl<'a> Index<'a> {
                     if let Some(config) = mesh_config::read(o).and_then(|read| read.config) {
                         index.providers = Some(config.extension_providers);
                     }
+                    if let Ok(Some(settings)) = settings::read(o) {
+                        index.host_ownership = settings.host_ownership == HostOwnership::Namespace;
+                    }
                 }
                 Object::NetworkPolicy(o) => {
                     index.network_policies.entry(&meta.namespace).or_default().push((at, o));
@@ -87,7 +97,10 @@ impl<'a> Index<'a> {
                     let is_in = namespace_opts_in(&meta.labels).unwrap_or(false);
                     index.namespaces.insert(&meta.name, is_in);
                 }
-                Object::Gateway(_) | Object::AuthorizationPolicy(_) | Object::RequestAuthentication(_) => {}
+                Object::Gateway(o) => {
+                    index.gateways.insert(format!("{}/{}", meta.namespace, meta.name), o);
+                }
+                Object::AuthorizationPolicy(_) | Object::RequestAuthentication(_) => {}
             }
         }
         index.virtual_services.sort_by(|(_, a), (_, b)| age(a).cmp(&age(b)));
@@ -96,6 +109,21 @@ impl<'a> Index<'a> {
             rules.sort_by(|(_, a), (_, b)| age(a).cmp(&age(b)));
         }
         index
+    }
+
+    /// The namespaces of the pods that serve a Gateway as a VirtualService of `own` names it. Where none of its pods is in
+    /// the files, they are taken to be beside the Gateway.
+    pub fn gateway_namespaces(&self, name: &str, own: &str) -> Vec<String> {
+        let key = if name.contains('/') { name.to_owned() } else { format!("{own}/{name}") };
+        let beside = key.split('/').next().unwrap_or_default().to_owned();
+        let Some(gateway) = self.gateways.get(&key) else { return vec![beside] };
+        let fits = |pod: &&Pod| {
+            gateway.spec.selector.iter().all(|(key, value)| pod.metadata.labels.get(key) == Some(value))
+        };
+        let pods = self.pods.iter().filter(|(_, pods)| pods.iter().copied().any(|pod| fits(&pod)));
+        let mut namespaces: Vec<String> = pods.map(|(namespace, _)| (*namespace).to_owned()).collect();
+        namespaces.sort_unstable();
+        if namespaces.is_empty() { vec![beside] } else { namespaces }
     }
 
     /// The pods that a service selects; `None` when the files cannot tell.
@@ -109,6 +137,11 @@ impl<'a> Index<'a> {
             |pod: &&&Pod| selector.iter().all(|(key, value)| pod.metadata.labels.get(key) == Some(value));
         Some(pods.iter().filter(selected).copied().collect())
     }
+}
+
+/// Whether an object of a namespace with this `exportTo` is seen from another.
+pub(super) fn seen_from((own, to): (&str, &[String]), namespace: &str) -> bool {
+    to.is_empty() || to.iter().any(|to| to == "*" || to == namespace || (to == "." && own == namespace))
 }
 
 /// Sorts the oldest first; then by name, then by namespace.

@@ -141,3 +141,120 @@ fn a_network_policy_without_the_tunnels_port_is_told_where_the_mesh_is() {
     assert_eq!(with("istio-injection: enabled"), [finding("warning")]);
     assert!(with("team: a").is_empty());
 }
+
+const WEB: &str = "\
+apiVersion: v1
+kind: Service
+metadata: {name: web, namespace: shop}
+spec:
+  ports: [{name: http, port: 80}]
+";
+
+#[test]
+fn a_name_with_a_dot_is_no_short_name() {
+    let route = "http: [{directResponse: {status: 200}}]";
+    for (hosts, message) in [
+        (
+            "web.shop",
+            "web.shop is not the service web.shop.svc.cluster.local: a name with a dot is taken as it is (write web or web.shop.svc.cluster.local)",
+        ),
+        (
+            "web.shop.svc",
+            "web.shop.svc is not the service web.shop.svc.cluster.local: a name with a dot is taken as it is (write web or web.shop.svc.cluster.local)",
+        ),
+    ] {
+        let text = rule("v", &format!("hosts: [{hosts}]\n{route}"));
+        let findings = analyze(&[("svc.yaml", WEB), ("vs.yaml", &text)]);
+        let told: Vec<_> =
+            findings.iter().map(|f| (f.severity.to_string(), &*f.code, &*f.path, &*f.message)).collect();
+        assert_eq!(told, [("warning".to_owned(), "UnknownHost", "spec.hosts[0]", message)]);
+    }
+    for hosts in ["web", "web.shop.svc.cluster.local", "web.other"] {
+        let text = rule("v", &format!("hosts: [{hosts}]\n{route}"));
+        assert_eq!(told(&[("svc.yaml", WEB), ("vs.yaml", &text)]), [""; 0], "{hosts}");
+    }
+}
+
+#[test]
+fn rules_of_another_namespace_that_take_a_services_traffic_are_named() {
+    let theirs = |spec: &str| {
+        rule("v", &format!("{spec}\nhttp: [{{directResponse: {{status: 200}}}}]"))
+            .replace("namespace: shop", "namespace: other")
+    };
+    let taken = |files: &[(&str, &str)]| -> Vec<String> {
+        let findings = analyze(files);
+        findings
+            .iter()
+            .filter(|f| f.code == "HostTaken")
+            .map(|f| format!("{} {} {}", f.severity, f.path, f.message))
+            .collect()
+    };
+    let full = theirs("hosts: [x.example, web.shop.svc.cluster.local]");
+    let cure = "of another namespace (put the rules there, limit them with exportTo: [.], or refuse all such with hostOwnership: namespace)";
+    let line = |severity: &str, path: &str| {
+        format!("{severity} {path} takes the traffic of web.shop.svc.cluster.local, {cure}")
+    };
+    assert_eq!(taken(&[("svc.yaml", WEB), ("vs.yaml", &full)]), [line("warning", "spec.hosts[1]")]);
+    assert_eq!(taken(&[("vs.yaml", &full)]), [line("info", "spec.hosts[1]")], "a file by itself");
+    let wide = theirs("hosts: ['*.shop.svc.cluster.local']");
+    assert_eq!(taken(&[("svc.yaml", WEB), ("vs.yaml", &wide)]), [line("warning", "spec.hosts[0]")]);
+    for harmless in [
+        theirs("exportTo: [.]\nhosts: [web.shop.svc.cluster.local]"),
+        theirs("gateways: [gw]\nhosts: [web.shop.svc.cluster.local]"),
+        theirs("hosts: [web.example.com]"),
+        full.replace("namespace: other", "namespace: istio-system"),
+    ] {
+        assert_eq!(taken(&[("svc.yaml", WEB), ("vs.yaml", &harmless)]), [""; 0], "{harmless}");
+    }
+    let owned = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: weft, namespace: istio-system}\ndata:\n  weft: 'hostOwnership: namespace'\n";
+    let refused = taken(&[("svc.yaml", WEB), ("vs.yaml", &full), ("cm.yaml", owned)]);
+    assert!(refused[0].contains("not in force for web.shop.svc.cluster.local"), "{refused:?}");
+}
+
+#[test]
+fn a_subset_that_a_gateways_pods_do_not_see_is_told() {
+    let subset = |namespace: &str, export: &str| {
+        format!(
+            "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {{name: web, namespace: {namespace}}}\nspec:\n  {export}\n  \
+             host: web.shop.svc.cluster.local\n  subsets: [{{name: v1}}]\n"
+        )
+    };
+    let gateway = "apiVersion: networking.istio.io/v1\nkind: Gateway\nmetadata: {name: gw, namespace: front}\nspec:\n  selector: {istio: \
+                   gateway}\n  servers: [{port: {number: 80, name: http, protocol: HTTP}, hosts: ['*']}]\n";
+    let pod =
+        "apiVersion: v1\nkind: Pod\nmetadata: {name: gw-1, namespace: ingress, labels: {istio: gateway}}\n";
+    let rules = rule(
+        "v",
+        "hosts: [shop.example]\ngateways: [front/gw]\nhttp: [{route: [{destination: {host: web, subset: v1}}]}]",
+    );
+    let told = |dr: &str, pod: &str| -> Vec<String> {
+        let files = [
+            ("svc.yaml", WEB),
+            ("gw.yaml", gateway),
+            ("pod.yaml", pod),
+            ("vs.yaml", &*rules),
+            ("dr.yaml", dr),
+        ];
+        analyze(&files).into_iter().filter(|f| f.code == "UnknownSubset").map(|f| f.message).collect()
+    };
+    assert_eq!(
+        told(&subset("front", "exportTo: ['*']"), pod),
+        [
+            "answers 503 at gateway front/gw: DestinationRule front/web defines it, and pods in namespace ingress do not see that rule (they see \
+          their own namespace's, and what shop and istio-system export: put it into shop)"
+        ]
+    );
+    assert_eq!(told(&subset("shop", "exportTo: [.]"), pod).len(), 1, "it is not exported");
+    for seen in [
+        subset("shop", "exportTo: [ingress]"),
+        subset("shop", "exportTo: []"),
+        subset("ingress", "exportTo: [.]"),
+    ] {
+        assert_eq!(told(&seen, pod), [""; 0], "{seen}");
+    }
+    assert_eq!(
+        told(&subset("front", "exportTo: ['*']"), "# nothing\n"),
+        [""; 0],
+        "its pods may be beside the Gateway"
+    );
+}

@@ -4,6 +4,7 @@ use super::security::{glob, namespace, port, principal, scope, service_accounts,
 use super::{Report, condition};
 use crate::finding::code;
 use crate::istio::{AuthorizationPolicySpec, Operation, PolicyAction, Rule, Source};
+use crate::pattern::{self, path_template};
 use crate::yaml::shorten;
 
 /// Most rules of a policy, and callers of a rule, that Istio's schema takes.
@@ -203,6 +204,9 @@ fn path(report: &mut Report, value: &str) {
                 ),
             );
         }
+    }
+    if path_template(value).is_some_and(|regex| pattern::parse(&regex).is_err()) {
+        return report.error(code::INVALID_VALUE, format!("{shown:?} is too long for a template"));
     }
     if value.contains(['?', '#']) {
         report

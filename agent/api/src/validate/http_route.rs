@@ -6,6 +6,7 @@ use super::virtual_service::{destination, weights};
 use super::{Report, fault, headers};
 use crate::finding::code;
 use crate::istio::{HttpDirectResponse, HttpRedirect, HttpRetry, HttpRewrite, HttpRoute};
+use crate::pattern;
 use crate::yaml::shorten;
 
 /// Largest body of a direct response.
@@ -223,7 +224,7 @@ fn rewrite(report: &mut Report, rewrite: &HttpRewrite) {
 
 /// `\N` must name a group of the regular expression.
 fn wrong_substitution(regex: &str, substitution: &str) -> Option<String> {
-    let groups = regex::Regex::new(regex).ok()?.captures_len() - 1;
+    let groups = pattern::parse(regex).ok()?.hir.properties().explicit_captures_len();
     let mut chars = substitution.chars();
     while let Some(c) = chars.next() {
         if c != '\\' {

@@ -7,6 +7,7 @@ use super::text::is_ip;
 use crate::finding::code;
 use crate::kubernetes::{ConfigMap, EndpointSlice, IntOrString, Pod, ServiceSpec};
 use crate::mesh_config;
+use crate::settings;
 use crate::yaml::shorten;
 
 fn address(report: &mut Report, text: &str) {
@@ -79,7 +80,8 @@ pub(super) fn endpoint_slice(report: &mut Report, slice: &EndpointSlice) {
     });
 }
 
-/// Checks the MeshConfig that a ConfigMap may hold.
+/// Checks the MeshConfig and the settings that a ConfigMap may hold.
 pub(super) fn config_map(report: &mut Report, map: &ConfigMap) {
     report.extend(mesh_config::check(map).into_iter().flat_map(|(_, problems)| problems));
+    report.extend(settings::check(map).into_iter().flat_map(|(_, problems)| problems));
 }

@@ -131,6 +131,18 @@ fn matches() {
             "match: [{headers: {x: {regex: 'a{1000}{1000}{1000}'}}}]",
             "InvalidRegex http[0].match[0].headers.x.regex",
         ),
+        (
+            "match: [{queryParams: {x: {regex: '(a{1,100}){1,100}b'}}}]",
+            "InvalidRegex http[0].match[0].queryParams.x.regex",
+        ),
+        (
+            "corsPolicy: {allowOrigins: [{regex: '(a{1,100}){1,100}b'}]}",
+            "InvalidRegex http[0].corsPolicy.allowOrigins[0].regex",
+        ),
+        (
+            "rewrite: {uriRegexRewrite: {match: '(\\p{L}\\p{M}*){1,60}x', rewrite: b}}",
+            "InvalidRegex http[0].rewrite.uriRegexRewrite.match",
+        ),
         ("match: [{uri: {exact: /a, prefix: /b}}]", "ConflictingFields http[0].match[0].uri"),
         ("match: [{method: {prefix: ''}}]", "InvalidValue http[0].match[0].method.prefix"),
         ("match: [{headers: {'a b': {exact: x}}}]", "InvalidHeader http[0].match[0].headers[\"a b\"]"),

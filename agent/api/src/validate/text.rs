@@ -8,10 +8,8 @@ use crate::duration::Span;
 use crate::finding::code;
 use crate::istio::Percent;
 use crate::meta::Labels;
+use crate::pattern::{self, Wrong};
 use crate::yaml::shorten;
-
-/// Longest regular expression that Istio takes.
-const MAX_REGEX: usize = 1024;
 
 /// RFC 1123 label, in lower case: the name of a namespace.
 pub(crate) fn is_label(text: &str) -> bool {
@@ -197,27 +195,25 @@ impl Report {
             return self
                 .error(code::INVALID_REGEX, "the regular expression is empty (write `.*` for any value)");
         }
-        if regex.len() > MAX_REGEX {
-            return self.error(
-                code::INVALID_REGEX,
-                format!("the regular expression is longer than {MAX_REGEX} bytes"),
-            );
-        }
-        if let Err(error) = regex::Regex::new(regex) {
-            let reason = error.to_string();
-            let reason = reason.lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned();
-            let cure = if reason.contains("look-around") || reason.contains("backreference") {
-                "regular expressions are RE2's; use withoutHeaders or a rule before this one for what must not match"
-            } else if regex == "*" {
-                "write `.*` for any value"
-            } else {
-                "see RE2's syntax"
-            };
-            self.error(
-                code::INVALID_REGEX,
-                format!("{:?} is no regular expression: {reason} ({cure})", shorten(regex)),
-            );
-        }
+        let shown = shorten(regex);
+        let message = match pattern::parse(regex) {
+            Ok(_) => return,
+            Err(wrong @ Wrong::Long) => format!("the regular expression is {wrong}"),
+            Err(wrong @ Wrong::Large(_)) => format!(
+                "{shown:?} {wrong} (write + or * instead of counts, or smaller ones: nested counts multiply)"
+            ),
+            Err(Wrong::Syntax(reason)) => {
+                let cure = if reason.contains("look-around") || reason.contains("backreference") {
+                    "regular expressions are RE2's; use withoutHeaders or a rule before this one for what must not match"
+                } else if regex == "*" {
+                    "write `.*` for any value"
+                } else {
+                    "see RE2's syntax"
+                };
+                format!("{shown:?} is no regular expression: {reason} ({cure})")
+            }
+        };
+        self.error(code::INVALID_REGEX, message);
     }
 
     /// An address or a range of them.

@@ -46,6 +46,7 @@ pub fn status(shared: &Shared, datapath: Option<&DatapathStatus>) -> Status {
         objects: view.objects.clone(),
         refused: view.refused.clone(),
         not_in_force: view.not_in_force.clone(),
+        warnings: rows::warnings(&shared.snapshot.load_full()),
         datapath: weft_api::admin::Datapath {
             kernel: kernel.trim().to_owned(),
             bpf_dir: shared.options.bpf_dir.display().to_string(),

@@ -5,6 +5,7 @@ mod announce;
 mod cni;
 mod enrol;
 mod handover;
+mod intake;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -16,7 +17,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout, timeout_at};
 use weft_api::admin::{Applied, PodEnrolment};
 use weft_api::object::Object;
-use weft_rules::compile::{Change, Compiler, CompilerOptions};
+use weft_rules::compile::{Change, Compiler, CompilerOptions, Done, Intake};
 use weft_rules::workload::Workload;
 
 use super::handover::Request;
@@ -72,6 +73,8 @@ pub enum Message {
     Certificates,
     /// A CNI plugin tells of a pod.
     Cni(Told),
+    /// Regular expressions are compiled.
+    Prepared(Done),
     /// A successor is prepared to take over.
     HandOver(Request),
     /// After a handover, the last connection has ended.
@@ -111,6 +114,9 @@ struct Control {
     shared: Arc<Shared>,
     source: Source,
     compiler: Compiler,
+    intake: Intake,
+    /// Changes whose regular expressions are compiled.
+    released: Vec<Change>,
     datapath: Datapath,
     workers: Vec<Worker>,
     /// By worker, the generation that it last confirmed.
@@ -211,6 +217,8 @@ impl Control {
         let mut control = Self {
             source,
             compiler,
+            intake: Intake::default(),
+            released: Vec::new(),
             datapath,
             confirmed: vec![0; workers.len()],
             workers,
@@ -281,6 +289,7 @@ impl Control {
                 Message::Datapath(reply) => _ = reply.send(self.datapath.status()),
                 Message::Certificates => self.certificates_moved = true,
                 Message::Cni(told) => self.hear(told),
+                Message::Prepared(done) => self.prepared(done),
                 Message::HandOver(request) => self.hand_over(request).await,
                 Message::Emptied => self.emptied(),
                 Message::PredecessorEnded => self.predecessor_ended(),
@@ -319,7 +328,8 @@ impl Control {
 
     /// Brings everything up to date.
     async fn round(&mut self) -> Result<(), AgentError> {
-        let scan = self.source.changes(self.first_sync.is_some());
+        let mut scan = self.source.changes(self.first_sync.is_some());
+        scan.changes = self.take_in(scan.changes);
         if !self.source.is_complete() {
             self.compiler.take_in(scan.changes);
             if scan.reported {
@@ -431,9 +441,10 @@ impl Control {
         let workers = (self.confirmed.iter().enumerate())
             .filter(|(_, confirmed)| self.unconfirmed && **confirmed < generation)
             .map(|(index, _)| format!("worker-{index}"));
+        let patterns = self.intake.waiting_for();
         let certificates = self.shared.identities.iter().flat_map(|identities| identities.on_their_way());
         let certificates = certificates.map(|account| format!("certificate of {account}"));
-        objects.chain(pods).chain(leaving).chain(workers).chain(certificates).collect()
+        objects.chain(patterns).chain(pods).chain(leaving).chain(workers).chain(certificates).collect()
     }
 
     fn answer(&mut self) {
@@ -468,7 +479,8 @@ impl Control {
         if std::mem::take(&mut self.rows_stale) {
             self.rows = self.pod_rows().into();
         }
-        let refused = self.source.refused();
+        let mut refused = self.source.refused();
+        refused.extend(self.intake.findings());
         self.shared.telemetry.state(self.generation(), self.enrolled.len(), refused.len());
         if let Some(identities) = &self.shared.identities {
             self.shared.telemetry.certificates(identities.ends());

@@ -128,8 +128,12 @@ impl Conditions<'_> {
     }
 
     /// Reads each value; `None` where one means nothing and that matters, or where nothing is left.
-    fn each<T>(&self, values: &[String], read: impl Fn(&str) -> Option<T>) -> Option<Box<[T]>> {
-        let read: Vec<Option<T>> = values.iter().map(|value| read(value)).collect();
+    fn each<T>(
+        &mut self,
+        values: &[String],
+        read: impl Fn(&mut Self, &str) -> Option<T>,
+    ) -> Option<Box<[T]>> {
+        let read: Vec<Option<T>> = values.iter().map(|value| read(self, value)).collect();
         if !self.lenient && read.iter().any(Option::is_none) {
             return None;
         }
@@ -156,15 +160,15 @@ impl Conditions<'_> {
     }
 
     fn nets(&mut self, values: &[String]) -> Option<Box<[IpNet]>> {
-        self.each(values, net)
+        self.each(values, |_, value| net(value))
     }
 
     fn ports(&mut self, values: &[String]) -> Option<Test> {
-        self.each(values, |value| value.parse().ok()).map(Test::DestinationPort)
+        self.each(values, |_, value| value.parse().ok()).map(Test::DestinationPort)
     }
 
     fn paths(&mut self, values: &[String]) -> Option<Test> {
-        self.each(values, PathPattern::parse).map(Test::Path)
+        self.each(values, |by, value| PathPattern::parse(value, by.intern)).map(Test::Path)
     }
 }
 

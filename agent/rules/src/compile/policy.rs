@@ -100,12 +100,21 @@ impl<'a> Build<'a> {
         let common = self.lookup(None);
         let others = Arc::new(self.clusters(&common, &mut turns, intern));
         let mut by_namespace = Map::default();
+        // Namespaces under the same rules share what came of them: a rule may be exported to thousands.
+        let mut known: Vec<(Vec<&Arc<PolicyRecord>>, CallerPolicy)> = Vec::new();
         for namespace in self.namespaces() {
             let rules = self.lookup(Some(&namespace));
             if same_rules(&rules, &common) {
                 continue;
             }
-            let policy = self.caller_policy(&rules, &mut turns, intern);
+            let same = known.iter().find(|(others, _)| same_rules(others, &rules));
+            let policy = if let Some((_, policy)) = same {
+                policy.clone()
+            } else {
+                let policy = self.caller_policy(&rules, &mut turns, intern);
+                known.push((rules, policy.clone()));
+                policy
+            };
             by_namespace.insert(namespace, policy);
         }
         let by_namespace = (!by_namespace.is_empty()).then(|| Box::new(by_namespace));

@@ -82,7 +82,7 @@ impl Context<'_> {
                 Some(name) => Arc::new(self.route_or_failure(index, source, Some(name))),
                 None => route.clone(),
             };
-            let (conditions, matched) = conditions(entry);
+            let (conditions, matched) = conditions(entry, self.intern);
             // A match that names gateways is not restricted by its source.
             let by_source = entry.gateways.is_empty();
             let source = SourceMatch {
@@ -142,6 +142,9 @@ impl Context<'_> {
             Some(retries) => RetryPolicy::compile(retries).map(Arc::new),
             None => self.mesh.retry.clone(),
         };
+        let cors = source.cors_policy.as_ref().map(|policy| Cors::compile(policy, self.intern));
+        let rewrite = source.rewrite.as_ref();
+        let rewrite = rewrite.map(|rewrite| Rewrite::compile(rewrite, self.intern).map(Box::new));
         Ok(HttpRoute {
             name,
             virtual_service: Some(self.key.clone()),
@@ -151,14 +154,9 @@ impl Context<'_> {
             retry,
             fault: source.fault.as_ref().map(Fault::compile).transpose().map_err(broken)?,
             mirrors: self.mirrors(source),
-            cors: source.cors_policy.as_ref().map(Cors::compile).transpose().map_err(broken)?,
+            cors: cors.transpose().map_err(broken)?,
             headers,
-            rewrite: source
-                .rewrite
-                .as_ref()
-                .map(|rewrite| Rewrite::compile(rewrite).map(Box::new))
-                .transpose()
-                .map_err(broken)?,
+            rewrite: rewrite.transpose().map_err(broken)?,
         })
     }
 
@@ -262,14 +260,15 @@ impl Context<'_> {
 }
 
 /// The conditions of a match entry, the cheap ones first, and what its path leaves for a rewrite.
-fn conditions(source: &HttpMatchRequest) -> (Vec<Condition>, MatchedPath) {
+fn conditions(source: &HttpMatchRequest, intern: &mut Interner) -> (Vec<Condition>, MatchedPath) {
     let mut conditions = Vec::new();
     let mut matched = MatchedPath::Prefix(1);
-    let mut add =
-        |matcher: &StringMatch, build: &dyn Fn(TextMatch) -> Condition| match TextMatch::compile(matcher) {
-            Ok(matcher) => conditions.push(build(matcher)),
-            Err(reason) => conditions.push(Condition::Never(reason.into())),
-        };
+    let mut add = |matcher: &StringMatch, build: &dyn Fn(TextMatch) -> Condition| {
+        conditions.push(match TextMatch::compile(matcher, intern) {
+            Ok(matcher) => build(matcher),
+            Err(reason) => Condition::Never(reason.into()),
+        });
+    };
     if let Some(method) = given(source.method.as_ref()) {
         add(method, &Condition::Method);
     }

@@ -9,11 +9,10 @@ use weft_api::admin::{ExplainRequest, Explanation};
 use super::entry::{Caller, Place};
 use super::target::Target;
 use super::{ExplainError, backends, describe_route, request, told_otherwise, trace};
-use crate::gateway::{GatewayPort, VirtualHost};
+use crate::gateway::GatewayPort;
 use crate::host::HostPattern;
 use crate::matching::{At, RequestView};
 use crate::snapshot::{HttpDecision, Protocol};
-use crate::virtual_service::HttpOutcome;
 use crate::workload::Workload;
 
 /// More hosts than these are not listed.
@@ -119,27 +118,32 @@ fn rules(pod: &Workload, served: &GatewayPort, parts: &Parts, notes: &mut Vec<St
         ));
         return;
     };
-    let VirtualHost { rules, redirect } = host;
-    if redirect.is_some() {
+    if host.redirect.is_some() {
         notes.push("the Gateway's server has tls.httpsRedirect: no rule is asked".to_owned());
         return;
     }
     let at = At::Gateways(&served.gateways);
-    let mut decided = None;
-    for rules in rules.iter() {
-        if let Some(decided) = decided {
-            notes.push(format!("VirtualService {} serves the host too, after {decided}", rules.key));
-        } else if !rules.visibility.admits(&pod.namespace) {
+    let decider = host.first_route(pod, served, &request).map(|(rules, ..)| rules);
+    let mut decided = false;
+    for rules in host.rules.iter() {
+        let decides = decider.is_some_and(|decider| decider.key == rules.key);
+        let matches = || rules.route_at_gateway(pod, served.server_port, at, &request, true).is_some();
+        if !rules.visibility.admits(&pod.namespace) {
             let note = format!("VirtualService {} is not exported to namespace {}", rules.key, pod.namespace);
             notes.push(note);
+        } else if let Some(decider) = decider.filter(|_| decided) {
+            notes.push(format!("VirtualService {} serves the host too, after {}", rules.key, decider.key));
+        } else if let Some(decider) = decider.filter(|_| !decides && matches()) {
+            notes.push(format!(
+                "VirtualService {} has a route that matches everything: it comes after those of {}",
+                rules.key, decider.key
+            ));
         } else {
             trace::routes(rules, pod, served.server_port, at, &request, notes);
-            if let HttpOutcome::Matched(..) = rules.route_http(pod, served.server_port, at, &request) {
-                decided = Some(&rules.key);
-            }
+            decided = decides;
         }
     }
-    if decided.is_none() {
+    if decider.is_none() {
         notes.push("404: the host has rules at this gateway, and none of them matches".to_owned());
     }
 }

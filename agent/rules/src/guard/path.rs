@@ -1,27 +1,25 @@
 //! Paths of policies: texts as elsewhere, and templates such as `/shops/{*}/items/{**}`.
 
-use regex::bytes::Regex;
+use std::sync::Arc;
+
+use weft_api::pattern::path_template;
 
 use super::text::Text;
-use crate::pattern;
+use crate::intern::Interner;
+use crate::pattern::Whole;
 
 /// How a path must be.
 #[derive(Debug, Clone)]
 pub(crate) enum PathPattern {
     Text(Text),
-    Template(Regex),
+    Template(Arc<Whole>),
 }
-
-/// Exactly one segment.
-const ONE: &str = "{*}";
-/// Any number of segments.
-const ANY: &str = "{**}";
 
 impl PathPattern {
     /// Reads a value of `paths`; `None`: it is a template beyond what can be compiled.
-    pub(crate) fn parse(value: &str) -> Option<Self> {
-        if value.contains(ONE) || value.contains(ANY) {
-            return pattern::build(&template(value)).ok().map(Self::Template);
+    pub(crate) fn parse(value: &str, intern: &mut Interner) -> Option<Self> {
+        if let Some(regex) = path_template(value) {
+            return intern.pattern(&regex).ok().map(Self::Template);
         }
         Some(Self::Text(Text::parse(value)))
     }
@@ -30,20 +28,9 @@ impl PathPattern {
     pub(crate) fn matches(&self, path: &str) -> bool {
         match self {
             Self::Text(text) => text.matches(path.as_bytes()),
-            Self::Template(regex) => regex.is_match(path.as_bytes()),
+            Self::Template(program) => program.matches(path.as_bytes()),
         }
     }
-}
-
-/// The template as a regex. Stars without braces mean the same, as they do to Envoy.
-fn template(value: &str) -> String {
-    let plain = value.replace(ANY, "**").replace(ONE, "*");
-    let pieces = plain.split("**").map(|piece| {
-        let literals: Vec<String> = piece.split('*').map(regex::escape).collect();
-        literals.join("[^/]+")
-    });
-    let pieces: Vec<String> = pieces.collect();
-    format!(r"\A{}\z", pieces.join(".*"))
 }
 
 #[cfg(test)]
@@ -73,7 +60,7 @@ mod tests {
             ("/a", "/A", false),
             ("*", "/", true),
         ] {
-            let pattern = PathPattern::parse(value).expect("a pattern");
+            let pattern = PathPattern::parse(value, &mut Interner::default()).expect("a pattern");
             assert_eq!(pattern.matches(path), expected, "{value} on {path}");
         }
     }

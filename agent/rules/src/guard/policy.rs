@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use weft_api::meta::Labels;
 
-use super::Inbound;
 use super::condition::{Condition, Truth, View};
+use super::{Consult, Inbound};
 use crate::matching::is_subset;
 use crate::token::TokenRule;
 use crate::virtual_service::Age;
@@ -132,6 +132,12 @@ impl Rule {
 }
 
 impl Policy {
+    /// Who is to be asked where it matches; `None`: nobody.
+    pub(super) fn consult(&self) -> Option<Consult> {
+        let Action::Custom(provider) = &self.action else { return None };
+        Some(Consult { provider: provider.clone(), policy: self.key.clone() })
+    }
+
     /// ALLOW without rules, of nobody.
     pub(crate) fn allow_nothing() -> Self {
         let nobody: Arc<str> = "".into();

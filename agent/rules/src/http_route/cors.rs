@@ -10,6 +10,7 @@ use http::{HeaderMap, Method};
 use weft_api::istio::CorsPolicy;
 
 use super::headers::header_value;
+use crate::intern::Interner;
 use crate::pattern::TextMatch;
 
 /// Which origins' scripts may call, and what they may see.
@@ -27,10 +28,12 @@ struct Policy {
 }
 
 impl Cors {
-    pub(crate) fn compile(source: &CorsPolicy) -> Result<Self, String> {
+    pub(crate) fn compile(source: &CorsPolicy, intern: &mut Interner) -> Result<Self, String> {
         let deprecated =
             source.allow_origin.iter().map(|origin| Ok(TextMatch::Exact(origin.as_str().into())));
-        let origins = source.allow_origins.iter().map(TextMatch::compile).chain(deprecated).collect();
+        let origins =
+            source.allow_origins.iter().map(|origin| TextMatch::compile(origin, intern)).chain(deprecated);
+        let origins = origins.collect::<Result<Vec<_>, _>>()?;
         let mut preflight = Vec::new();
         let mut response = Vec::new();
         if source.allow_credentials == Some(true) {
@@ -53,12 +56,7 @@ impl Cors {
             preflight.push((ACCESS_CONTROL_MAX_AGE, HeaderValue::from(age.0.as_secs())));
         }
         let answers_unmatched = source.unmatched_preflights.as_deref() == Some("IGNORE");
-        Ok(Self(Box::new(Policy {
-            origins: Result::from_iter::<Vec<_>>(origins)?,
-            preflight,
-            response,
-            answers_unmatched,
-        })))
+        Ok(Self(Box::new(Policy { origins, preflight, response, answers_unmatched })))
     }
 
     fn allowed<'a>(&self, headers: &'a HeaderMap) -> Option<&'a HeaderValue> {
@@ -103,7 +101,7 @@ mod tests {
     use super::*;
 
     fn cors(unmatched: Option<&str>) -> Cors {
-        Cors::compile(&CorsPolicy {
+        let policy = CorsPolicy {
             allow_origins: vec![StringMatch { exact: Some("https://shop".into()), ..Default::default() }],
             allow_methods: vec!["GET".into(), "POST".into()],
             allow_headers: vec!["x-a".into()],
@@ -112,8 +110,8 @@ mod tests {
             allow_credentials: Some(true),
             unmatched_preflights: unmatched.map(str::to_owned),
             ..Default::default()
-        })
-        .unwrap()
+        };
+        Cors::compile(&policy, &mut Interner::default()).unwrap()
     }
 
     fn request(method: &str, origin: &str) -> Parts {

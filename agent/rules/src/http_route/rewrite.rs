@@ -1,13 +1,15 @@
 //! `rewrite`, compiled.
 
+use std::sync::Arc;
+
 use http::header::HeaderValue;
 use http::request::Parts;
 use http::uri::PathAndQuery;
-use regex::bytes::{Captures, Regex};
 use weft_api::istio::HttpRewrite;
 
 use super::headers::header_value;
-use crate::pattern;
+use crate::intern::Interner;
+use crate::pattern::{Finder, Groups};
 
 /// What becomes of a path and of a Host on their way.
 #[derive(Debug, Default)]
@@ -21,7 +23,7 @@ enum PathRewrite {
     /// In place of the matched prefix, or of the whole path.
     Replace(Box<str>),
     /// In place of every match.
-    Substitute(Regex, Vec<Substitute>),
+    Substitute(Arc<Finder>, Vec<Substitute>),
 }
 
 /// A piece of RE2's replacement text.
@@ -32,14 +34,19 @@ enum Substitute {
 }
 
 impl Rewrite {
-    pub(crate) fn compile(source: &HttpRewrite) -> Result<Self, String> {
+    pub(crate) fn compile(source: &HttpRewrite, intern: &mut Interner) -> Result<Self, String> {
         let path = if let Some(regex) = &source.uri_regex_rewrite {
-            Some(PathRewrite::Substitute(pattern::build(&regex.r#match)?, substitutes(&regex.rewrite)))
+            Some(PathRewrite::Substitute(intern.finder(&regex.r#match)?, substitutes(&regex.rewrite)))
         } else {
             source.uri.as_deref().filter(|uri| !uri.is_empty()).map(|uri| PathRewrite::Replace(uri.into()))
         };
         let authority = source.authority.as_deref().filter(|text| !text.is_empty());
         Ok(Self { path, authority: authority.map(header_value).transpose()? })
+    }
+
+    /// Whether to rewrite a path of this length would take too long.
+    pub(crate) fn is_too_much(&self, length: usize) -> bool {
+        matches!(&self.path, Some(PathRewrite::Substitute(regex, _)) if regex.is_too_much(length))
     }
 
     pub(super) fn rewrite_path(&self, matched_prefix: Option<usize>, request: &mut Parts) {
@@ -48,7 +55,7 @@ impl Rewrite {
         let mut path = match rewrite {
             PathRewrite::Replace(new) => replace_prefix(before, matched_prefix, new).into_bytes(),
             PathRewrite::Substitute(regex, pieces) => {
-                regex.replace_all(before.as_bytes(), |captures: &Captures<'_>| join(pieces, captures)).into()
+                regex.replace_all(before.as_bytes(), |groups, path| join(pieces, groups, path))
             }
         };
         if let Some(query) = request.uri.query() {
@@ -102,17 +109,13 @@ fn substitutes(text: &str) -> Vec<Substitute> {
     pieces
 }
 
-fn join(pieces: &[Substitute], captures: &Captures<'_>) -> Vec<u8> {
-    let mut joined = Vec::new();
+fn join(pieces: &[Substitute], groups: &Groups<'_>, joined: &mut Vec<u8>) {
     for piece in pieces {
         match piece {
             Substitute::Text(text) => joined.extend_from_slice(text.as_bytes()),
-            Substitute::Group(group) => {
-                joined.extend_from_slice(captures.get(*group).map_or(&[][..], |matched| matched.as_bytes()));
-            }
+            Substitute::Group(group) => joined.extend_from_slice(groups.get(*group)),
         }
     }
-    joined
 }
 
 #[cfg(test)]
@@ -127,7 +130,9 @@ mod tests {
         path: &str,
     ) -> (String, Option<String>) {
         let (mut request, ()) = http::Request::get(path).body(()).unwrap().into_parts();
-        Rewrite::compile(rewrite).unwrap().rewrite_path(matched_prefix, &mut request);
+        Rewrite::compile(rewrite, &mut Interner::default())
+            .unwrap()
+            .rewrite_path(matched_prefix, &mut request);
         let original = request.headers.get("x-envoy-original-path");
         (request.uri.to_string(), original.map(|value| value.to_str().unwrap().to_owned()))
     }
@@ -154,6 +159,9 @@ mod tests {
             ("one", "two", "/xxx/one/yyy/one/zzz", "/xxx/two/yyy/two/zzz"),
             ("(?i)/xxx/", "/yyy/", "/aaa/XxX/bbb?q=1", "/aaa/yyy/bbb?q=1"),
             ("^/a", r"\\x\0", "/abc", r"/\x/abc"),
+            ("(/)(a)(b)(c)(d)(e)(f)(g)(h)(i)(j)", r"/\9\0", "/abcdefghij", "/h/abcdefghij"),
+            ("x*", "-", "/axb", "/-/-a-b-"),
+            ("(y)?b", r"[\1]", "/ab/yb", "/a[]/[y]"),
         ] {
             let regex = RegexRewrite { r#match: pattern.into(), rewrite: with.into() };
             let rewrite = HttpRewrite { uri_regex_rewrite: Some(regex), ..Default::default() };

@@ -3,6 +3,7 @@
 use weft_api::admin::{ExplainRequest, Explanation};
 use weft_rules::explain;
 use weft_rules::http_route::HttpAction;
+use weft_rules::rows;
 use weft_rules::snapshot::HttpDecision;
 
 use crate::support::World;
@@ -365,4 +366,112 @@ spec: {mtls: {mode: STRICT}}
     };
     let error = explain::answer(&world.snapshot, &both, true).unwrap_err();
     assert!(error.to_string().contains("shop/app is no gateway"), "{error}");
+}
+
+#[test]
+fn what_matches_everything_comes_after_all_other_routes_of_a_host() {
+    let mut world = World::of(&(PODS.to_owned() + &plain("shop", "'*'")));
+    let route = |name: &str, matches: &str| {
+        format!("{{name: {name}, {matches} route: [{{destination: {{host: shop}}}}]}}")
+    };
+    let all =
+        |routes: &[String]| format!("{{hosts: ['*'], gateways: [shop/gw], http: [{}]}}", routes.join(", "));
+    let old = [
+        route("a", "match: [{uri: {prefix: /a}}],"),
+        route("rest", ""),
+        route("dead", "match: [{uri: {prefix: /dead}}],"),
+    ];
+    world.apply(&rules("shop", "old", "2024-01-01T00:00:00Z", &all(&old)));
+    let young = [
+        route("b", "match: [{uri: {prefix: /b}}, {uri: {prefix: /}}],"),
+        route("behind", "match: [{uri: {prefix: /behind}}],"),
+    ];
+    world.apply(&rules("shop", "young", "2024-01-02T00:00:00Z", &all(&young)));
+    let others = [
+        // Not everything: one of two methods, those with a header, a path by regex.
+        route("get", "match: [{uri: {prefix: /}, method: {exact: PUT}}],"),
+        route("header", "match: [{headers: {x: {}}}],"),
+        route("regex", "match: [{uri: {regex: '/re.*'}}],"),
+        route("late", "match: [{uri: {prefix: /}}],"),
+    ];
+    world.apply(&rules("shop", "youngest", "2024-01-03T00:00:00Z", &all(&others)));
+    for (url, expected) in [
+        ("h/a/1", "a"),
+        ("h/b", "b"),
+        ("h/re1", "regex"),
+        ("h/other", "rest"),
+        // Istio makes no routes of what stands behind one that matches everything.
+        ("h/dead", "rest"),
+        ("h/behind", "rest"),
+    ] {
+        assert_eq!(ask(&world, 8080, url), expected, "{url}");
+    }
+    world.delete("VirtualService", "shop", "old");
+    assert_eq!(ask(&world, 8080, "h/re1"), "regex");
+    assert_eq!(ask(&world, 8080, "h/other"), "b");
+    world.delete("VirtualService", "shop", "young");
+    assert_eq!(ask(&world, 8080, "h/other"), "late");
+}
+
+#[test]
+fn explain_tells_who_comes_last() {
+    let mut world = World::of(&(PODS.to_owned() + &plain("shop", "'*'")));
+    let spec = |matches: &str| {
+        format!(
+            "{{hosts: ['*'], gateways: [shop/gw], http: [{{{matches} route: [{{destination: {{host: shop}}}}]}}]}}"
+        )
+    };
+    world.apply(&rules("shop", "old", "2024-01-01T00:00:00Z", &spec("")));
+    world.apply(&rules("shop", "young", "2024-01-02T00:00:00Z", &spec("match: [{uri: {prefix: /b}}],")));
+    let question = ExplainRequest {
+        from: "pod/ingress-1.istio-system".into(),
+        to: "http://h/b".into(),
+        ..ExplainRequest::default()
+    };
+    let explanation = explain::answer(&world.snapshot, &question, true).unwrap();
+    assert_eq!(explanation.matched.map(|matched| matched.virtual_service).as_deref(), Some("shop/young"));
+    let note =
+        "VirtualService shop/old has a route that matches everything: it comes after those of shop/young";
+    assert!(explanation.notes.iter().any(|told| told == note), "{:?}", explanation.notes);
+}
+
+#[test]
+fn a_subset_that_the_gateway_does_not_see_is_told() {
+    let mut world = World::of(&(PODS.to_owned() + &plain("istio-system", "'*'")));
+    world.apply(&rules(
+        "front",
+        "shop",
+        "",
+        "{hosts: [shop.example], gateways: [istio-system/gw], http: [{name: v1, route: [{destination: {host: \
+         shop.shop.svc.cluster.local, subset: v1}}]}]}",
+    ));
+    let destination_rule = |namespace: &str| {
+        format!(
+            "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {{name: shop, namespace: {namespace}}}\nspec: \
+             {{host: shop.shop.svc.cluster.local, subsets: [{{name: v1}}]}}\n"
+        )
+    };
+    world.apply(&destination_rule("front"));
+    let row = |world: &World| {
+        let rows = rows::routes(&world.snapshot);
+        let row =
+            rows.into_iter().find(|row| row.virtual_service == "shop").expect("gateway routes are listed");
+        assert_eq!(
+            (&*row.namespace, row.gateways, row.index),
+            ("front", vec!["istio-system/gw".to_owned()], 0)
+        );
+        row.notes
+    };
+    let why = "at gateway istio-system/ingress-1: 503: no DestinationRule visible from namespace istio-system defines subset v1 of \
+               shop.shop.svc.cluster.local";
+    assert_eq!(row(&world), [why]);
+    let findings = rows::warnings(&world.snapshot);
+    let told: Vec<_> =
+        findings.iter().map(|f| format!("{} {} {} {}", f.severity, f.code, f.resource, f.path)).collect();
+    assert_eq!(told, ["warning Unroutable VirtualService/front/shop spec.http[0]"]);
+    assert_eq!(findings[0].message, why);
+    // Where the service is, it is seen.
+    world.apply(&destination_rule("shop"));
+    assert_eq!(row(&world), [""; 0]);
+    assert_eq!(rows::warnings(&world.snapshot).len(), 0);
 }

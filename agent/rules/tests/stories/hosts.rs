@@ -1,5 +1,7 @@
 //! Which rules a Host stands under: short names, addresses, wildcards, ages, visibility, ports.
 
+use weft_rules::rows;
+
 use crate::support::World;
 
 const APP: &str = include_str!("bookinfo.yaml");
@@ -294,4 +296,134 @@ fn mesh_config_decides_about_the_unknown_and_the_unsaid() {
     assert_eq!(world.call(CALLER, REVIEWS, "unknown.example").outcome(), "passthrough");
     world.delete("ConfigMap", "istio-system", "istio");
     assert_eq!(world.call(CALLER, REVIEWS, "reviews").outcome(), "respond 201");
+}
+
+#[test]
+fn a_name_with_a_dot_in_a_rule_is_no_short_name() {
+    let mut world = world();
+    for (name, host) in [("a", "reviews.bookinfo"), ("b", "reviews.bookinfo.svc")] {
+        world.apply(&rules(
+            name,
+            "bookinfo",
+            "",
+            &format!("{{hosts: [{host}], http: [{{directResponse: {{status: 418}}}}]}}"),
+        ));
+    }
+    for host in ["reviews", "reviews.bookinfo", "reviews.bookinfo.svc", "reviews.bookinfo.svc.cluster.local"]
+    {
+        assert_eq!(world.call(CALLER, REVIEWS, host).outcome(), ALL, "{host}");
+    }
+    // It is a name like any other where no service has it.
+    world.apply(&rules(
+        "c",
+        "bookinfo",
+        "",
+        "{hosts: [nobody.here], http: [{directResponse: {status: 418}}]}",
+    ));
+    assert_eq!(world.call(CALLER, REVIEWS, "nobody.here").outcome(), "respond 418");
+}
+
+fn ownership(text: &str) -> String {
+    mesh_config(text).replace("mesh: |", "weft: |").replace("name: istio", "name: weft")
+}
+
+fn told(world: &World) -> Vec<String> {
+    let findings = rows::warnings(&world.snapshot);
+    findings.iter().map(|f| format!("{} {} {}: {}", f.code, f.resource, f.path, f.message)).collect()
+}
+
+#[test]
+fn rules_of_another_namespace_take_a_services_traffic_unless_hosts_are_owned() {
+    let mut world = world();
+    let stolen = "{hosts: [mine.example, reviews.bookinfo.svc.cluster.local], http: [{directResponse: {status: 418}}]}";
+    world.apply(&rules("thief", "other", "", stolen));
+    world.apply(&rules(
+        "wide",
+        "other",
+        "",
+        "{hosts: ['*.bookinfo.svc.cluster.local'], http: [{directResponse: {status: 419}}]}",
+    ));
+    assert_eq!(world.call(CALLER, REVIEWS, "reviews").outcome(), "respond 418");
+    assert_eq!(world.call(CALLER, REVIEWS, "ratings").outcome(), "respond 419");
+    let reviews = "reviews.bookinfo.svc.cluster.local";
+    let cure = "of another namespace (put it there, limit it with exportTo: [.], or refuse all such with hostOwnership: namespace)";
+    let expected = [
+        format!("HostTaken VirtualService/other/thief spec.hosts[1]: takes the traffic of {reviews}, {cure}"),
+        format!(
+            "HostTaken VirtualService/other/wide spec.hosts[0]: takes the traffic of details.bookinfo.svc.cluster.local, \
+             productpage.bookinfo.svc.cluster.local, ratings.bookinfo.svc.cluster.local and 1 more, {cure}"
+        ),
+    ];
+    assert_eq!(told(&world), expected);
+
+    world.apply(&mesh_config("outboundTrafficPolicy: {mode: REGISTRY_ONLY}"));
+    world.apply(&ownership("hostOwnership: namespace"));
+    assert_eq!(world.call(CALLER, REVIEWS, "reviews").outcome(), ALL);
+    assert_eq!(world.call(STRANGER, REVIEWS, "reviews.bookinfo").outcome(), ALL);
+    assert_eq!(world.call(CALLER, REVIEWS, "ratings").outcome(), "ratings[ratings-v1]");
+    assert_eq!(world.call(CALLER, REVIEWS, "mine.example").outcome(), "respond 418", "nobody's host");
+    assert_eq!(
+        world.call(CALLER, REVIEWS, "unknown.example").outcome(),
+        "blackhole",
+        "MeshConfig stays in force"
+    );
+    let message = format!(
+        "is not in force for {reviews}: of another namespace (hostOwnership is namespace; put it there)"
+    );
+    assert_eq!(told(&world)[0], format!("HostTaken VirtualService/other/thief spec.hosts[1]: {message}"));
+
+    // Its own namespace's rules hold, and those of the mesh.
+    world.apply(&rules(
+        "own",
+        "bookinfo",
+        "2026-01-01T00:00:00Z",
+        "{hosts: [reviews], http: [{directResponse: {status: 201}}]}",
+    ));
+    assert_eq!(world.call(CALLER, REVIEWS, "reviews").outcome(), "respond 201");
+    let of_mesh = "{hosts: [ratings.bookinfo.svc.cluster.local], http: [{directResponse: {status: 202}}]}";
+    world.apply(&rules("mesh", "istio-system", "", of_mesh));
+    assert_eq!(world.call(CALLER, REVIEWS, "ratings").outcome(), "respond 202");
+
+    // What cannot be read leaves in force what was; without it all is as in Istio.
+    world.delete("ConfigMap", "istio-system", "weft");
+    assert_eq!(world.call(CALLER, REVIEWS, "reviews").outcome(), "respond 418");
+}
+
+#[test]
+fn rules_that_only_their_own_namespace_sees_are_its_own_business() {
+    let mut world = world();
+    world.apply(&rules(
+        "own-calls",
+        "other",
+        "",
+        "{exportTo: [.], hosts: [reviews.bookinfo.svc.cluster.local], http: [{directResponse: {status: 418}}]}",
+    ));
+    assert_eq!(world.call(STRANGER, REVIEWS, "reviews.bookinfo").outcome(), "respond 418");
+    assert_eq!(world.call(CALLER, REVIEWS, "reviews").outcome(), ALL);
+    assert_eq!(told(&world), [""; 0]);
+}
+
+#[test]
+fn providers_are_found_by_the_names_that_mesh_config_may_use() {
+    let world = world();
+    let found =
+        |name: &str, port| world.snapshot.named_cluster(name, port).map(|cluster| cluster.name.to_string());
+    let reviews = Some("outbound|9080||reviews.bookinfo.svc.cluster.local".to_owned());
+    for name in [
+        "reviews.bookinfo.svc.cluster.local",
+        "reviews.bookinfo.svc.cluster.local.",
+        "reviews.bookinfo.svc",
+        "reviews.bookinfo",
+        "bookinfo/reviews",
+        "bookinfo/reviews.bookinfo.svc.cluster.local",
+    ] {
+        assert_eq!(found(name, 9080), reviews, "{name}");
+    }
+    for (name, port) in
+        [("reviews.bookinfo", 80), ("reviews", 9080), ("other/reviews", 9080), ("nobody.here", 9080), ("", 1)]
+    {
+        assert_eq!(found(name, port), None, "{name}:{port}");
+    }
+    // Whoever may see it.
+    assert_eq!(found("hidden.other", 80).as_deref(), Some("outbound|80||hidden.other.svc.cluster.local"));
 }

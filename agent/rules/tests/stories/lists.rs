@@ -1,5 +1,6 @@
 //! What `weft get` lists.
 
+use weft_api::admin::{Backend, RouteRow};
 use weft_rules::rows;
 
 use crate::support::World;
@@ -60,6 +61,69 @@ spec: {hosts: [reviews, '*.shop.example'], http: [{match: [{uri: {exact: /x}}], 
             "ratings.bookinfo.svc.cluster.local http[0] * -> route ratings.bookinfo.svc.cluster.local=1 | ",
         ]
     );
+}
+
+#[test]
+fn a_row_holds_all_that_there_is_of_a_route() {
+    let mut world = World::of(APP);
+    world.apply(
+        "
+apiVersion: v1
+kind: Service
+metadata: {name: db, namespace: bookinfo}
+spec: {clusterIP: 10.96.7.1, selector: {app: ratings}, ports: [{name: tcp, port: 3306, targetPort: 9080}]}
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: rules, namespace: bookinfo}
+spec:
+  hosts: [db, a.example]
+  http:
+  - name: first
+    match: [{withoutHeaders: {x-a: {exact: '1'}, ':method': {exact: GET}}, sourceLabels: {app: web}, name: m}]
+    timeout: 1500ms
+    route: [{destination: {host: ratings, port: {number: 9080}}}]
+  tcp:
+  - match: [{port: 3306, destinationSubnets: [10.0.0.0/8, 192.168.0.1], sourceNamespace: bookinfo}]
+    route: [{destination: {host: ratings, port: {number: 9080}}, weight: 3}, {destination: {host: nobody}, weight: 1}]
+",
+    );
+    let rows = rows::routes(&world.snapshot);
+    let rows: Vec<_> = rows.into_iter().filter(|row| row.virtual_service == "rules").collect();
+    let common = RouteRow {
+        namespace: "bookinfo".into(),
+        virtual_service: "rules".into(),
+        hosts: vec!["db.bookinfo.svc.cluster.local".into(), "a.example".into()],
+        gateways: vec!["mesh".into()],
+        action: "route".into(),
+        ..RouteRow::default()
+    };
+    let ratings = |weight| Backend {
+        host: "ratings.bookinfo.svc.cluster.local".into(),
+        port: Some(9080),
+        weight,
+        endpoints: vec!["10.1.0.6:9080".into()],
+        ..Backend::default()
+    };
+    let nobody = "nobody.bookinfo.svc.cluster.local";
+    let expected = [
+        RouteRow {
+            protocol: "http".into(),
+            name: Some("first".into()),
+            r#match: "source label app=web and not method = \"GET\" and no header x-a = \"1\"".into(),
+            timeout: Some("1.5s".into()),
+            backends: vec![ratings(1)],
+            ..common.clone()
+        },
+        RouteRow {
+            protocol: "tcp".into(),
+            r#match: "port 3306 and source namespace bookinfo and address in 10.0.0.0/8 and address in 192.168.0.1/32".into(),
+            backends: vec![ratings(3), Backend { host: nobody.into(), weight: 1, ..Backend::default() }],
+            notes: vec![format!("503: no service {nobody}")],
+            ..common
+        },
+    ];
+    assert_eq!(rows, expected);
 }
 
 #[test]

@@ -384,3 +384,33 @@ fn cross_origin_requests_are_answered() {
     assert_eq!(preflight("https://a").unwrap()["access-control-max-age"], "86400");
     assert!(preflight("http://a").is_none());
 }
+
+#[test]
+fn a_request_on_which_expressions_work_too_long_is_answered_by_no_route() {
+    let mut world = World::of(APP);
+    world.apply(
+        "
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: hard, namespace: bookinfo}
+spec:
+  hosts: [reviews]
+  http:
+  - {match: [{uri: {regex: '/(a|b)*a(a|b){1000}'}}], directResponse: {status: 201}}
+  - {match: [{uri: {prefix: /r}}], rewrite: {uriRegexRewrite: {match: '(r(a|b)*){300}', rewrite: x}}, route: [{destination: {host: reviews}}]}
+  - {directResponse: {status: 202}}
+",
+    );
+    // Two letters in no order: each position is one that the expression has not seen yet.
+    let noise = |length: u32| -> String {
+        (0..length).map(|i| if i.wrapping_mul(2_654_435_761) >> 13 & 1 == 0 { 'a' } else { 'b' }).collect()
+    };
+    let ask = |path: String| {
+        world.call("bookinfo/productpage-v1", "10.96.0.3:9080", &format!("reviews/{path}")).outcome()
+    };
+    assert_eq!(ask(noise(60_000)), "respond 500");
+    assert_eq!(ask("a".repeat(3000)), "respond 201");
+    assert_eq!(ask(noise(200)), "respond 202", "the next request is not the last one");
+    assert_eq!(ask(format!("r{}", noise(60_000))), "respond 500", "nor is a path half rewritten");
+    assert_eq!(ask("rab".to_owned()), "reviews[reviews-v1,reviews-v2,reviews-v3]");
+}

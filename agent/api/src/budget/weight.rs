@@ -1,0 +1,365 @@
+//! What an object takes of an agent's memory, as written and as compiled: an estimate from above.
+
+use std::collections::BTreeMap;
+
+use crate::istio::{
+    self, AuthorizationPolicySpec, CorsPolicy, DestinationRuleSpec, GatewaySpec, HeaderOperations, Headers,
+    HttpMatchRequest, HttpRoute, RequestAuthenticationSpec, StringMatch, VirtualServiceSpec,
+};
+use crate::kubernetes::{EndpointSlice, ServiceSpec};
+use crate::meta::Labels;
+use crate::object::Object;
+use crate::pattern;
+
+/// Every object: its names, its place in the tables.
+const OBJECT: u64 = 1 << 10;
+/// One of `http`, with all fields that it could have.
+const ROUTE: u64 = 2 << 10;
+/// One of `match`.
+const MATCH: u64 = 1 << 10;
+/// A destination, a subset, a host, a server: an entry of a table.
+const ENTRY: u64 = 512;
+/// A text, a label, a condition, beside its length.
+const TEXT: u64 = 64;
+/// An endpoint on one port.
+const ENDPOINT: u64 = 256;
+
+/// On whose account an object goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Share {
+    /// [`super::RULES`].
+    Rules,
+    /// [`super::ENDPOINTS`].
+    Endpoints,
+}
+
+/// What an object takes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Weight {
+    /// On whose account.
+    pub share: Share,
+    /// About so many bytes.
+    pub bytes: u64,
+    /// Its regular expressions, each once, with their instructions.
+    pub patterns: BTreeMap<String, u64>,
+}
+
+impl Weight {
+    /// Instructions of all regular expressions.
+    pub fn instructions(&self) -> u64 {
+        self.patterns.values().sum()
+    }
+}
+
+/// Weighs an object; `None`: it is one that nobody counts.
+pub fn weigh(object: &Object) -> Option<Weight> {
+    let mut scale = Scale { bytes: OBJECT, patterns: BTreeMap::new() };
+    let share = match object {
+        Object::Pod(_) | Object::Namespace(_) | Object::ConfigMap(_) | Object::NetworkPolicy(_) => {
+            return None;
+        }
+        Object::Service(o) => {
+            scale.service(&o.spec);
+            Share::Endpoints
+        }
+        Object::EndpointSlice(o) => {
+            scale.slice(o);
+            Share::Endpoints
+        }
+        Object::VirtualService(o) => {
+            scale.virtual_service(&o.spec);
+            Share::Rules
+        }
+        Object::DestinationRule(o) => {
+            scale.destination_rule(&o.spec);
+            Share::Rules
+        }
+        Object::Gateway(o) => {
+            scale.gateway(&o.spec);
+            Share::Rules
+        }
+        Object::AuthorizationPolicy(o) => {
+            scale.authorization(&o.spec);
+            Share::Rules
+        }
+        Object::RequestAuthentication(o) => {
+            scale.tokens(&o.spec);
+            Share::Rules
+        }
+        Object::PeerAuthentication(o) => {
+            scale.add(ENTRY * o.spec.port_level_mtls.len() as u64);
+            Share::Rules
+        }
+    };
+    Some(Weight { share, bytes: scale.bytes, patterns: scale.patterns })
+}
+
+struct Scale {
+    bytes: u64,
+    patterns: BTreeMap<String, u64>,
+}
+
+fn count<T>(list: &[T], each: u64) -> u64 {
+    each * list.len() as u64
+}
+
+fn texts<'a>(list: impl IntoIterator<Item = &'a String>) -> u64 {
+    list.into_iter().map(|text| TEXT + text.len() as u64).sum()
+}
+
+fn pairs(map: &BTreeMap<String, String>) -> u64 {
+    texts(map.keys()) + texts(map.values())
+}
+
+fn labels(labels: &Labels) -> u64 {
+    labels.iter().map(|(key, value)| 2 * TEXT + (key.len() + value.len()) as u64).sum()
+}
+
+fn operations(headers: Option<&Headers>) -> u64 {
+    let of = |one: &HeaderOperations| pairs(&one.set) + pairs(&one.add) + texts(&one.remove);
+    headers.map_or(0, |headers| [&headers.request, &headers.response].into_iter().flatten().map(of).sum())
+}
+
+impl Scale {
+    fn add(&mut self, bytes: u64) {
+        self.bytes = self.bytes.saturating_add(bytes);
+    }
+
+    fn pattern(&mut self, source: &str) {
+        let instructions = pattern::parse(source).map_or(0, |parsed| parsed.instructions);
+        self.patterns.insert(source.to_owned(), instructions);
+        self.add(TEXT + source.len() as u64);
+    }
+
+    fn text_match(&mut self, text: &StringMatch) {
+        self.add(2 * TEXT + texts(text.exact.iter().chain(&text.prefix)));
+        if let Some(regex) = &text.regex {
+            self.pattern(regex);
+        }
+    }
+
+    fn virtual_service(&mut self, spec: &VirtualServiceSpec) {
+        self.add(
+            count(&spec.hosts, ENTRY) + texts(&spec.hosts) + texts(&spec.gateways) + texts(&spec.export_to),
+        );
+        for route in &spec.http {
+            self.route(route);
+        }
+        for route in &spec.tls {
+            self.add(ENTRY + count(&route.route, ENTRY));
+            for one in &route.r#match {
+                self.add(
+                    ENTRY + texts(&one.sni_hosts) + texts(&one.destination_subnets) + texts(&one.gateways),
+                );
+                self.add(labels(&one.source_labels));
+            }
+        }
+        for route in &spec.tcp {
+            self.add(ENTRY + count(&route.route, ENTRY));
+            for one in &route.r#match {
+                self.add(ENTRY + texts(&one.destination_subnets) + texts(&one.gateways));
+                self.add(labels(&one.source_labels));
+            }
+        }
+    }
+
+    fn route(&mut self, route: &HttpRoute) {
+        let before = self.bytes;
+        self.add(ROUTE + count(&route.mirrors, ENTRY) + operations(route.headers.as_ref()));
+        for one in &route.route {
+            self.add(ENTRY + operations(one.headers.as_ref()));
+        }
+        if let Some(body) = route.direct_response.as_ref().and_then(|response| response.body.as_ref()) {
+            self.add(texts(body.string.iter().chain(&body.bytes)));
+        }
+        if let Some(cors) = &route.cors_policy {
+            self.cors(cors);
+        }
+        if let Some(rewrite) = &route.rewrite {
+            self.add(texts(rewrite.uri.iter().chain(&rewrite.authority)));
+            if let Some(regex) = &rewrite.uri_regex_rewrite {
+                self.pattern(&regex.r#match);
+                self.add(texts([&regex.rewrite]));
+            }
+        }
+        // As written and as compiled; and once for each match that gives it a name of its own.
+        let named = route.r#match.iter().filter(|one| one.name.is_some()).count() as u64;
+        let own = self.bytes - before;
+        self.add(own.saturating_mul(1 + named));
+        for one in &route.r#match {
+            self.r#match(one);
+        }
+    }
+
+    fn r#match(&mut self, one: &HttpMatchRequest) {
+        self.add(MATCH + texts(&one.gateways) + labels(&one.source_labels));
+        let texts = [&one.uri, &one.scheme, &one.method, &one.authority];
+        texts.into_iter().flatten().for_each(|text| self.text_match(text));
+        for (name, text) in one.headers.iter().chain(&one.without_headers).chain(&one.query_params) {
+            self.add(TEXT + name.len() as u64);
+            self.text_match(text);
+        }
+    }
+
+    fn cors(&mut self, cors: &CorsPolicy) {
+        let lists = [&cors.allow_origin, &cors.allow_methods, &cors.allow_headers, &cors.expose_headers];
+        self.add(lists.into_iter().map(texts).sum());
+        cors.allow_origins.iter().for_each(|origin| self.text_match(origin));
+    }
+
+    fn destination_rule(&mut self, spec: &DestinationRuleSpec) {
+        self.add(texts(&spec.export_to));
+        let ports = |policy: Option<&istio::TrafficPolicy>| {
+            policy.map_or(0, |policy| ROUTE + count(&policy.port_level_settings, ROUTE))
+        };
+        self.add(ports(spec.traffic_policy.as_ref()));
+        for subset in &spec.subsets {
+            // A cluster for each of the service's ports.
+            self.add(4 * ENTRY + labels(&subset.labels) + ports(subset.traffic_policy.as_ref()));
+        }
+    }
+
+    fn gateway(&mut self, spec: &GatewaySpec) {
+        self.add(labels(&spec.selector));
+        for server in &spec.servers {
+            self.add(ENTRY + count(&server.hosts, ENTRY) + texts(&server.hosts));
+        }
+    }
+
+    fn authorization(&mut self, spec: &AuthorizationPolicySpec) {
+        for rule in &spec.rules {
+            self.add(ENTRY);
+            for source in rule.from.iter().filter_map(|from| from.source.as_ref()) {
+                self.add(ENTRY);
+                let lists = [
+                    &source.principals,
+                    &source.not_principals,
+                    &source.request_principals,
+                    &source.not_request_principals,
+                    &source.namespaces,
+                    &source.not_namespaces,
+                    &source.service_accounts,
+                    &source.not_service_accounts,
+                    &source.ip_blocks,
+                    &source.not_ip_blocks,
+                    &source.remote_ip_blocks,
+                    &source.not_remote_ip_blocks,
+                    &source.trust_domains,
+                    &source.not_trust_domains,
+                ];
+                self.add(lists.into_iter().map(texts).sum());
+            }
+            for operation in rule.to.iter().filter_map(|to| to.operation.as_ref()) {
+                self.add(ENTRY);
+                let lists = [
+                    &operation.hosts,
+                    &operation.not_hosts,
+                    &operation.ports,
+                    &operation.not_ports,
+                    &operation.methods,
+                    &operation.not_methods,
+                ];
+                self.add(lists.into_iter().map(texts).sum());
+                for path in operation.paths.iter().chain(&operation.not_paths) {
+                    match pattern::path_template(path) {
+                        Some(regex) => self.pattern(&regex),
+                        None => self.add(texts([path])),
+                    }
+                }
+            }
+            for when in &rule.when {
+                self.add(ENTRY + texts([&when.key]) + texts(&when.values) + texts(&when.not_values));
+            }
+        }
+    }
+
+    fn tokens(&mut self, spec: &RequestAuthenticationSpec) {
+        for rule in &spec.jwt_rules {
+            self.add(ROUTE + texts([&rule.issuer]) + texts(rule.jwks_uri.iter()));
+            // As text, and as keys.
+            self.add(4 * texts(rule.jwks.iter()));
+            let lists =
+                [&rule.audiences, &rule.from_params, &rule.from_cookies, &rule.space_delimited_claims];
+            self.add(lists.into_iter().map(texts).sum());
+            self.add(count(&rule.from_headers, ENTRY) + count(&rule.output_claim_to_headers, ENTRY));
+        }
+    }
+
+    fn service(&mut self, spec: &ServiceSpec) {
+        self.add(count(&spec.ports, 2 * ENTRY) + labels(&spec.selector));
+    }
+
+    fn slice(&mut self, slice: &EndpointSlice) {
+        let ports = slice.ports.len().max(1) as u64;
+        self.add(count(&slice.ports, TEXT) + count(&slice.endpoints, ENDPOINT).saturating_mul(ports));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::budget::{PATTERNS, RULES};
+    use crate::istio::{HttpBody, HttpDirectResponse, VirtualService};
+    use crate::validate::validate;
+
+    fn of(http: Vec<HttpRoute>) -> Object {
+        let mut object = VirtualService::default();
+        "large".clone_into(&mut object.metadata.name);
+        object.spec =
+            VirtualServiceSpec { hosts: vec!["a.example".into()], http, ..VirtualServiceSpec::default() };
+        Object::VirtualService(Arc::new(object))
+    }
+
+    fn route() -> HttpRoute {
+        HttpRoute {
+            direct_response: Some(HttpDirectResponse { status: 200, body: None }),
+            ..HttpRoute::default()
+        }
+    }
+
+    fn by_regex(regex: String) -> HttpMatchRequest {
+        HttpMatchRequest {
+            uri: Some(StringMatch { regex: Some(regex), ..StringMatch::default() }),
+            ..HttpMatchRequest::default()
+        }
+    }
+
+    fn told(object: &Object) -> Vec<String> {
+        let findings = validate(object);
+        let large = findings.iter().filter(|finding| finding.is_error());
+        large.map(|finding| format!("{} {} {}", finding.code, finding.resource, finding.path)).collect()
+    }
+
+    #[test]
+    fn an_object_is_refused_for_what_it_would_take_and_not_for_its_length() {
+        assert_eq!(told(&of(vec![route(); 1000])), [""; 0]);
+        assert_eq!(told(&of(vec![route(); 5000])), ["TooLarge VirtualService/large spec"]);
+        // A match with a name has a route of its own, with all that belongs to it.
+        let body = HttpBody { string: Some("x".repeat(90 << 10)), bytes: None };
+        let mut named = route();
+        named.direct_response = Some(HttpDirectResponse { status: 200, body: Some(body) });
+        named.r#match = (0..10)
+            .map(|n| HttpMatchRequest { name: Some(format!("m{n}")), ..by_regex("a".into()) })
+            .collect();
+        assert_eq!(told(&of(vec![named.clone()])), [""; 0]);
+        named.r#match = (0..100)
+            .map(|n| HttpMatchRequest { name: Some(format!("m{n}")), ..by_regex("a".into()) })
+            .collect();
+        let object = of(vec![named]);
+        assert!(weigh(&object).unwrap().bytes > RULES.object);
+        assert_eq!(told(&object), ["TooLarge VirtualService/large spec"]);
+    }
+
+    #[test]
+    fn the_regular_expressions_of_an_object_have_a_sum() {
+        let mut several = route();
+        several.r#match = (0..10).map(|n| by_regex(format!("/{n}a{{1500}}"))).collect();
+        assert_eq!(told(&of(vec![several.clone()])), [""; 0], "{}", PATTERNS.object);
+        several.r#match = (0..100).map(|n| by_regex(format!("/{n}a{{1500}}"))).collect();
+        assert_eq!(told(&of(vec![several.clone()])), ["TooLarge VirtualService/large spec"]);
+        several.r#match = (0..100).map(|_| by_regex("/a{1500}".into())).collect();
+        assert_eq!(told(&of(vec![several])), [""; 0], "equal ones are one");
+    }
+}
