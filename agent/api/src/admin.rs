@@ -14,7 +14,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 pub use certificates::{
-    AuthorityKind, CertificateAuthority, CertificateRow, CertificateState, Certificates, RootRow,
+    AuthorityKind, CertificateAuthority, CertificateRow, CertificateState, Certificates, RevocationsRow,
+    RootRow,
 };
 pub use edges::{EdgeEnd, EdgeRow, EdgeSecurity};
 pub use explain::{Backend, Decision, ExplainRequest, Explanation, FaultPlan, Matched, RetryPlan};

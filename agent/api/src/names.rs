@@ -24,6 +24,10 @@ pub const OWN_CA_SECRET: &str = "weft-ca";
 pub const CA_ROOT_CONFIG_MAP: &str = "weft-ca-root";
 /// Where [`CA_ROOT_CONFIG_MAP`] has the roots, in PEM.
 pub const CA_ROOT_KEY: &str = "root-cert.pem";
+/// ConfigMap with the certificates that the CA has taken back, under [`CA_REVOCATIONS_KEY`]: made by whoever runs the CA.
+pub const CA_REVOCATIONS_CONFIG_MAP: &str = "weft-ca-crl";
+/// Where [`CA_REVOCATIONS_CONFIG_MAP`] has revocation lists, in PEM; the name that Istio has for it.
+pub const CA_REVOCATIONS_KEY: &str = "ca-crl.pem";
 
 /// Service of the validating webhook, port 443.
 pub const WEBHOOK_SERVICE: &str = "weft-webhook";

@@ -9,7 +9,7 @@ use ipnet::IpNet;
 use weft_node::agent::{AgentOptions, SourceOptions, run};
 use weft_node::cni::install::CniOptions;
 use weft_node::discovery::cluster::ClusterOptions;
-use weft_node::identity::{CaOptions, LONGEST_LIFE, SHORTEST_LIFE, ServiceOptions};
+use weft_node::identity::{CaOptions, LONGEST_LIFE, REVOCATIONS, SHORTEST_LIFE, ServiceOptions};
 use weft_node::telemetry::AccessLog;
 
 use crate::cni;
@@ -74,6 +74,10 @@ pub struct AgentArgs {
     /// Token for --ca-address, read again for each request
     #[arg(long, value_name = "FILE", env = "WEFT_CA_TOKEN", requires = "ca_address")]
     ca_token: Option<PathBuf>,
+    /// Certificates that the CA has taken back: revocation lists in PEM, read again when they change [default: ca-crl.pem
+    /// in --ca-dir; in a cluster what ConfigMap weft-ca-crl holds]
+    #[arg(long, value_name = "FILE", env = "WEFT_CA_CRL")]
+    ca_crl: Option<PathBuf>,
     /// Life of a workload's certificate; renewed at two thirds of it
     #[arg(long, value_name = "DURATION", env = "WEFT_CERTIFICATE_LIFE", default_value = "24h", value_parser = life)]
     certificate_life: Duration,
@@ -161,6 +165,7 @@ impl AgentArgs {
             registry_addr: self.registry_addr,
             trust_domain: self.trust_domain.clone(),
             ca: self.ca(),
+            revocations: self.revocations(),
             certificate_life: self.certificate_life,
             root_namespace: self.root_namespace.clone(),
             jwks_allow: self.jwks_allow.clone(),
@@ -195,8 +200,14 @@ impl AgentArgs {
                 kubeconfig: self.kubeconfig.clone(),
                 root_namespace: self.root_namespace.clone(),
                 ca_root: self.run_dir.join(CA_ROOT_FILE),
+                ca_revocations: self.run_dir.join(REVOCATIONS),
             }),
         }
+    }
+
+    fn revocations(&self) -> Option<PathBuf> {
+        let dir = self.ca_dir.as_ref().or_else(|| self.standalone.is_none().then_some(&self.run_dir));
+        self.ca_crl.clone().or_else(|| Some(dir?.join(REVOCATIONS)))
     }
 
     fn ca(&self) -> Option<CaOptions> {
@@ -312,10 +323,13 @@ impl CleanupArgs {
         if let (Some(conf_dir), Some(bin_dir)) = (&self.cni_conf_dir, &self.cni_bin_dir) {
             weft_node::cni::install::remove(conf_dir, bin_dir)?;
         }
-        match std::fs::remove_file(self.run_dir.join(CA_ROOT_FILE)) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.into()),
-            _ => remove_empty(&self.run_dir),
+        for name in [CA_ROOT_FILE, REVOCATIONS] {
+            match std::fs::remove_file(self.run_dir.join(name)) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.into()),
+                _ => {}
+            }
         }
+        remove_empty(&self.run_dir);
         output::print(&match &*pods {
             [] => format!("Nothing of pods was left in {}.\n", self.run_dir.display()),
             pods => format!("Out of the mesh: {}.\n", pods.join(", ")),

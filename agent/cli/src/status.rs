@@ -241,6 +241,13 @@ fn certificates(certificates: &Certificates, paint: Paint) -> String {
         let told = format!(" fails since {since}: {}{until}", safe(error));
         text += &paint.word(Tone::Bad, &told);
     }
+    if let Some(revocations) = &ca.revocations {
+        let lists = count(revocations.lists, "revocation list");
+        text += &match &revocations.error {
+            None => format!("; {lists} in force"),
+            Some(error) => format!("; {lists} in force, {}", paint.word(Tone::Bad, &safe(error))),
+        };
+    }
     text
 }
 

@@ -78,6 +78,8 @@ pub struct AgentOptions {
     pub trust_domain: String,
     /// Who signs certificates; `None`: traffic between nodes is plain text.
     pub ca: Option<CaOptions>,
+    /// Where the CA's revocation lists are, if there may be any.
+    pub revocations: Option<PathBuf>,
     /// How long certificates live.
     pub certificate_life: Duration,
     /// The namespace of mesh-wide configuration.
@@ -342,8 +344,12 @@ fn identities(
     };
     let control = control.clone();
     let report = move || _ = control.send(Message::Certificates);
-    let options =
-        IdentityOptions { trust_domain: options.trust_domain.clone(), ca, life: options.certificate_life };
+    let options = IdentityOptions {
+        trust_domain: options.trust_domain.clone(),
+        ca,
+        life: options.certificate_life,
+        revocations: options.revocations.clone(),
+    };
     Ok(Some(Identities::start(options, report)?))
 }
 

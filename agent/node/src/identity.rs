@@ -18,6 +18,7 @@ mod certificate;
 mod folder;
 mod renew;
 mod request;
+mod revocation;
 mod rotation;
 mod service;
 mod status;
@@ -33,6 +34,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
+use rustls::pki_types::CertificateDer;
 use tokio::sync::mpsc;
 use weft_api::admin::Certificates;
 use weft_rules::identity::Identity;
@@ -41,13 +43,16 @@ use account::Account;
 pub use authority::{Authority, AuthorityError, Parts, new_root};
 use ca::{Ca, Health};
 pub use certificate::Refusal;
+pub use folder::REVOCATIONS;
 use renew::Renewer;
 pub use request::Request;
+use revocation::RevocationFile;
 pub use service::ServiceOptions;
 pub use succession::Succession;
 pub use tls::{Tls, alpn};
 use trust::Trust;
 pub use trust::{LONGEST_LIFE, Root};
+use verify::Verifier;
 
 /// Clocks of nodes may differ by so much.
 pub const SKEW: Duration = Duration::from_mins(1);
@@ -72,6 +77,8 @@ pub struct IdentityOptions {
     pub ca: CaOptions,
     /// How long certificates should live, [`SHORTEST_LIFE`] to [`LONGEST_LIFE`].
     pub life: Duration,
+    /// Where revocation lists of the CA are, if there may be any.
+    pub revocations: Option<PathBuf>,
 }
 
 /// Why identities cannot be had at all.
@@ -105,7 +112,9 @@ type Accounts = HashMap<Arc<str>, HashMap<Arc<str>, Arc<Account>>>;
 #[derive(Debug)]
 pub struct Identities {
     trust: Arc<Trust>,
+    verifier: Verifier,
     ca: CaOptions,
+    revocations: Option<PathBuf>,
     health: Arc<Health>,
     accounts: ArcSwap<Accounts>,
     /// To the thread, which ends when this goes.
@@ -124,6 +133,8 @@ impl Identities {
         let (wanted, wants) = mpsc::unbounded_channel();
         let identities = Arc::new(Self {
             ca: options.ca,
+            revocations: options.revocations.clone(),
+            verifier: Verifier::new(trust.clone(), tls::algorithms()),
             trust: trust.clone(),
             health: health.clone(),
             accounts: ArcSwap::default(),
@@ -136,7 +147,8 @@ impl Identities {
         std::thread::Builder::new()
             .name("weft-identity".to_owned())
             .spawn(move || {
-                let renewer = Renewer::new(ca, trust, health, options.life, Box::new(report));
+                let revocations = options.revocations.map(RevocationFile::new);
+                let renewer = Renewer::new(ca, trust, health, options.life, revocations, Box::new(report));
                 tokio::task::LocalSet::new().block_on(&runtime, renewer.run(wants));
             })
             .map_err(IdentityError::Thread)?;
@@ -199,7 +211,22 @@ impl Identities {
 
     /// What `weft status` and `weft get certificates` tell.
     pub fn status(&self) -> Certificates {
-        status::certificates(&self.ca, &self.health.state(), &self.trust.roots(), self.all().values())
+        let mut told =
+            status::certificates(&self.ca, &self.health.state(), &self.trust.roots(), self.all().values());
+        if let (Some(ca), Some(file)) = (&mut told.ca, &self.revocations) {
+            ca.revocations = status::revocations(file, self.health.revocations());
+        }
+        told
+    }
+
+    /// The lists of what is good no more; others, when they are other lists.
+    pub fn revoked(&self) -> Revoked {
+        Revoked(self.trust.revoked())
+    }
+
+    /// Whether the certificate of a peer, with what it chains through, has been revoked since its handshake.
+    pub fn is_revoked(&self, chain: &[CertificateDer<'_>]) -> bool {
+        self.verifier.is_revoked(chain, SystemTime::now())
     }
 
     /// When each certificate that serves now ends.
@@ -237,6 +264,16 @@ impl Identities {
                 ((namespace.clone(), service_account.clone()), account.clone())
             })
             .collect()
+    }
+}
+
+/// Revocation lists as of a moment.
+#[derive(Debug, Clone)]
+pub struct Revoked(Arc<revocation::Lists>);
+
+impl PartialEq for Revoked {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
     }
 }
 

@@ -29,6 +29,7 @@ mod lean;
 mod limits;
 mod mtls;
 mod originate;
+mod peers;
 mod pool;
 mod relay;
 mod standing;
@@ -91,6 +92,8 @@ pub enum Command {
         /// Hears when the last connection has ended.
         emptied: tokio::sync::oneshot::Sender<()>,
     },
+    /// Other certificates are revoked than before: end the connections with peers that had those.
+    EndRevoked,
     /// Stop accepting at all; end when the last connection has ended or the deadline passes.
     Drain {
         /// Longest wait.

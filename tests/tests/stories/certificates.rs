@@ -6,7 +6,10 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, KeyPair, KeyUsagePurpose};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, DnType, IsCa, Issuer, KeyIdMethod,
+    KeyPair, KeyUsagePurpose, RevokedCertParams, SerialNumber,
+};
 use serde_json::Value;
 use weft_tests::{Agent, Mesh, Pod, eventually, story};
 
@@ -256,6 +259,72 @@ fn new_certificates_and_a_new_root_cost_no_request_and_no_connection() {
         said(b"of another root")?;
         load.finish()?.none_failed()?;
         ensure!(wire.tls_to(15008)? >= 3, "fewer handshakes than accounts");
+        Ok(())
+    });
+}
+
+/// Puts a list into the mesh's CA folder that revokes the certificate with this serial (in hex).
+fn revoke(mesh: &Mesh, serial: &str) -> Result<()> {
+    let digits =
+        serial.as_bytes().chunks(2).map(|pair| Ok(u8::from_str_radix(std::str::from_utf8(pair)?, 16)?));
+    let now = std::time::SystemTime::now();
+    let list = CertificateRevocationListParams {
+        this_update: now.into(),
+        next_update: (now + Duration::from_hours(1)).into(),
+        crl_number: SerialNumber::from(1),
+        issuing_distribution_point: None,
+        revoked_certs: vec![RevokedCertParams {
+            serial_number: SerialNumber::from(digits.collect::<Result<Vec<u8>>>()?),
+            revocation_time: now.into(),
+            reason_code: None,
+            invalidity_date: None,
+        }],
+        key_identifier_method: KeyIdMethod::Sha256,
+    };
+    let read = |name: &str| fs::read_to_string(mesh.ca_dir().join(name));
+    let key = KeyPair::from_pem(&read("ca-key.pem")?)?;
+    let list = list.signed_by(&Issuer::from_ca_cert_pem(&read("ca-cert.pem")?, key)?)?;
+    fs::write(mesh.ca_dir().join("fresh"), list.pem()?)?;
+    Ok(fs::rename(mesh.ca_dir().join("fresh"), mesh.ca_dir().join("ca-crl.pem"))?)
+}
+
+#[test]
+fn a_revoked_certificate_ends_the_connections_that_it_has_and_a_new_one_serves() {
+    story(|mesh| {
+        mesh.pod("client").node("n1").service_account("client").start()?;
+        let echo = mesh.pod("echo").node("n2").service_account("echo").label("app", "echo");
+        let echo = echo.app(["echo", "--port", "8080"]).start()?;
+        echo.app(&["tcp-echo", "--port", "7000"])?;
+        let service = mesh.service("echo").selector("app", "echo");
+        service.port("http", 80, 8080).port("tcp", 7000, 7000).create()?;
+        mesh.add_node("n2")?;
+        mesh.start_agents(&["n1", "n2"])?;
+        mesh.wait_applied()?;
+        let mut long = mesh.the("client")?.connect(mesh.service_at("echo", 7000)?)?;
+        let mut back = [0; 6];
+        long.write_all(b"before")?;
+        long.read_exact(&mut back)?;
+        let lost = mesh.with_agent_of("n1", |agent| row(agent, "client"))?["serial"].clone();
+
+        revoke(mesh, lost.as_str().context("no serial")?)?;
+        // Its end is the event that is awaited; whether as a reset or in good order is the same.
+        long.set_read_timeout(Some(PATIENCE))?;
+        match long.read(&mut back) {
+            Ok(0) => {}
+            Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => {}
+            other => anyhow::bail!("the connection lives on: {other:?}"),
+        }
+        for node in ["n1", "n2"] {
+            let told = mesh.with_agent_of(node, |agent| certificates(agent))?["ca"]["revocations"].clone();
+            ensure!(told["lists"] == 1, "{node} tells {told}");
+        }
+        eventually("another certificate", PATIENCE, || {
+            let serial = mesh.with_agent_of("n1", |agent| row(agent, "client"))?["serial"].clone();
+            ensure!(serial != lost, "still {serial}");
+            Ok(())
+        })?;
+        let answer = mesh.get("client", "http://echo/")?;
+        ensure!(answer.status == 200, "{answer:?}");
         Ok(())
     });
 }

@@ -32,6 +32,22 @@ pub struct CertificateAuthority {
     pub error: Option<String>,
     /// What the certificates of peers have to chain to.
     pub roots: Vec<RootRow>,
+    /// Certificates that it has taken back; absent where it has published no list of them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub revocations: Option<RevocationsRow>,
+}
+
+/// Revocation lists (CRLs).
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct RevocationsRow {
+    /// Where they are read from.
+    pub file: String,
+    /// How many are in force.
+    pub lists: usize,
+    /// Why what the file holds now is not in force.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
 }
 
 /// The kinds of CA.

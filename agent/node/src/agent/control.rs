@@ -30,6 +30,7 @@ use crate::cni::kept::{self, Keeper};
 use crate::cni::server::Told;
 use crate::datapath::{Datapath, DatapathOptions, DatapathStatus};
 use crate::discovery::{News, Source};
+use crate::identity::Revoked;
 use crate::proxy::{self, Command, LocalPods, Worker};
 
 pub use handover::Succeeding;
@@ -69,7 +70,7 @@ pub enum Message {
     },
     /// Somebody asks what the kernel's side counts.
     Datapath(oneshot::Sender<DatapathStatus>),
-    /// An attempt to get a certificate has ended.
+    /// An attempt to get a certificate has ended, or other certificates are revoked than before.
     Certificates,
     /// A CNI plugin tells of a pod.
     Cni(Told),
@@ -123,8 +124,10 @@ struct Control {
     confirmed: Vec<u64>,
     /// Commands were sent, or a snapshot published, since the workers last confirmed.
     unconfirmed: bool,
-    /// An attempt to get a certificate has ended since the last round.
+    /// An attempt to get a certificate has ended since the last round, or revocation lists have come.
     certificates_moved: bool,
+    /// What the workers were last told to hold against peers.
+    revoked: Option<Revoked>,
     local_pods: Arc<ArcSwap<LocalPods>>,
     enrolled: BTreeMap<Arc<str>, Enrolled>,
     finder: NetnsFinder,
@@ -224,6 +227,7 @@ impl Control {
             workers,
             unconfirmed: true,
             certificates_moved: false,
+            revoked: None,
             local_pods,
             enrolled: BTreeMap::new(),
             finder,
@@ -384,12 +388,26 @@ impl Control {
         let confirmed = self.confirm().await?;
         self.rows_stale |= moved;
         let certificates = std::mem::take(&mut self.certificates_moved);
+        if certificates {
+            self.end_revoked();
+        }
         if reported || moved || confirmed || certificates || self.first_sync.is_some() {
             self.publish();
         }
         self.answer();
         self.answer_plugins();
         Ok(())
+    }
+
+    /// Tells the workers where other certificates are revoked than before.
+    fn end_revoked(&mut self) {
+        let revoked = self.shared.identities.as_ref().map(|identities| identities.revoked());
+        if self.revoked != revoked {
+            self.revoked = revoked;
+            for worker in &self.workers {
+                let _ = worker.commands.send(Command::EndRevoked);
+            }
+        }
     }
 
     fn compile(&mut self, changes: Vec<Change>) {

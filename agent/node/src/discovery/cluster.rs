@@ -11,7 +11,7 @@
 //! way is bounded. Of an object that was handed on, only fingerprints stay.
 
 pub mod announce;
-mod ca_root;
+mod ca_file;
 pub(crate) mod connect;
 mod contact;
 mod item;
@@ -34,6 +34,7 @@ use weft_api::finding::Finding;
 use weft_rules::compile::Change;
 
 use self::announce::{Announcements, Order, Taken};
+use self::ca_file::Kept;
 pub use self::connect::ConnectError;
 use self::contact::{Away, Contact};
 use self::kinds::Watched;
@@ -58,6 +59,8 @@ pub struct ClusterOptions {
     pub root_namespace: String,
     /// Where the roots of the mesh's own CA are kept.
     pub ca_root: PathBuf,
+    /// Where its revocation lists are kept.
+    pub ca_revocations: PathBuf,
 }
 
 /// How far a watch is.
@@ -151,7 +154,9 @@ impl Cluster {
                         Ok(client) => {
                             let _ = started.send(Ok(()));
                             let tell = Tell { report, received, node: options.node.into() };
-                            run(client, all, asked, options.ca_root, orders, tell).await;
+                            let files =
+                                [Kept::roots(options.ca_root), Kept::revocations(options.ca_revocations)];
+                            run(client, all, asked, files, orders, tell).await;
                         }
                         Err(error) => _ = started.send(Err(error)),
                     }
@@ -302,7 +307,7 @@ async fn run(
     client: Client,
     all: Vec<Watched>,
     asked: watch_channel::Receiver<u64>,
-    ca_root: PathBuf,
+    ca_files: [Kept; 2],
     orders: mpsc::UnboundedReceiver<Order>,
     tell: Tell<impl Fn(News) + Clone + 'static, impl Fn(&'static str, usize) + Clone + 'static>,
 ) {
@@ -313,7 +318,9 @@ async fn run(
         let follower = follow(client.clone(), contact.clone(), watched, asked, room, tell.clone());
         tokio::task::spawn_local(follower);
     }
-    tokio::task::spawn_local(ca_root::keep(client.clone(), contact.clone(), asked, ca_root));
+    for kept in ca_files {
+        tokio::task::spawn_local(ca_file::keep(client.clone(), contact.clone(), asked.clone(), kept));
+    }
     let told = tell.report.clone();
     let taken = move |taken| told(News::Taken(taken));
     tokio::task::spawn_local(announce::keep(client.clone(), contact.clone(), orders, taken));

@@ -13,6 +13,7 @@ use weft_rules::identity::Identity;
 
 use super::certificate::{self, Refusal};
 use super::request::Request;
+use super::tls;
 use super::trust::{LONGEST_LIFE, Trust};
 use super::verify::Verifier;
 
@@ -181,9 +182,8 @@ impl Authority {
         let request = Request::new(identity.clone())?;
         let chain = self.sign(request.csr(), &identity, trust_domain, Duration::from_mins(1), now)?;
         let [leaf, between @ ..] = &*chain else { return Ok(()) };
-        let algorithms = rustls::crypto::aws_lc_rs::default_provider().signature_verification_algorithms;
         let since_1970 = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        Verifier::new(trust.into(), algorithms)
+        Verifier::new(trust.into(), tls::algorithms())
             .verify(leaf, between, UnixTime::since_unix_epoch(since_1970), &KeyUsage::server_auth())
             .map(drop)
             .map_err(AuthorityError::Unbelieved)

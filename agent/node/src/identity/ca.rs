@@ -40,10 +40,20 @@ pub struct State {
     pub failure: Option<(SystemTime, String)>,
 }
 
+/// What became of the CA's revocation lists.
+#[derive(Debug, Clone, Default)]
+pub struct Revocations {
+    /// How many are in force.
+    pub lists: usize,
+    /// Why what the file holds now is not.
+    pub error: Option<String>,
+}
+
 /// How the CA is doing, for status.
 #[derive(Debug, Default)]
 pub struct Health {
     state: Mutex<State>,
+    revocations: Mutex<Revocations>,
 }
 
 impl Health {
@@ -64,6 +74,21 @@ impl Health {
     /// As of now.
     pub fn state(&self) -> State {
         self.lock().clone()
+    }
+
+    /// So many lists are in force.
+    pub fn revokes(&self, lists: usize) {
+        *self.revocations.lock().unwrap_or_else(PoisonError::into_inner) = Revocations { lists, error: None };
+    }
+
+    /// What the file of lists holds now does not count.
+    pub fn revokes_not(&self, why: String) {
+        self.revocations.lock().unwrap_or_else(PoisonError::into_inner).error = Some(why);
+    }
+
+    /// As of now.
+    pub fn revocations(&self) -> Revocations {
+        self.revocations.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, State> {

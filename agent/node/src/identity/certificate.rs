@@ -38,7 +38,12 @@ pub enum Refusal {
     /// It may not prove who a peer is.
     #[error("the certificate's key may not sign (key usage without digitalSignature)")]
     KeyUsage,
-    /// Chain, time, purpose.
+    /// Istio's CAs, weft's and SPIRE say it in every certificate.
+    #[error(
+        "the certificate does not say what it is for (it has no extended key usage; serverAuth and clientAuth are needed)"
+    )]
+    NoPurpose,
+    /// Chain, time, purpose, revocation.
     #[error("the certificate of {identity} does not hold: {}", words(problem))]
     Chain {
         /// Whom it names.
@@ -55,6 +60,7 @@ fn words(problem: &webpki::Error) -> String {
             "it is not good yet, or one that it chains through".to_owned()
         }
         webpki::Error::UnknownIssuer => "no root of this mesh signed it".to_owned(),
+        webpki::Error::CertRevoked => "it is revoked, or one that it chains through".to_owned(),
         problem => problem.to_string(),
     }
 }
@@ -82,6 +88,10 @@ pub fn read(der: &[u8]) -> Result<Facts, Refusal> {
     let usage = certificate.key_usage().map_err(|_| Refusal::Malformed)?;
     if usage.is_some_and(|usage| !usage.value.digital_signature()) {
         return Err(Refusal::KeyUsage);
+    }
+    // webpki checks what is said, and lets pass who says nothing.
+    if certificate.extended_key_usage().map_err(|_| Refusal::Malformed)?.is_none() {
+        return Err(Refusal::NoPurpose);
     }
     let validity = certificate.validity();
     Ok(Facts {

@@ -23,6 +23,8 @@ const KEY: &str = "ca-key.pem";
 const CERTIFICATE: &str = "ca-cert.pem";
 const CHAIN: &str = "cert-chain.pem";
 const ROOTS: &str = "root-cert.pem";
+/// Where revocation lists are, as Istio has it; nothing here reads it.
+pub const REVOCATIONS: &str = "ca-crl.pem";
 
 /// Why a folder is no CA.
 #[derive(Debug, thiserror::Error)]
@@ -82,8 +84,10 @@ pub struct Folder {
     signs: Succession,
 }
 
-/// Tells changed files from the same ones: device, inode, size, time of change.
-type Stamp = [Option<(u64, u64, u64, i64, i64)>; 4];
+/// Tells a changed file from the same one: device, inode, size, time of change.
+pub(super) type FileStamp = (u64, u64, u64, i64, i64);
+
+type Stamp = [Option<FileStamp>; 4];
 
 impl Folder {
     /// Reads the CA in `dir`, which is made if it is not there.
@@ -136,10 +140,13 @@ impl Folder {
 }
 
 fn stamp(dir: &Path) -> Stamp {
-    [KEY, CERTIFICATE, CHAIN, ROOTS].map(|name| {
-        let meta = fs::metadata(dir.join(name)).ok()?;
-        Some((meta.dev(), meta.ino(), meta.size(), meta.ctime(), meta.ctime_nsec()))
-    })
+    [KEY, CERTIFICATE, CHAIN, ROOTS].map(|name| stamp_of(&dir.join(name)))
+}
+
+/// `None`: the file is not there.
+pub(super) fn stamp_of(path: &Path) -> Option<FileStamp> {
+    let meta = fs::metadata(path).ok()?;
+    Some((meta.dev(), meta.ino(), meta.size(), meta.ctime(), meta.ctime_nsec()))
 }
 
 fn read(dir: &Path, trust_domain: &str, now: SystemTime) -> Result<Authority, FolderError> {

@@ -1,5 +1,6 @@
 //! Keeps each account's certificate fresh: one task per account, and one look at the CA each second.
 
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -14,6 +15,7 @@ use super::account::Account;
 use super::ca::{Ca, Health};
 use super::certificate::Facts;
 use super::request::Request;
+use super::revocation::RevocationFile;
 use super::rotation;
 use super::tls::{Handshakes, Tls};
 use super::trust::Trust;
@@ -31,6 +33,7 @@ pub struct Renewer {
     health: Arc<Health>,
     life: Duration,
     report: Box<dyn Fn()>,
+    revocations: Option<RefCell<RevocationFile>>,
     /// Rings when all certificates are to be renewed.
     all: watch::Sender<()>,
 }
@@ -42,15 +45,27 @@ impl Renewer {
         trust: Arc<Trust>,
         health: Arc<Health>,
         life: Duration,
+        revocations: Option<RevocationFile>,
         report: Box<dyn Fn()>,
     ) -> Rc<Self> {
         let handshakes = Handshakes::new(trust.clone());
-        Rc::new(Self { ca, trust, handshakes, health, life, report, all: watch::Sender::new(()) })
+        Rc::new(Self {
+            ca,
+            trust,
+            handshakes,
+            health,
+            life,
+            report,
+            revocations: revocations.map(RefCell::new),
+            all: watch::Sender::new(()),
+        })
     }
 
     /// Runs until nobody can want anything more.
     pub async fn run(self: Rc<Self>, mut wants: mpsc::UnboundedReceiver<Vec<Arc<Account>>>) {
         let mut tasks: HashMap<Identity, AbortHandle> = HashMap::new();
+        // Before there is a certificate, nobody is believed.
+        self.look_at_revocations();
         let mut look = tokio::time::interval(LOOK);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -61,7 +76,7 @@ impl Renewer {
                 }
                 _ = look.tick() => {
                     self.trust.prune(SystemTime::now());
-                    if self.ca.look(&self.trust, &self.health) {
+                    if self.ca.look(&self.trust, &self.health) | self.look_at_revocations() {
                         self.all.send_replace(());
                     }
                 }
@@ -126,6 +141,27 @@ impl Renewer {
         let now = SystemTime::now();
         self.trust.name(&issued.roots, now)?;
         Ok(self.handshakes.tls(&request, issued.chain, now)?)
+    }
+
+    /// Takes in other revocation lists than before. True: there were; certificates of our own may be among the revoked.
+    fn look_at_revocations(&self) -> bool {
+        let Some(file) = &self.revocations else { return false };
+        let mut file = file.borrow_mut();
+        match file.look() {
+            Ok(None) => false,
+            Ok(Some(lists)) => {
+                tracing::info!(file = %file.path().display(), lists = lists.len(), "revocation lists are in force");
+                self.health.revokes(lists.len());
+                self.trust.revoke(lists);
+                (self.report)();
+                true
+            }
+            Err(error) => {
+                tracing::warn!("{error}; what was read last stays in force");
+                self.health.revokes_not(error.to_string());
+                false
+            }
+        }
     }
 }
 

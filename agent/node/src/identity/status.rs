@@ -1,15 +1,17 @@
 //! What status tells of certificates and their CA.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use weft_api::admin::{
-    AuthorityKind, CertificateAuthority, CertificateRow, CertificateState, Certificates, RootRow,
+    AuthorityKind, CertificateAuthority, CertificateRow, CertificateState, Certificates, RevocationsRow,
+    RootRow,
 };
 
 use super::CaOptions;
 use super::account::Account;
-use super::ca::State;
+use super::ca::{Revocations, State};
 use super::trust::Roots;
 
 /// As of now.
@@ -44,7 +46,14 @@ fn authority(ca: &CaOptions, state: &State, roots: &Roots) -> CertificateAuthori
         failing_since: state.failure.as_ref().map(|(since, _)| stamp(*since)),
         error: state.failure.as_ref().map(|(_, why)| why.clone()),
         roots: roots.collect(),
+        revocations: None,
     }
+}
+
+/// What there is to say of revocation lists: nothing where there are none.
+pub fn revocations(file: &Path, state: Revocations) -> Option<RevocationsRow> {
+    let Revocations { lists, error } = state;
+    (lists > 0 || error.is_some()).then(|| RevocationsRow { file: file.display().to_string(), lists, error })
 }
 
 fn row(account: &Account, now: SystemTime) -> CertificateRow {

@@ -21,6 +21,7 @@ fn node(dir: &std::path::Path) -> Arc<Identities> {
         trust_domain: "cluster.local".to_owned(),
         ca: CaOptions::Folder(dir.to_owned()),
         life: LONGEST_LIFE,
+        revocations: Some(dir.join(REVOCATIONS)),
     };
     Identities::start(options, || {}).unwrap()
 }
@@ -103,6 +104,7 @@ async fn a_certificate_is_renewed_before_it_ends() {
         trust_domain: "cluster.local".to_owned(),
         ca: CaOptions::Folder(dir.path().to_owned()),
         life: SHORTEST_LIFE,
+        revocations: None,
     };
     let node = Identities::start(options, move || _ = report.send(())).unwrap();
     want(&node, &[("bookinfo", "reviews")]);

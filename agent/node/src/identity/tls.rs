@@ -4,12 +4,12 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use rustls::client::Resumption;
-use rustls::crypto::aws_lc_rs::{cipher_suite, sign};
-use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::crypto::aws_lc_rs::sign;
+use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, aws_lc_rs};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use rustls::server::NoServerSessionStorage;
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
-use rustls::{ClientConfig, ServerConfig};
+use rustls::{CipherSuite, ClientConfig, NamedGroup, ServerConfig};
 use webpki::KeyUsage;
 
 use super::certificate::{Facts, Refusal};
@@ -56,6 +56,11 @@ pub enum Unusable {
     Broken(String),
 }
 
+/// The signatures that certificates are proved by.
+pub(super) fn algorithms() -> WebPkiSupportedAlgorithms {
+    aws_lc_rs::default_provider().signature_verification_algorithms
+}
+
 /// Makes [`Tls`] of certificates.
 #[derive(Debug)]
 pub struct Handshakes {
@@ -67,11 +72,11 @@ impl Handshakes {
     /// For peers whom `trust` believes.
     pub fn new(trust: Arc<Trust>) -> Self {
         let mut provider = aws_lc_rs::default_provider();
-        provider.cipher_suites = vec![
-            cipher_suite::TLS13_AES_128_GCM_SHA256,
-            cipher_suite::TLS13_AES_256_GCM_SHA384,
-            cipher_suite::TLS13_CHACHA20_POLY1305_SHA256,
-        ];
+        provider.cipher_suites.retain(|suite| suite.tls13().is_some());
+        provider.cipher_suites.sort_by_key(|suite| suite.suite() != CipherSuite::TLS13_AES_128_GCM_SHA256);
+        // What is recorded today is not to be read by a quantum computer later. The client sends a share of X25519 along:
+        // a peer that knows nothing of ML-KEM costs no further round trip.
+        provider.kx_groups.sort_by_key(|group| group.name() != NamedGroup::X25519MLKEM768);
         let verifier = Verifier::new(trust, provider.signature_verification_algorithms);
         Self { provider: Arc::new(provider), verifier: Arc::new(verifier) }
     }

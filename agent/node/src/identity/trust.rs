@@ -2,6 +2,7 @@
 //!
 //! A root that the CA names is trusted at once, before it signs. One that the CA names no more stays trusted for as
 //! long as a certificate of it can still be good: [`LONGEST_LIFE`]. An agent that starts knows only what the CA names.
+//! What a list of the CA revokes is not believed from then on.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,6 +13,7 @@ use rustls::pki_types::{CertificateDer, TrustAnchor};
 
 use super::SKEW;
 use super::certificate::{self, Refusal};
+use super::revocation::Lists;
 
 /// No certificate of a workload lives longer.
 pub const LONGEST_LIFE: Duration = Duration::from_hours(24);
@@ -46,12 +48,19 @@ pub struct Trust {
     others: ArcSwap<Vec<Arc<str>>>,
     anchors: ArcSwap<Vec<TrustAnchor<'static>>>,
     roots: Mutex<Roots>,
+    revoked: ArcSwap<Lists>,
 }
 
 impl Trust {
     /// Believes nobody yet.
     pub fn new(domain: Arc<str>) -> Self {
-        Self { domain, others: ArcSwap::default(), anchors: ArcSwap::default(), roots: Mutex::default() }
+        Self {
+            domain,
+            others: ArcSwap::default(),
+            anchors: ArcSwap::default(),
+            roots: Mutex::default(),
+            revoked: ArcSwap::default(),
+        }
     }
 
     /// The mesh's own trust domain.
@@ -74,6 +83,16 @@ impl Trust {
     /// What chains have to end in.
     pub fn anchors(&self) -> Arc<Vec<TrustAnchor<'static>>> {
         self.anchors.load_full()
+    }
+
+    /// What is good no more, whatever it chains to.
+    pub fn revoked(&self) -> Arc<Lists> {
+        self.revoked.load_full()
+    }
+
+    /// Replaces the lists of what is good no more; they have been proved.
+    pub fn revoke(&self, lists: Lists) {
+        self.revoked.store(Arc::new(lists));
     }
 
     /// All roots, by fingerprint.

@@ -1,7 +1,7 @@
 //! Proves who a peer is during a handshake, for both sides.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{WebPkiSupportedAlgorithms, verify_tls13_signature};
@@ -11,14 +11,14 @@ use rustls::{
     CertificateError, DigitallySignedStruct, DistinguishedName, Error, OtherError, PeerMisbehaved,
     SignatureScheme,
 };
-use webpki::{EndEntityCert, KeyUsage};
+use webpki::{EndEntityCert, KeyUsage, RevocationOptions, RevocationOptionsBuilder, UnknownStatusPolicy};
 
 use super::SKEW;
 use super::certificate::{self, Facts, Refusal};
 use super::trust::Trust;
 
-/// Believes a peer whose certificate chains to a root of the mesh, is good now (within [`SKEW`]), and names one
-/// workload of a trusted domain. Reads roots anew in each handshake.
+/// Believes a peer whose certificate chains to a root of the mesh, is good now (within [`SKEW`]) and not revoked, and names
+/// one workload of a trusted domain. Reads roots and revocation lists anew in each handshake.
 #[derive(Debug)]
 pub struct Verifier {
     trust: Arc<Trust>,
@@ -45,10 +45,24 @@ impl Verifier {
         }
         let parsed = EndEntityCert::try_from(leaf).map_err(|_| Refusal::Malformed)?;
         let anchors = self.trust.anchors();
-        let holds_at = |time| {
+        let by = |time, revocation: Option<RevocationOptions<'_>>| {
+            let algorithms = self.algorithms.all;
             parsed
-                .verify_for_usage(self.algorithms.all, &anchors, intermediates, time, *usage, None, None)
+                .verify_for_usage(algorithms, &anchors, intermediates, time, *usage, revocation, None)
                 .map(drop)
+        };
+        let revoked = self.trust.revoked();
+        let holds_at = |time| {
+            by(time, None)?;
+            // One by one: a list that is not of this chain's issuers says nothing of it, though it may bear their name, as
+            // that of a root which another has followed.
+            let is_revoked = |list| {
+                let list = [list];
+                let options = RevocationOptionsBuilder::new(&list).ok();
+                let options = options.map(|it| it.with_status_policy(UnknownStatusPolicy::Allow).build());
+                matches!(by(time, options), Err(webpki::Error::CertRevoked))
+            };
+            if revoked.iter().any(is_revoked) { Err(webpki::Error::CertRevoked) } else { Ok(()) }
         };
         let outcome = match holds_at(now) {
             Err(webpki::Error::CertExpired { .. }) => holds_at(moved(now, |at| at.saturating_sub(SKEW))),
@@ -57,6 +71,14 @@ impl Verifier {
         };
         outcome.map_err(|problem| Refusal::Chain { identity: facts.identity.clone(), problem })?;
         Ok(facts)
+    }
+
+    /// Whether a chain that was believed is revoked now. A workload's certificate serves both sides.
+    pub fn is_revoked(&self, chain: &[CertificateDer<'_>], now: SystemTime) -> bool {
+        let [leaf, intermediates @ ..] = chain else { return false };
+        let now = UnixTime::since_unix_epoch(now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default());
+        let held = self.verify(leaf, intermediates, now, &KeyUsage::client_auth());
+        matches!(held, Err(Refusal::Chain { problem: webpki::Error::CertRevoked, .. }))
     }
 
     fn verify_peer(
@@ -73,6 +95,7 @@ impl Verifier {
                 Refusal::Chain { problem: webpki::Error::UnknownIssuer, .. } => {
                     CertificateError::UnknownIssuer
                 }
+                Refusal::Chain { problem: webpki::Error::CertRevoked, .. } => CertificateError::Revoked,
                 refusal => CertificateError::Other(OtherError(Arc::new(refusal))),
             })
         })

@@ -4,6 +4,7 @@
 use std::cell::RefCell;
 use std::io;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
@@ -11,6 +12,8 @@ use rustls::CommonState;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsStream;
+
+use super::peers::Peer;
 
 /// What is read from a socket at once.
 const READ_BYTES: usize = 64 * 1024;
@@ -21,6 +24,7 @@ const HELD_BYTES: usize = 48 * 1024;
 #[derive(Debug)]
 pub(super) struct Wire {
     tls: TlsStream<Socket>,
+    peer: Rc<Peer>,
     /// Bytes written since all had left.
     held: usize,
 }
@@ -34,7 +38,8 @@ impl Wire {
             TlsStream::Client(tls) => tls.get_mut().1.set_buffer_limit(None),
             TlsStream::Server(tls) => tls.get_mut().1.set_buffer_limit(None),
         }
-        Self { tls, held: 0 }
+        let peer = Peer::of(tls.get_ref().1);
+        Self { tls, peer, held: 0 }
     }
 
     /// What the handshake has agreed upon.
@@ -55,7 +60,12 @@ impl AsyncRead for Wire {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.tls).poll_read(context, buffer)
+        self.peer.check()?;
+        let read = Pin::new(&mut self.tls).poll_read(context, buffer);
+        if read.is_pending() {
+            self.peer.wait(context);
+        }
+        read
     }
 }
 
@@ -71,6 +81,7 @@ impl AsyncWrite for Wire {
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         use io::Write;
+        self.peer.check()?;
         if self.held >= HELD_BYTES {
             ready!(self.as_mut().poll_flush(context))?;
         }

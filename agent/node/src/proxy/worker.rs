@@ -14,7 +14,7 @@ use tokio::sync::{Notify, mpsc, watch};
 use super::originate::Origins;
 use super::pool::Pool;
 use super::tunnels::Tunnels;
-use super::{Command, Shared, accept, limits};
+use super::{Command, Shared, accept, limits, peers};
 use crate::datapath::{LocalPod, PodListener};
 use crate::telemetry::{OpenConnection, Recorder};
 use weft_common::Listener;
@@ -208,6 +208,11 @@ async fn serve(core: Rc<Core>, mut commands: mpsc::UnboundedReceiver<Command>) {
                     core.empty().await;
                     _ = emptied.send(());
                 });
+            }
+            Command::EndRevoked => {
+                if let Some(identities) = core.shared.identities.clone() {
+                    tokio::task::spawn_local(async move { peers::end_revoked(&identities).await });
+                }
             }
             Command::Drain { deadline } => {
                 longest = deadline;

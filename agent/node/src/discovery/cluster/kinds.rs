@@ -105,6 +105,11 @@ impl Watched {
     pub fn ca_root() -> Self {
         Self::config_map(names::NAMESPACE, names::CA_ROOT_CONFIG_MAP)
     }
+
+    /// The certificates that the CA has taken back.
+    pub fn ca_revocations() -> Self {
+        Self::config_map(names::NAMESPACE, names::CA_REVOCATIONS_CONFIG_MAP)
+    }
 }
 
 #[cfg(test)]

@@ -141,8 +141,12 @@ async fn answer(
 
 fn node(ca: ServiceOptions, life: Duration) -> (Arc<Identities>, mpsc::UnboundedReceiver<()>) {
     let (report, reports) = mpsc::unbounded_channel();
-    let options =
-        IdentityOptions { trust_domain: "cluster.local".to_owned(), ca: CaOptions::Service(ca), life };
+    let options = IdentityOptions {
+        trust_domain: "cluster.local".to_owned(),
+        ca: CaOptions::Service(ca),
+        life,
+        revocations: None,
+    };
     (Identities::start(options, move || _ = report.send(())).unwrap(), reports)
 }
 

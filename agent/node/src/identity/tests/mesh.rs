@@ -3,8 +3,9 @@
 use std::time::{Duration, SystemTime};
 
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
-    KeyPair, KeyUsagePurpose, SanType,
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, DistinguishedName, DnType,
+    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams, SanType,
+    SerialNumber,
 };
 use rustls::crypto::aws_lc_rs::sign::any_ecdsa_type;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -39,8 +40,31 @@ pub fn ca() -> CertificateParams {
     params.distinguished_name = DistinguishedName::new();
     params.distinguished_name.push(DnType::CommonName, "root");
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     params
+}
+
+/// A list by which `root` revokes certificates, in PEM.
+pub fn revocation_list(root: &Root, revoked: &[&Leaf]) -> String {
+    let now = SystemTime::now();
+    let revoked_certs = revoked.iter().map(|leaf| {
+        let (_, certificate) = x509_parser::parse_x509_certificate(&leaf.chain[0]).unwrap();
+        RevokedCertParams {
+            serial_number: SerialNumber::from_slice(certificate.raw_serial()),
+            revocation_time: now.into(),
+            reason_code: None,
+            invalidity_date: None,
+        }
+    });
+    let params = CertificateRevocationListParams {
+        this_update: now.into(),
+        next_update: (now + Duration::from_hours(1)).into(),
+        crl_number: SerialNumber::from(1),
+        issuing_distribution_point: None,
+        revoked_certs: revoked_certs.collect(),
+        key_identifier_method: KeyIdMethod::Sha256,
+    };
+    params.signed_by(&root.signs).unwrap().pem().unwrap()
 }
 
 /// What a good leaf says.

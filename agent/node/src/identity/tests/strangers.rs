@@ -8,12 +8,14 @@ use rcgen::{
     SanType,
 };
 use rustls::pki_types::UnixTime;
-use rustls::{ClientConfig, ServerConfig};
+use rustls::{ClientConfig, HandshakeKind, NamedGroup, ServerConfig};
 use webpki::KeyUsage;
 
-use super::mesh::{Leaf, REVIEWS, Root, ca, certified, good, issuer, leaf, uri};
+use super::mesh::{Leaf, REVIEWS, Root, ca, certified, good, issuer, leaf, revocation_list, uri};
 use super::{Trust, shake, tls::Handshakes};
+use crate::identity::revocation::RevocationFile;
 use crate::identity::verify::Verifier;
+use crate::test_dir::TestDir;
 
 /// A node of a mesh with one root.
 struct Node {
@@ -175,6 +177,70 @@ async fn a_certificate_serves_its_own_purpose_only() {
     let (server, client) = Handshakes::new(node.trust.clone()).configs(certified(&server_only)).unwrap();
     shake(&node.client, &server.into()).await.unwrap();
     shake(&client.into(), &node.server).await.unwrap_err();
+}
+
+#[tokio::test]
+async fn who_does_not_say_what_his_certificate_is_for_is_refused() {
+    let node = Node::new();
+    node.refuses(&leaf(&node.root, |it| it.extended_key_usages = Vec::new()), "extended key usage").await;
+}
+
+#[tokio::test]
+async fn a_revoked_certificate_is_refused_and_others_of_its_issuer_are_not() {
+    let node = Node::new();
+    let dir = TestDir::new("revoked");
+    let path = dir.path().join("ca-crl.pem");
+    let mut file = RevocationFile::new(path.clone());
+    let mut publish = |text: &str| {
+        std::fs::write(dir.path().join("fresh"), text).unwrap();
+        std::fs::rename(dir.path().join("fresh"), &path).unwrap();
+        node.trust.revoke(file.look().unwrap().unwrap());
+    };
+    let (lost, other) = (leaf(&node.root, |_| {}), leaf(&node.root, |_| {}));
+    let stranger = issuer();
+    node.believes(&lost).await;
+    // A root of the same name revokes nothing of this one, and stops nobody.
+    let strangers = revocation_list(&stranger, &[&lost]);
+    publish(&strangers);
+    node.believes(&lost).await;
+    publish(&(strangers + &revocation_list(&node.root, &[&lost])));
+    node.refuses(&lost, "revoked").await;
+    node.believes(&other).await;
+    publish(&revocation_list(&node.root, &[]));
+    node.believes(&lost).await;
+}
+
+#[tokio::test]
+async fn the_key_exchange_is_hybrid_where_both_ends_know_it() {
+    let node = Node::new();
+    let exchange = |server: ServerConfig| {
+        let client = node.client.clone();
+        async move {
+            let (near, far) = tokio::io::duplex(64 << 10);
+            let name = rustls::pki_types::ServerName::try_from("10.0.0.1").unwrap();
+            let accept = tokio_rustls::TlsAcceptor::from(Arc::new(server)).accept(far);
+            let connect = tokio_rustls::TlsConnector::from(client).connect(name, near);
+            let (client, _server) = tokio::try_join!(connect, accept).unwrap();
+            let (_, state) = client.get_ref();
+            (state.negotiated_key_exchange_group().unwrap().name(), state.handshake_kind().unwrap())
+        }
+    };
+    let by = certified(&leaf(&node.root, |_| {}));
+    let (ours, _) = Handshakes::new(node.trust.clone()).configs(by).unwrap();
+    assert_eq!(exchange(ours).await, (NamedGroup::X25519MLKEM768, HandshakeKind::Full));
+    // ztunnel before its time: it knows X25519 only, and is not asked to begin again.
+    let mut old = rustls::crypto::aws_lc_rs::default_provider();
+    old.kx_groups = vec![rustls::crypto::aws_lc_rs::kx_group::X25519];
+    let verifier = Verifier::new(node.trust.clone(), old.signature_verification_algorithms);
+    let old = ServerConfig::builder_with_provider(old.into())
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .unwrap()
+        .with_client_cert_verifier(Arc::new(verifier))
+        .with_cert_resolver(Arc::new(rustls::sign::SingleCertAndKey::from(certified(&leaf(
+            &node.root,
+            |_| {},
+        )))));
+    assert_eq!(exchange(old).await, (NamedGroup::X25519, HandshakeKind::Full));
 }
 
 #[tokio::test]

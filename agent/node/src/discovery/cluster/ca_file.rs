@@ -1,4 +1,4 @@
-//! Keeps the roots of the mesh's own CA in a file, from the ConfigMap that the controller writes.
+//! Keeps what a ConfigMap of the CA holds in a file: its roots, which the controller publishes, and its revocation lists.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -14,28 +14,55 @@ use super::item::Item;
 use super::kinds::Watched;
 use super::watch::{self, Event};
 
+/// What belongs into which file.
+#[derive(Debug, Clone)]
+pub struct Kept {
+    /// For people.
+    pub what: &'static str,
+    /// The ConfigMap.
+    pub watched: Watched,
+    /// Its key.
+    pub key: &'static str,
+    /// The file.
+    pub file: PathBuf,
+}
+
+impl Kept {
+    /// The roots of the CA.
+    pub fn roots(file: PathBuf) -> Self {
+        Self { what: "roots", watched: Watched::ca_root(), key: names::CA_ROOT_KEY, file }
+    }
+
+    /// What it has taken back.
+    pub fn revocations(file: PathBuf) -> Self {
+        let (watched, key) = (Watched::ca_revocations(), names::CA_REVOCATIONS_KEY);
+        Self { what: "revocation lists", watched, key, file }
+    }
+}
+
 /// Writes the file whenever the ConfigMap changes. A ConfigMap that is gone, or holds nothing, takes nothing away.
-pub async fn keep(client: Client, contact: Contact, asked: Receiver<u64>, file: PathBuf) {
-    let mut events = Box::pin(watch::follow(client, contact, Watched::ca_root(), asked));
+pub async fn keep(client: Client, contact: Contact, asked: Receiver<u64>, kept: Kept) {
+    let Kept { what, watched, key, file } = kept;
+    let mut events = Box::pin(watch::follow(client, contact, watched, asked));
     while let Some(event) = events.next().await {
         let Event::Is(item) = event else { continue };
-        let Some(roots) = roots(&item) else {
-            tracing::warn!("ConfigMap {} holds no {}", item.name(), names::CA_ROOT_KEY);
+        let Some(text) = value(&item, key) else {
+            tracing::warn!("ConfigMap {} holds no {key}", item.name());
             continue;
         };
-        match write(&file, &roots) {
-            Ok(true) => tracing::info!(file = %file.display(), "the roots of the mesh's CA are there"),
+        match write(&file, &text) {
+            Ok(true) => tracing::info!(file = %file.display(), "the {what} of the mesh's CA are there"),
             Ok(false) => {}
             Err(error) => {
-                tracing::warn!(file = %file.display(), %error, "cannot write the roots of the mesh's CA");
+                tracing::warn!(file = %file.display(), %error, "cannot write the {what} of the mesh's CA");
             }
         }
     }
 }
 
-fn roots(item: &Item) -> Option<String> {
+fn value(item: &Item, key: &str) -> Option<String> {
     let mut config_map: ConfigMap = serde_json::from_str(item.text()).ok()?;
-    config_map.data.remove(names::CA_ROOT_KEY).filter(|roots| !roots.trim().is_empty())
+    config_map.data.remove(key).filter(|text| !text.trim().is_empty())
 }
 
 /// Puts the file into place whole; false if it is there already.
@@ -64,6 +91,6 @@ mod tests {
         assert_eq!(std::fs::read_to_string(&file).unwrap(), "b");
         let item: Item =
             serde_json::from_str(r#"{"metadata": {"name": "r"}, "data": {"root-cert.pem": " "}}"#).unwrap();
-        assert_eq!(roots(&item), None);
+        assert_eq!(value(&item, names::CA_ROOT_KEY), None);
     }
 }
