@@ -243,10 +243,10 @@ fn certificates(certificates: &Certificates, paint: Paint) -> String {
     }
     if let Some(revocations) = &ca.revocations {
         let lists = count(revocations.lists, "revocation list");
-        text += &match &revocations.error {
-            None => format!("; {lists} in force"),
-            Some(error) => format!("; {lists} in force, {}", paint.word(Tone::Bad, &safe(error))),
-        };
+        text = format!("{text}; {lists} in force");
+        if let Some(error) = &revocations.error {
+            text = format!("{text}, {}", paint.word(Tone::Bad, &safe(error)));
+        }
     }
     text
 }
