@@ -23,6 +23,7 @@ mod forge;
 mod ftgo;
 mod gateways;
 mod hbone;
+mod headers;
 mod hostile;
 mod http1;
 mod http2;

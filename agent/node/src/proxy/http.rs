@@ -1,6 +1,7 @@
 //! HTTP: the way of a request, in the order of the files.
 //!
-//! 1. [`server`]: hyper reads the request; the answer's body is counted and recorded on its way out.
+//! 1. [`server`]: hyper reads the request; the answer's body is counted and recorded on its way out. [`target`]: what hyper
+//!    would not read.
 //! 2. [`headers`]: what a sidecar does to a request before it is routed and to a response before it is sent.
 //! 3. [`route`]: the rules decide: forward, redirect, answer, refuse; CORS and faults.
 //! 4. [`forward`]: tries, time limits, retries; [`attempt`]: one try on one endpoint.
@@ -22,12 +23,14 @@ mod local_reply;
 mod mirror;
 mod route;
 mod server;
+mod target;
 mod upgrade;
 
 pub(super) use body::RequestBody;
 pub(super) use ext_authz::{Parties, admits_connection};
 pub(super) use interim::Interim;
 pub(super) use server::serve;
+pub(super) use target::{Heads, restore};
 
 /// Runs hyper's tasks on the worker that started them.
 #[derive(Debug, Clone, Copy)]

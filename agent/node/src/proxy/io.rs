@@ -1,14 +1,16 @@
-//! The client's side of an HTTP connection: its stream, behind the bytes already read from it.
+//! Both sides of an HTTP connection: the client's stream, behind the bytes already read from it, and the endpoint's.
 
+use std::cell::Cell;
 use std::io;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::http::Interim;
+use super::http::{Heads, Interim, restore};
 use super::stream::Stream;
 
 /// A stream whose first bytes have been read already, and which writes interim responses between hyper's messages.
@@ -17,6 +19,7 @@ pub(super) struct ClientIo {
     stream: Stream,
     first: Bytes,
     interim: Option<Arc<Interim>>,
+    heads: Option<Rc<Heads>>,
     /// Interim responses being written.
     sending: Bytes,
     /// hyper has flushed, and has written nothing since. A message that begins now begins with its head: an interim
@@ -27,14 +30,23 @@ pub(super) struct ClientIo {
 }
 
 impl ClientIo {
-    /// `interim`: where interim responses come from, for HTTP/1.1.
-    pub(super) fn new(stream: Stream, first: Bytes, interim: Option<Arc<Interim>>) -> Self {
-        Self { stream, first, interim, sending: Bytes::new(), flushed: true, registered: false }
+    /// `interim`: where interim responses come from, and `heads`: who is told of what comes and goes, for HTTP/1.1.
+    pub(super) fn new(
+        stream: Stream,
+        first: Bytes,
+        interim: Option<Arc<Interim>>,
+        heads: Option<Rc<Heads>>,
+    ) -> Self {
+        Self { stream, first, interim, heads, sending: Bytes::new(), flushed: true, registered: false }
     }
 
     /// The stream, and what of its first bytes nobody has taken.
     pub(super) fn into_parts(self) -> (Stream, Bytes) {
         (self.stream, self.first)
+    }
+
+    fn hold_back(&self, slices: &[io::IoSlice<'_>]) -> Option<usize> {
+        self.heads.as_ref()?.hold_back(slices)
     }
 
     /// Writes interim responses, if any wait and this is a place for them.
@@ -59,12 +71,17 @@ impl AsyncRead for ClientIo {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
         if self.first.is_empty() {
-            return Pin::new(&mut self.stream).poll_read(context, buffer);
+            ready!(Pin::new(&mut self.stream).poll_read(context, buffer))?;
+        } else {
+            let count = self.first.len().min(buffer.remaining());
+            buffer.put_slice(&self.first[..count]);
+            self.first.advance(count);
         }
-        let count = self.first.len().min(buffer.remaining());
-        buffer.put_slice(&self.first[..count]);
-        self.first.advance(count);
+        if let Some(heads) = &self.heads {
+            heads.note(&buffer.filled()[before..]);
+        }
         Poll::Ready(Ok(()))
     }
 }
@@ -75,6 +92,9 @@ impl AsyncWrite for ClientIo {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
+        if let Some(held) = self.hold_back(&[io::IoSlice::new(bytes)]) {
+            return Poll::Ready(Ok(held));
+        }
         ready!(self.poll_interim(context))?;
         self.flushed = false;
         Pin::new(&mut self.stream).poll_write(context, bytes)
@@ -85,6 +105,9 @@ impl AsyncWrite for ClientIo {
         context: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        if let Some(held) = self.hold_back(slices) {
+            return Poll::Ready(Ok(held));
+        }
         ready!(self.poll_interim(context))?;
         self.flushed = false;
         Pin::new(&mut self.stream).poll_write_vectored(context, slices)
@@ -101,11 +124,101 @@ impl AsyncWrite for ClientIo {
         {
             interim.register(context.waker());
         }
+        if let Some(heads) = &self.heads {
+            heads.flushed();
+        }
         ready!(self.poll_interim(context))?;
         Pin::new(&mut self.stream).poll_flush(context)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.heads.as_ref().is_some_and(|heads| heads.is_held_back()) {
+            // There may be another answer yet.
+            return Poll::Ready(Ok(()));
+        }
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}
+
+/// An endpoint's stream, which can be told to write the next request's target as its client wrote it.
+#[derive(Debug)]
+pub(super) struct EndpointIo {
+    stream: Stream,
+    restore: Rc<Cell<bool>>,
+    /// A restored head on its way.
+    sending: Bytes,
+}
+
+impl EndpointIo {
+    /// `restore` is set before such a request is given to hyper, and taken when it is written.
+    pub(super) fn new(stream: Stream, restore: Rc<Cell<bool>>) -> Self {
+        Self { stream, restore, sending: Bytes::new() }
+    }
+
+    /// The stream.
+    pub(super) fn into_stream(self) -> Stream {
+        self.stream
+    }
+
+    /// Writes what is left of a restored head.
+    fn poll_head(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.sending.is_empty() {
+            let written = ready!(Pin::new(&mut self.stream).poll_write(context, &self.sending))?;
+            self.sending.advance(written);
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncRead for EndpointIo {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(context, buffer)
+    }
+}
+
+impl AsyncWrite for EndpointIo {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        ready!(self.poll_head(context))?;
+        if self.restore.take() {
+            // hyper writes a head in one piece, and begins a message when all before it is written.
+            self.sending = restore(bytes).into();
+            return Poll::Ready(Ok(bytes.len()));
+        }
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        ready!(self.poll_head(context))?;
+        if self.restore.get() {
+            let head = slices.iter().find(|slice| !slice.is_empty()).map_or(&[][..], |slice| slice);
+            return self.poll_write(context, head);
+        }
+        Pin::new(&mut self.stream).poll_write_vectored(context, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_head(context))?;
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_head(context))?;
         Pin::new(&mut self.stream).poll_shutdown(context)
     }
 }
@@ -131,7 +244,12 @@ mod tests {
         let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (server, _) = listener.accept().await.unwrap();
         let interim = Arc::<Interim>::default();
-        let io = ClientIo::new(server.into(), Bytes::from_static(b"GET /one HT"), Some(Arc::clone(&interim)));
+        let io = ClientIo::new(
+            server.into(),
+            Bytes::from_static(b"GET /one HT"),
+            Some(Arc::clone(&interim)),
+            None,
+        );
         let service = service_fn(|request: Request<Incoming>| {
             let interim = Arc::clone(&interim);
             async move {

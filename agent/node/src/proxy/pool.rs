@@ -15,8 +15,9 @@ use tokio::sync::watch;
 use super::connection::Downstream;
 use super::error::{Error, Kind};
 use super::http::{LocalExecutor, RequestBody};
+use super::io::EndpointIo;
 use super::originate::Origination;
-use super::stream::{Leaving, Stream};
+use super::stream::Leaving;
 use super::upstream::{self, Connection, Purpose, Towards, Way};
 use super::{LocalPods, limits};
 use crate::datapath::LocalPod;
@@ -59,6 +60,8 @@ pub(super) struct Http1 {
     pub(super) security: Security,
     /// It has carried a request before: the endpoint may be closing it at this moment.
     pub(super) reused: bool,
+    /// The next request's target is to be written as its client wrote it.
+    pub(super) restore: Rc<Cell<bool>>,
     key: Rc<Key>,
     /// Cookie of the pod that the connection holds.
     holds: u64,
@@ -127,9 +130,14 @@ impl Pool {
         let Connection { stream, pod, security, .. } =
             upstream::connect(down, to, Purpose::Requests { http2: false }).await?;
         let (local_address, leaving) = (stream.local_addr(), stream.leaving());
-        let (sender, driver) = handshake_http1(stream).await?;
+        let restore = Rc::<Cell<bool>>::default();
+        let (sender, driver) = handshake_http1(EndpointIo::new(stream, Rc::clone(&restore))).await?;
         let (key, holds) = (Rc::new(Key::new(down, to)), pod.cookie);
-        Ok((Http1 { sender, local_address, security, reused: false, key, holds, leaving }, driver, pod))
+        Ok((
+            Http1 { sender, local_address, security, reused: false, restore, key, holds, leaving },
+            driver,
+            pod,
+        ))
     }
 
     /// Takes back a connection whose exchange is over. One that is still at work closes when it is done.
@@ -277,13 +285,13 @@ impl Drop for Http2Stream {
 }
 
 /// What moves an HTTP/1.1 connection's bytes.
-pub(super) type Driver = http1::Connection<TokioIo<Stream>, RequestBody>;
+pub(super) type Driver = http1::Connection<TokioIo<EndpointIo>, RequestBody>;
 
-async fn handshake_http1(stream: Stream) -> Result<(http1::SendRequest<RequestBody>, Driver), Error> {
+async fn handshake_http1(io: EndpointIo) -> Result<(http1::SendRequest<RequestBody>, Driver), Error> {
     http1::Builder::new()
         .max_buf_size(limits::HTTP1_BUFFER_BYTES)
         .max_header_size(limits::HEADER_BYTES)
-        .handshake(TokioIo::new(stream))
+        .handshake(TokioIo::new(io))
         .await
         .map_err(|error| Error::new(Kind::ConnectFailure, error))
 }
@@ -291,13 +299,14 @@ async fn handshake_http1(stream: Stream) -> Result<(http1::SendRequest<RequestBo
 async fn open_http1(key: Rc<Key>, connection: Connection) -> Result<Http1, Error> {
     let Connection { stream, pod, security, .. } = connection;
     let (local_address, leaving) = (stream.local_addr(), stream.leaving());
-    let (sender, driver) = handshake_http1(stream).await?;
+    let restore = Rc::<Cell<bool>>::default();
+    let (sender, driver) = handshake_http1(EndpointIo::new(stream, Rc::clone(&restore))).await?;
     let holds = pod.cookie;
     tokio::task::spawn_local(async move {
         drop(driver.await);
         drop(pod);
     });
-    Ok(Http1 { sender, local_address, security, reused: false, key, holds, leaving })
+    Ok(Http1 { sender, local_address, security, reused: false, restore, key, holds, leaving })
 }
 
 fn start_http2(down: &Rc<Downstream>, to: &Towards) -> Opening {

@@ -9,6 +9,7 @@ use hyper::body::Incoming;
 use weft_rules::cluster::InUse;
 
 use super::body::{Lease, Leased, RequestBody};
+use super::target::Escaped;
 use super::upgrade::Switched;
 use crate::proxy::connection::Downstream;
 use crate::proxy::error::{Error, Kind};
@@ -77,6 +78,9 @@ async fn send_http1(
             Ok(connection) => connection,
             Err(error) => return Err(Failed { error, unsent: Some(Box::new(request)) }),
         };
+        if request.extensions().get::<Escaped>().is_some() {
+            connection.restore.set(true);
+        }
         match connection.sender.try_send_request(request).await {
             Ok(response) => {
                 let (head, body) = response.into_parts();

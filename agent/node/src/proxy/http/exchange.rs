@@ -191,6 +191,7 @@ impl Exchange {
         if self.recorded.replace(true) {
             return;
         }
+        self.client.heads.answered();
         let outcome = self.outcome.borrow();
         let count = outcome.flags.iter().flatten().count();
         let mut flags = [ResponseFlag::NoRouteFound; 4];

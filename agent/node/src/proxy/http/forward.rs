@@ -19,6 +19,7 @@ use super::attempt::{self, Answer, Endpoint, Failed};
 use super::body::{ClientBody, Replay, RequestBody, ResponseBody};
 use super::exchange::Exchange;
 use super::interim::Gate;
+use super::target::Escaped;
 use super::upgrade::Switch;
 use super::{headers, interim, local_reply, mirror, upgrade};
 use crate::proxy::error::{Error, Kind};
@@ -171,7 +172,11 @@ impl Forwarding<'_> {
         if headers::address(&mut request, self.http2).is_err() {
             return local_reply::failure(self.exchange, &Kind::BadRequest.into());
         }
+        let escaped = request.extensions.remove::<Escaped>();
         request.extensions.clear();
+        if let Some(escaped) = escaped {
+            request.extensions.insert(escaped);
+        }
         let gate = self.gate(&mut request);
         let per_try = self.retry.and_then(|retry| retry.per_try_timeout);
         if let Some(limit) = per_try.or(self.timeout.map(|timeout| timeout.limit)) {

@@ -11,12 +11,14 @@ use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
+use tokio::io::AsyncWriteExt as _;
 
 use super::LocalExecutor;
 use super::body::ResponseBody;
 use super::client::Client;
 use super::exchange::Exchange;
 use super::interim::Interim;
+use super::target::Escaped;
 use crate::proxy::connection::Downstream;
 use crate::proxy::detect::HttpStart;
 use crate::proxy::io::ClientIo;
@@ -35,26 +37,57 @@ pub(in crate::proxy) async fn serve(down: Rc<Downstream>, stream: Stream, start:
     }
 }
 
-async fn serve_http1(down: Rc<Downstream>, stream: Stream, first: Bytes) {
+async fn serve_http1(down: Rc<Downstream>, mut stream: Stream, mut first: Bytes) {
     let interim = Arc::<Interim>::default();
     let client = Client::new(Rc::clone(&down), Some(Arc::clone(&interim)));
-    let io = TokioIo::new(ClientIo::new(stream, first, Some(interim)));
-    let service = service_fn(|request| respond(Rc::clone(&client), request));
+    while let Some(better) = read_http1(&down, &client, &interim, stream, first).await {
+        (stream, first) = better;
+    }
+}
+
+/// Has hyper read requests until the connection's end. `Some`: until one that it did not read, and this is what it shall be
+/// given instead.
+async fn read_http1(
+    down: &Rc<Downstream>,
+    client: &Rc<Client>,
+    interim: &Arc<Interim>,
+    stream: Stream,
+    first: Bytes,
+) -> Option<(Stream, Bytes)> {
+    let heads = Some(Rc::clone(&client.heads));
+    let io = TokioIo::new(ClientIo::new(stream, first, Some(Arc::clone(interim)), heads));
+    let service = service_fn(|request| respond(Rc::clone(client), request));
     let mut connection = http1::Builder::new()
         .max_buf_size(limits::HTTP1_BUFFER_BYTES)
         .max_header_size(limits::HEADER_BYTES)
         .serve_connection(io, service);
     let ended = tokio::select! {
         ended = &mut connection => Some(ended),
-        () = standing::unproved(&down) => None,
+        () = standing::unproved(down) => None,
         () = down.core.drained() => {
             std::pin::Pin::new(&mut connection).graceful_shutdown();
             Some((&mut connection).await)
         }
     };
-    let Some(ended) = ended else { return connection.into_parts().io.into_inner().into_parts().0.reset() };
     let http1::Parts { io, read_buf, .. } = connection.into_parts();
-    let (stream, first) = io.into_inner().into_parts();
+    let (mut stream, first) = io.into_inner().into_parts();
+    let Some(ended) = ended else {
+        stream.reset();
+        return None;
+    };
+    if matches!(&ended, Err(error) if error.is_parse())
+        && let Some(better) = client.heads.again(&read_buf)
+    {
+        let first = if first.is_empty() { better } else { [better, first].concat().into() };
+        return Some((stream, first));
+    }
+    let refusal = client.heads.refusal();
+    if !refusal.is_empty() {
+        // Fails for a client that has left.
+        if stream.write_all(&refusal).await.is_ok() {
+            drop(stream.shutdown().await);
+        }
+    }
     let switch = client.switch.take();
     match (&ended, switch) {
         (Ok(()), Some(switch)) => {
@@ -65,7 +98,8 @@ async fn serve_http1(down: Rc<Downstream>, stream: Stream, first: Bytes) {
         (Err(error), _) if error.is_user() => stream.reset(),
         _ => linger(stream).await,
     }
-    log_end(&down, ended);
+    log_end(down, ended);
+    None
 }
 
 /// Reads what a client still sends after its last answer: closing at once would reset the connection, and the reset may
@@ -85,7 +119,7 @@ async fn linger(mut stream: Stream) {
 
 async fn serve_http2(down: Rc<Downstream>, stream: Stream, first: Bytes) {
     let client = Client::new(Rc::clone(&down), None);
-    let io = TokioIo::new(ClientIo::new(stream, first, None));
+    let io = TokioIo::new(ClientIo::new(stream, first, None, None));
     let service = service_fn(|request| respond(Rc::clone(&client), request));
     let mut connection = http2::Builder::new(LocalExecutor)
         .max_concurrent_streams(limits::HTTP2_STREAMS)
@@ -117,7 +151,10 @@ async fn respond(
     client: Rc<Client>,
     request: Request<Incoming>,
 ) -> Result<Response<ResponseBody>, Infallible> {
-    let (parts, body) = request.into_parts();
+    let (mut parts, body) = request.into_parts();
+    if client.is_http1() && client.heads.begin() {
+        parts.extensions.insert(Escaped);
+    }
     let unanswered = Unanswered(Some(Exchange::begin(&client, &parts)));
     let mut response = super::route::answer(unanswered.exchange(), parts, body).await;
     // A connection between two requests is not closed: its next request may be on its way.

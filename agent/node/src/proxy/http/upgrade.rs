@@ -10,6 +10,7 @@ use tokio::sync::oneshot;
 use super::attempt::{Answer, Endpoint, Failed, classify};
 use super::body::{Lease, Leased, RequestBody};
 use super::exchange::Exchange;
+use super::target::Escaped;
 use crate::datapath::LocalPod;
 use crate::proxy::connection::Downstream;
 use crate::proxy::pool::Pool;
@@ -48,9 +49,12 @@ pub(super) async fn send(
         if ended.is_ok() {
             let parts = driver.into_parts();
             // Nobody takes it unless the answer was 101.
-            drop(give.send((parts.io.into_inner(), pod, parts.read_buf)));
+            drop(give.send((parts.io.into_inner().into_stream(), pod, parts.read_buf)));
         }
     });
+    if request.extensions().get::<Escaped>().is_some() {
+        connection.restore.set(true);
+    }
     match connection.sender.try_send_request(request).await {
         Ok(response) => {
             let (head, body) = response.into_parts();
