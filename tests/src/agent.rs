@@ -1,7 +1,7 @@
 //! `weft agent` as a process, and `weft …` asking it.
 
 use std::fs;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -19,6 +19,9 @@ use crate::world::{World, bpf_dir, built_binary};
 const START: Duration = Duration::from_mins(1);
 /// For everything to be in force.
 const APPLY: &str = "--wait-applied=20";
+
+/// The flag that names who may read an agent's ports.
+const METRICS_ALLOW: &str = "--metrics-allow";
 
 /// How an agent is to be run.
 #[derive(Debug, Clone)]
@@ -126,8 +129,21 @@ impl Agent {
         command.arg("--bpf-dir").arg(&self.bpf_dir);
         command.args(["--metrics-addr", &self.metrics.to_string()]);
         command.args(["--readiness-addr", &self.readiness.to_string()]);
-        command.args(&self.spec.flags).args(flags);
+        command.args(self.own_flags()?).args(flags);
         Daemon::start(&mut command, &self.log, &self.records)
+    }
+
+    /// As the spec has them. An agent in a namespace of its own is asked from here, which is not its node.
+    fn own_flags(&self) -> Result<Vec<String>> {
+        let mut flags = self.spec.flags.clone();
+        if self.spec.netns.is_some() {
+            let here = source_towards(self.readiness)?;
+            match flags.iter().position(|flag| flag == METRICS_ALLOW) {
+                Some(at) => flags[at + 1] = format!("{},{here}", flags[at + 1]),
+                None => flags.extend([METRICS_ALLOW.to_owned(), here.to_string()]),
+            }
+        }
+        Ok(flags)
     }
 
     /// Waits until it serves.
@@ -243,6 +259,13 @@ impl Agent {
     pub fn rss_bytes(&self) -> Result<u64> {
         process::rss_bytes(self.id()?)
     }
+}
+
+/// The address from which this process reaches another.
+fn source_towards(to: SocketAddr) -> Result<IpAddr> {
+    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+    socket.connect(to)?;
+    Ok(socket.local_addr()?.ip())
 }
 
 impl Drop for Agent {

@@ -84,6 +84,8 @@ pub struct Status {
     pub datapath: Datapath,
     /// Identities of this node's service accounts.
     pub certificates: Certificates,
+    /// Who is at a bound of what is counted for it, in words.
+    pub full: Vec<String>,
 }
 
 /// Where an agent's objects come from.

@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use ipnet::IpNet;
+use weft_node::admin::{DEFAULT_READERS, Readers};
 use weft_node::agent::{AgentOptions, SourceOptions, run};
 use weft_node::cni::install::CniOptions;
 use weft_node::discovery::cluster::ClusterOptions;
 use weft_node::identity::{CaOptions, LONGEST_LIFE, REVOCATIONS, SHORTEST_LIFE, ServiceOptions};
-use weft_node::telemetry::AccessLog;
+use weft_node::telemetry::{AccessLog, METRIC_SERIES};
 
 use crate::cni;
 use crate::logging;
@@ -57,6 +58,14 @@ pub struct AgentArgs {
     /// Where /healthz/ready answers
     #[arg(long, value_name = "ADDR:PORT", env = "WEFT_READINESS_ADDR", default_value = "0.0.0.0:15021")]
     readiness_addr: SocketAddr,
+    /// Who may read these two, beside the node itself: NAMESPACE/SERVICEACCOUNT, NAMESPACE/* or a CIDR, separated by commas.
+    /// Known by the caller's address: docs/metrics.md
+    #[arg(long, value_name = "LIST", env = "WEFT_METRICS_ALLOW", default_value = DEFAULT_READERS)]
+    metrics_allow: Readers,
+    /// The most combinations of labels in Istio's metrics. One workload may make a fifth of them, two between them a
+    /// hundredth; what is beyond is counted as `other`
+    #[arg(long, value_name = "N", env = "WEFT_METRIC_SERIES", default_value_t = METRIC_SERIES)]
+    metric_series: usize,
     /// Where the registry answers: /v1/registration lists all services and their endpoints as Istio's old discovery API did,
     /// to whoever asks, so for trying things out only [default: nowhere]
     #[arg(long, value_name = "ADDR:PORT", env = "WEFT_REGISTRY_ADDR")]
@@ -162,6 +171,8 @@ impl AgentArgs {
             bpf_dir: bpf_dir(self.bpf_dir.as_deref(), &self.run_dir),
             metrics_addr: self.metrics_addr,
             readiness_addr: self.readiness_addr,
+            metrics_allow: self.metrics_allow.clone(),
+            metric_series: self.metric_series,
             registry_addr: self.registry_addr,
             trust_domain: self.trust_domain.clone(),
             ca: self.ca(),

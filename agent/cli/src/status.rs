@@ -188,6 +188,9 @@ fn render(status: &Status, paint: Paint) -> Result<String, std::fmt::Error> {
         let trouble = safe(trouble);
         writeln!(text, "{} {trouble}; going on by what is known", paint.word(Tone::Warn, "Hears nothing:"))?;
     }
+    for full in &status.full {
+        writeln!(text, "{} {}", paint.word(Tone::Warn, "Full:"), safe(full))?;
+    }
     if !status.pods.is_empty() {
         let mut table = Table::new(&["NAMESPACE", "POD", "ADDRESSES", "IN MESH", "WHY NOT"]);
         for pod in &status.pods {

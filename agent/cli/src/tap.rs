@@ -36,7 +36,8 @@ Examples:
   weft tap -n bookinfo
   weft tap --to svc/reviews.bookinfo --status 5xx
   weft tap --from ns/bookinfo --not --path /healthz -o jsonl | jq .status
-  weft tap --to deploy/ratings-v1 --max 10")]
+  weft tap --to deploy/ratings-v1 --max 10
+  weft tap --would-deny                          what a dry run (istio.io/dry-run) would refuse")]
 struct Rest {
     /// How to print
     #[arg(short, long, value_name = "FORMAT", default_value = "text")]
@@ -78,6 +79,9 @@ const FILTERS: [(&str, &str, &str); 7] = [
     ("protocol", "PROTOCOL", "Only this protocol: http or tcp"),
 ];
 
+/// The filter that has no value.
+const WOULD_DENY: &str = "would-deny";
+
 impl Args for TapArgs {
     fn augment_args(command: clap::Command) -> clap::Command {
         let mut command = Rest::augment_args(command);
@@ -90,6 +94,15 @@ impl Args for TapArgs {
                 .value_parser(move |text: &str| term(name, text));
             command = command.arg(flag);
         }
+        command = command.arg(
+            clap::Arg::new(WOULD_DENY)
+                .long(WOULD_DENY)
+                .help("Only what a policy that is tried out (istio.io/dry-run) would have refused")
+                .action(clap::ArgAction::Append)
+                .num_args(0)
+                .default_missing_value("true")
+                .value_parser(|_: &str| Ok::<_, String>(TapTerm::WouldDeny)),
+        );
         command.arg(
             clap::Arg::new("not")
                 .long("not")
@@ -153,8 +166,10 @@ fn filter(matches: &ArgMatches) -> Result<TapFilter, clap::Error> {
     let mut nots: Vec<usize> = matches.indices_of("not").into_iter().flatten().collect();
     let mut flags: Vec<(usize, &str, &TapTerm)> = FILTERS
         .iter()
-        .filter_map(|(name, ..)| Some((name, matches.indices_of(name)?, matches.get_many::<TapTerm>(name)?)))
-        .flat_map(|(name, at, terms)| at.zip(terms).map(move |(at, term)| (at, *name, term)))
+        .map(|(name, ..)| *name)
+        .chain([WOULD_DENY])
+        .filter_map(|name| Some((name, matches.indices_of(name)?, matches.get_many::<TapTerm>(name)?)))
+        .flat_map(|(name, at, terms)| at.zip(terms).map(move |(at, term)| (at, name, term)))
         .collect();
     flags.sort_by_key(|(at, ..)| *at);
     let mut clauses: Vec<(&str, TapClause)> = Vec::new();
@@ -306,6 +321,9 @@ fn http(text: &mut String, record: &TapRecord<HttpTap>, paint: Paint) -> std::fm
     if !http.virtual_service.is_empty() {
         write!(text, " vs={}", safe(&http.virtual_service))?;
     }
+    if http.mirrored {
+        write!(text, " mirror")?;
+    }
     if http.attempts > 1 {
         write!(text, " attempts={}", http.attempts)?;
     }
@@ -341,6 +359,10 @@ fn ending<Detail>(text: &mut String, record: &TapRecord<Detail>, paint: Paint) -
     }
     if !record.policy.is_empty() {
         write!(text, " by {}", safe(&record.policy))?;
+    }
+    if !record.would_deny.is_empty() {
+        let policies = record.would_deny.join(", ");
+        write!(text, " {} by {}", paint.word(Tone::Warn, "WOULD BE DENIED"), safe(&policies))?;
     }
     writeln!(text)
 }

@@ -1,12 +1,17 @@
-//! What the agent answers over HTTP: the admin API on a unix socket that only root reaches; metrics, readiness and, where
-//! wanted, the registry on TCP. Runs on the control runtime; traffic never waits for it.
+//! What the agent answers over HTTP: the admin API on a unix socket that only root reaches; metrics and readiness on TCP, to the
+//! node itself and to who is named, and, where wanted, the registry, to everybody. Runs on the control runtime; traffic never
+//! waits for it.
 
 mod answers;
+mod callers;
+mod ports;
 mod registry;
+mod scrape;
 
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -22,13 +27,15 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::UnixListener;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use weft_api::admin::{Applied, ExplainRequest, TapEvent, TapFilter, WaitApplied, paths};
 
 use crate::agent::{Message, Shared};
 use crate::datapath::DatapathStatus;
 
+pub use callers::{DEFAULT_READERS, NotAReader, Readers};
+pub use ports::{serve_metrics, serve_readiness};
 pub use registry::serve_registry;
 
 /// Connections that one listener serves at a time.
@@ -41,8 +48,6 @@ const BODY_BYTES: usize = 1 << 20;
 const LONGEST_WAIT: Duration = Duration::from_hours(1);
 /// Longest wait for the kernel's counters.
 const DATAPATH_ANSWER: Duration = Duration::from_millis(250);
-/// Longest wait for a sign of life: compiling the rules of a large cluster takes a while.
-const CONTROL_ANSWER: Duration = Duration::from_secs(4);
 /// How much of a tap is written at once.
 const TAP_BATCH_BYTES: usize = 32 << 10;
 
@@ -58,68 +63,7 @@ pub async fn serve_admin(listener: UnixListener, shared: Arc<Shared>) {
                 let shared = shared.clone();
                 tokio::task::spawn_local(async move {
                     let _permit = permit;
-                    serve(stream, async |request| admin(request, shared.clone()).await).await;
-                });
-            }
-            Err(error) => pause(&error).await,
-        }
-    }
-}
-
-/// Serves `/metrics`.
-pub async fn serve_metrics(listener: TcpListener, shared: Arc<Shared>) {
-    serve_tcp(listener, async move |path: &str| {
-        let shared = shared.clone();
-        let kind = HeaderValue::from_static(crate::telemetry::METRICS_CONTENT_TYPE);
-        match path {
-            "/metrics" => {
-                Some(aside(move || respond(StatusCode::OK, kind, shared.telemetry.exposition())).await)
-            }
-            _ => None,
-        }
-    })
-    .await;
-}
-
-/// Serves `/healthz/ready`: 200, or 503 with what is waited for; and `/healthz/live`: 200 while the control thread answers,
-/// without which no pod joins and no rule changes.
-pub async fn serve_readiness(listener: TcpListener, shared: Arc<Shared>) {
-    serve_tcp(listener, async move |path: &str| match path {
-        "/healthz/ready" => {
-            let waiting = shared.readiness.waiting_for();
-            Some(if waiting.is_empty() {
-                text(StatusCode::OK, "ready\n".to_owned())
-            } else {
-                text(StatusCode::SERVICE_UNAVAILABLE, format!("waiting for {}\n", waiting.join(", ")))
-            })
-        }
-        "/healthz/live" => Some(match datapath(&shared, CONTROL_ANSWER).await {
-            Some(_) => text(StatusCode::OK, "live\n".to_owned()),
-            None => text(StatusCode::SERVICE_UNAVAILABLE, "the control thread does not answer\n".to_owned()),
-        }),
-        _ => None,
-    })
-    .await;
-}
-
-async fn serve_tcp(listener: TcpListener, answer: impl AsyncFn(&str) -> Option<Answer> + 'static) {
-    let answer = std::rc::Rc::new(answer);
-    let room = Arc::new(Semaphore::new(CONNECTIONS));
-    loop {
-        let Ok(permit) = room.clone().acquire_owned().await else { return };
-        match listener.accept().await {
-            Ok((stream, _)) => {
-                let answer = answer.clone();
-                tokio::task::spawn_local(async move {
-                    let _permit = permit;
-                    serve(stream, async |request: Request<Incoming>| {
-                        if request.method() != Method::GET && request.method() != Method::HEAD {
-                            return only("GET");
-                        }
-                        let known = answer(request.uri().path()).await;
-                        known.unwrap_or_else(|| text(StatusCode::NOT_FOUND, "not here\n".to_owned()))
-                    })
-                    .await;
+                    serve(stream, HEADER_TIMEOUT, async |request| admin(request, shared.clone()).await).await;
                 });
             }
             Err(error) => pause(&error).await,
@@ -133,14 +77,14 @@ async fn pause(error: &std::io::Error) {
     tokio::time::sleep(Duration::from_millis(100)).await;
 }
 
-async fn serve<S>(stream: S, answer: impl AsyncFn(Request<Incoming>) -> Answer)
+async fn serve<S>(stream: S, header_timeout: Duration, answer: impl AsyncFn(Request<Incoming>) -> Answer)
 where
     S: AsyncRead + AsyncWrite + Unpin + 'static,
 {
     let service = service_fn(async |request| Ok::<_, Infallible>(answer(request).await));
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEADER_TIMEOUT)
+        .header_read_timeout(header_timeout)
         .serve_connection(TokioIo::new(stream), service)
         .await;
     if let Err(error) = served {
@@ -218,7 +162,10 @@ async fn wait_applied(shared: &Shared, wait: &WaitApplied) -> Applied {
 
 /// Streams events, one JSON object per line, until the listener leaves.
 fn tap(shared: &Shared, filter: TapFilter) -> Answer {
-    let mut subscription = shared.telemetry.tap(filter);
+    let Some(mut subscription) = shared.telemetry.tap(filter) else {
+        let problem = "as many taps listen as can at a time; end one first\n".to_owned();
+        return text(StatusCode::SERVICE_UNAVAILABLE, problem);
+    };
     let (sender, chunks) = mpsc::channel::<Bytes>(1);
     tokio::task::spawn_local(async move {
         loop {
@@ -237,7 +184,7 @@ fn tap(shared: &Shared, filter: TapFilter) -> Answer {
             }
         }
     });
-    let mut answer = Response::new(Either::Right(Chunks { chunks }));
+    let mut answer = Response::new(Either::Right(Chunks { chunks, broken: Arc::default() }));
     answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/x-ndjson"));
     answer
 }
@@ -253,17 +200,27 @@ fn append(batch: &mut Vec<u8>, event: &TapEvent) {
 #[derive(Debug)]
 pub struct Chunks {
     chunks: mpsc::Receiver<Bytes>,
+    /// It ends here, and not because all was said.
+    broken: Arc<AtomicBool>,
 }
+
+/// A body that could not be written to its end.
+#[derive(Debug, thiserror::Error)]
+#[error("the answer could not be written to its end")]
+pub struct Broken;
 
 impl Body for Chunks {
     type Data = Bytes;
-    type Error = Infallible;
+    type Error = Broken;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        self.chunks.poll_recv(context).map(|chunk| chunk.map(|bytes| Ok(Frame::data(bytes))))
+    ) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
+        self.chunks.poll_recv(context).map(|chunk| match chunk {
+            Some(bytes) => Some(Ok(Frame::data(bytes))),
+            None => self.broken.load(Ordering::Acquire).then_some(Err(Broken)),
+        })
     }
 }
 

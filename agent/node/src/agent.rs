@@ -16,11 +16,12 @@ mod successor;
 mod taint;
 mod view;
 
+use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 use tokio::signal::unix::{SignalKind, signal};
@@ -28,6 +29,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 use weft_rules::snapshot::Snapshot;
 
+use crate::admin::Readers;
 use crate::cni::install::{self, CniOptions, Installed};
 use crate::discovery::cluster::{Cluster, ClusterOptions, ConnectError};
 use crate::discovery::folder::Followed;
@@ -57,6 +59,9 @@ const DRAIN_ALONE: Duration = Duration::from_secs(5);
 /// The same of one that has handed over.
 const DRAIN_REPLACED: Duration = Duration::from_mins(5);
 
+/// How often series of pods that are gone are looked for.
+const SWEEP: Duration = Duration::from_mins(1);
+
 /// What `weft agent` was told.
 #[derive(Debug, Clone)]
 pub struct AgentOptions {
@@ -72,6 +77,10 @@ pub struct AgentOptions {
     pub metrics_addr: SocketAddr,
     /// Where `/healthz/ready` answers.
     pub readiness_addr: SocketAddr,
+    /// Who may read these two, beside the node itself.
+    pub metrics_allow: Readers,
+    /// The most combinations of labels in Istio's metrics.
+    pub metric_series: usize,
     /// Where the registry answers, to everybody; `None`: nowhere.
     pub registry_addr: Option<SocketAddr>,
     /// `cluster.local`, of SPIFFE names.
@@ -219,8 +228,9 @@ async fn serve(options: AgentOptions) -> Result<(), AgentError> {
     let (opened, doors) = oneshot::channel();
     let succeeding = enter(&options, opened)?;
 
-    let telemetry = Telemetry::start(options.access_log, &options.node, options.workers)
-        .map_err(start("the log writer"))?;
+    let telemetry =
+        Telemetry::start(options.access_log, &options.node, options.workers, options.metric_series)
+            .map_err(start("the log writer"))?;
     let (control, messages) = mpsc::unbounded_channel();
     let readiness = Arc::new(Readiness::default());
     let identities = identities(&options, &control)?;
@@ -243,6 +253,7 @@ async fn serve(options: AgentOptions) -> Result<(), AgentError> {
     if shared.options.node_taint {
         local.spawn_local(taint::lift(shared.clone()));
     }
+    local.spawn_local(sweep(shared.clone()));
 
     let (ended, mut control_ended) = oneshot::channel();
     let source = source(&shared).await?;
@@ -385,6 +396,23 @@ fn enter(options: &AgentOptions, opened: oneshot::Sender<Doors>) -> Result<Optio
             Ok(Some(Succeeding { predecessor, public, opened }))
         }
         Err(error) => Err(error.into()),
+    }
+}
+
+/// Ends what is counted of pods that are gone.
+async fn sweep(shared: Arc<Shared>) {
+    loop {
+        tokio::time::sleep(SWEEP).await;
+        let shared = shared.clone();
+        let sweeping = tokio::task::spawn_blocking(move || {
+            let snapshot = shared.snapshot.load_full();
+            let there: HashSet<(&str, &str)> =
+                snapshot.workloads().map(|pod| (&*pod.namespace, &*pod.workload_name)).collect();
+            shared.telemetry.sweep(Instant::now(), |namespace, name| there.contains(&(namespace, name)));
+        });
+        if let Err(error) = sweeping.await {
+            tracing::error!(%error, "series of pods that are gone cannot be ended");
+        }
     }
 }
 

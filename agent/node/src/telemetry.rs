@@ -5,35 +5,45 @@
 //! nobody takes in time.
 
 mod access_log;
+mod budget;
+mod copies;
+mod dry_runs;
 mod edges;
 mod exposition;
 mod flags;
 mod labels;
 mod metrics;
 mod record;
+mod registry;
 mod security;
 mod series;
+mod shares;
 mod tap;
 mod writer;
 
 use std::collections::BTreeMap;
-use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
+use std::{fmt, io};
 
 use arc_swap::ArcSwap;
 use weft_rules::identity::Identity;
 
 pub use access_log::AccessLog;
+pub use copies::CopyEnd;
 pub use exposition::CONTENT_TYPE as METRICS_CONTENT_TYPE;
 pub use flags::{FlagSet, ResponseFlag};
 pub use record::{HttpRecord, TcpEvent, TcpRecord, Upstream};
+pub use registry::SERIES as METRIC_SERIES;
 pub use security::{Plaintext, Refusal, Security};
 pub use tap::Subscription;
 
 use self::access_log::Lines;
-use self::metrics::{Registry, Sink};
+use self::copies::Copies;
+use self::dry_runs::{DryRunRegistry, DryRunSink};
+use self::metrics::Sink;
+use self::registry::Registry;
 use self::series::Cell;
 use self::tap::Taps;
 use self::writer::Writer;
@@ -50,6 +60,8 @@ struct Parts {
     lines: Option<Lines>,
     taps: Arc<Taps>,
     connections: Arc<Cell>,
+    copies: Arc<Copies>,
+    dry_runs: DryRunSink,
 }
 
 impl Recorder {
@@ -57,6 +69,9 @@ impl Recorder {
     pub fn http(&self, record: &HttpRecord<'_>) {
         let Some(parts) = &self.parts else { return };
         parts.sink.http(record);
+        if !record.upstream.dry_runs.is_empty() {
+            parts.dry_runs.count(record.source, record.upstream);
+        }
         if let Some(lines) = &parts.lines {
             lines.http(record);
         }
@@ -69,11 +84,21 @@ impl Recorder {
     pub fn tcp(&self, record: &TcpRecord<'_>) {
         let Some(parts) = &self.parts else { return };
         parts.sink.tcp(record);
+        if record.event == TcpEvent::Opened && !record.upstream.dry_runs.is_empty() {
+            parts.dry_runs.count(record.source, record.upstream);
+        }
         if let (TcpEvent::Closed, Some(lines)) = (record.event, &parts.lines) {
             lines.tcp(record);
         }
         if parts.taps.wanted() {
             parts.taps.tcp(record);
+        }
+    }
+
+    /// Counts a copy of a request that has ended, or could not begin.
+    pub fn copy(&self, end: CopyEnd) {
+        if let Some(parts) = &self.parts {
+            parts.copies.count(end);
         }
     }
 
@@ -109,6 +134,7 @@ struct Own {
     refused: AtomicU64,
     compilations: AtomicU64,
     compile_micros: AtomicU64,
+    strangers: AtomicU64,
     certificates: ArcSwap<Vec<(Identity, SystemTime)>>,
     /// By kind of object. One thread adds, once for each object: nobody waits for the lock.
     received: Mutex<BTreeMap<&'static str, Received>>,
@@ -129,19 +155,24 @@ pub struct Telemetry {
     writer: Option<Writer>,
     taps: Arc<Taps>,
     connections: Vec<Arc<Cell>>,
+    copies: Vec<Arc<Copies>>,
+    dry_runs: Arc<DryRunRegistry>,
     own: Own,
     started: SystemTime,
 }
 
 impl Telemetry {
-    /// Starts the log writer, unless there is no log to write.
-    pub fn start(log: AccessLog, node: &str, workers: usize) -> io::Result<Arc<Self>> {
+    /// Starts the log writer, unless there is no log to write. `series` is the most combinations of labels that there may
+    /// be.
+    pub fn start(log: AccessLog, node: &str, workers: usize, series: usize) -> io::Result<Arc<Self>> {
         Ok(Arc::new(Self {
             node: Arc::from(node),
-            registry: Arc::default(),
+            registry: Arc::new(Registry::new(series)),
             writer: (log != AccessLog::Off).then(|| Writer::start(log)).transpose()?,
             taps: Arc::new(Taps::new()),
             connections: (0..workers).map(|_| Arc::default()).collect(),
+            copies: (0..workers).map(|_| Arc::default()).collect(),
+            dry_runs: Arc::default(),
             own: Own::default(),
             started: SystemTime::now(),
         }))
@@ -154,12 +185,14 @@ impl Telemetry {
             lines: self.writer.as_ref().map(Writer::lines),
             taps: self.taps.clone(),
             connections: self.connections.get(worker).cloned().unwrap_or_default(),
+            copies: self.copies.get(worker).cloned().unwrap_or_default(),
+            dry_runs: DryRunSink::new(&self.dry_runs),
         };
         Recorder { parts: Some(Box::new(parts)) }
     }
 
-    /// Listens to what happens from now on; the caller filters no more.
-    pub fn tap(&self, filter: weft_api::admin::TapFilter) -> Subscription {
+    /// Listens to what happens from now on; the caller filters no more. `None`: too many listen.
+    pub fn tap(&self, filter: weft_api::admin::TapFilter) -> Option<Subscription> {
         self.taps.subscribe(filter)
     }
 
@@ -173,9 +206,22 @@ impl Telemetry {
         edges::rows(&self.registry.all())
     }
 
-    /// All metrics, as a scrape of Prometheus reads them.
-    pub fn exposition(&self) -> String {
-        exposition::write(self)
+    /// Writes all metrics, as a scrape of Prometheus reads them, piece by piece.
+    ///
+    /// # Errors
+    /// That of `to`.
+    pub fn write_metrics(&self, to: &mut impl fmt::Write) -> fmt::Result {
+        exposition::write(self, to)
+    }
+
+    /// Ends the series of workloads that have been gone for some minutes. `is_there` is asked for namespace and name.
+    pub fn sweep(&self, now: Instant, is_there: impl Fn(&str, &str) -> bool) {
+        self.registry.sweep(now, is_there);
+    }
+
+    /// Who is at a bound of what is counted, in words.
+    pub fn full(&self) -> Vec<String> {
+        self.registry.fill().full
     }
 
     /// Takes note of a compilation.
@@ -183,6 +229,11 @@ impl Telemetry {
         self.own.compilations.fetch_add(1, Ordering::Relaxed);
         let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
         self.own.compile_micros.fetch_add(micros, Ordering::Relaxed);
+    }
+
+    /// Takes note of somebody who may not read the node's ports.
+    pub fn stranger(&self) {
+        self.own.strangers.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Takes note of what is in force.

@@ -26,12 +26,14 @@ use crate::token::TokenRule;
 use crate::workload::Workload;
 
 pub(crate) mod condition;
+mod dry_run;
 pub(crate) mod path;
 pub(crate) mod peer;
 pub(crate) mod policy;
 pub(crate) mod text;
 
 use condition::{Truth, View};
+pub use dry_run::{DryRun, DryRuns};
 use policy::{Action, Policy};
 
 /// What a workload's port takes in the way of mutual TLS (the same node's proof of identity counts as that).
@@ -143,6 +145,8 @@ pub struct Guard {
 #[derive(Debug, Default)]
 pub(crate) struct Entrance {
     pub(crate) guard: Option<Arc<Guard>>,
+    /// Policies that are tried out on it; mostly there are none.
+    pub(crate) dry_runs: Option<Arc<DryRuns>>,
     /// Full names of the services that lead to it.
     pub(crate) services: Box<[Arc<str>]>,
     /// Ports that services lead to.
@@ -195,6 +199,14 @@ impl Snapshot {
         match self.entrances.get(&to.key) {
             Some(entrance) => entrance.guard.as_ref(),
             None => Some(&self.closed),
+        }
+    }
+
+    /// As [`Self::guard`], with the policies that are tried out.
+    pub fn guard_and_dry_runs(&self, to: &Workload) -> (Option<&Arc<Guard>>, Option<&Arc<DryRuns>>) {
+        match self.entrances.get(&to.key) {
+            Some(entrance) => (entrance.guard.as_ref(), entrance.dry_runs.as_ref()),
+            None => (Some(&self.closed), None),
         }
     }
 }

@@ -1,36 +1,36 @@
 //! An agent, seen from outside.
 
-use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, ensure};
-use weft_tests::{Cluster, Metrics, eventually, get};
+use weft_tests::{Cluster, Metrics, eventually};
 
 /// The agent of a node.
 pub struct Agent<'a> {
     cluster: &'a Cluster,
     node: &'a str,
-    address: IpAddr,
 }
 
 impl<'a> Agent<'a> {
     /// The one on that node.
-    pub fn on(cluster: &'a Cluster, node: &'a str) -> Result<Self> {
-        let object = cluster.get(&["node", node])?;
-        let address = object["status"]["addresses"][0]["address"].as_str().context("no address")?.parse()?;
-        Ok(Self { cluster, node, address })
+    pub fn on(cluster: &'a Cluster, node: &'a str) -> Self {
+        Self { cluster, node }
     }
 
     /// What it counts.
     pub fn metrics(&self) -> Result<Metrics> {
-        Metrics::parse(&get(SocketAddr::new(self.address, 15020), "/metrics")?.1)
+        Metrics::parse(&self.tells("15020/metrics")?)
     }
 
     /// Whether what was there at its start is in force.
     pub fn is_ready(&self) -> Result<()> {
-        let (status, said) = get(SocketAddr::new(self.address, 15021), "/healthz/ready")?;
-        ensure!(status == 200, "{status} {said}");
-        Ok(())
+        self.tells("15021/healthz/ready").map(drop)
+    }
+
+    /// What it answers to its own node: nobody else may ask.
+    fn tells(&self, what: &str) -> Result<String> {
+        let url = format!("http://127.0.0.1:{what}");
+        self.cluster.on_node(self.node, &["curl", "--silent", "--show-error", "--fail", &url])?.good()
     }
 
     /// All that the API server knows is in force.

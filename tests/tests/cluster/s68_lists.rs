@@ -33,7 +33,7 @@ fn an_agent_reads_lists_in_pages_where_they_are_not_streamed() {
         let refused = cluster.kubectl(&["get", "--raw", streamed]).err().map(|error| format!("{error:#}"));
         ensure!(refused.as_ref().is_some_and(|said| said.contains("WatchList")), "{refused:?}");
 
-        let agent = Agent::on(cluster, "n2")?;
+        let agent = Agent::on(cluster, "n2");
         let ready = agent.starts_anew()?;
         println!("without streamed lists an agent is ready {:.2} s after its start", ready.as_secs_f32());
         in_mesh(&namespace, &namespace.pods("app")?, true)?;

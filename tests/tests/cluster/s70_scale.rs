@@ -198,7 +198,7 @@ fn print_controllers(cluster: &Cluster) -> Result<()> {
 fn an_agent_knows_a_large_cluster() {
     cluster_story(|cluster| {
         let namespace = cluster.namespace(PREFIX)?;
-        let agent = Agent::on(cluster, "n1")?;
+        let agent = Agent::on(cluster, "n1");
         let before = agent.metrics()?;
         println!("at rest: RSS of the agent {:.0} MB", memory(&before) / 1e6);
         print_controllers(cluster)?;

@@ -275,6 +275,86 @@ fn mirror() {
 }
 
 #[test]
+fn copies_are_counted_and_logged_as_requests_to_where_they_went() {
+    story(|mesh| {
+        deploy::echo(mesh)?;
+        let to_v1 = "route: [{destination: {host: echo, subset: v1}}]\n";
+        route(mesh, &format!("- name: shadowed\n  mirror: {{host: echo, subset: v2}}\n  {to_v1}"))?;
+        for _ in 0..3 {
+            ensure!(mesh.get("client", "http://echo/copied")?.status == 200);
+        }
+        eventually("counted", Duration::from_secs(5), || {
+            let metrics = mesh.metrics()?;
+            for version in ["v1", "v2"] {
+                for reporter in ["source", "destination"] {
+                    let labels =
+                        [("reporter", reporter), ("destination_version", version), ("response_code", "200")];
+                    let count = metrics.count("istio_requests_total", &labels);
+                    ensure!(count == 3, "{count} of {version} by the {reporter}");
+                }
+            }
+            let copies = metrics.count("weft_mirror_copies_total", &[("result", "answered")]);
+            ensure!(copies == 3, "{copies}");
+            Ok(())
+        })?;
+        eventually("logged", Duration::from_secs(5), || {
+            let log = mesh.access_log()?;
+            let ends =
+                |end: &str| log.iter().filter(|line| line.contains("/copied") && line.ends_with(end)).count();
+            ensure!((ends(" shadowed"), ends(" shadowed (mirror)")) == (3, 3), "{log:#?}");
+            Ok(())
+        })?;
+        route(mesh, &format!("- mirror: {{host: nowhere}}\n  {to_v1}"))?;
+        ensure!(mesh.get("client", "http://echo/")?.status == 200);
+        eventually("counted", Duration::from_secs(5), || {
+            let metrics = mesh.metrics()?;
+            ensure!(metrics.count("weft_mirror_copies_total", &[("result", "no_destination")]) == 1);
+            Ok(())
+        })
+    });
+}
+
+#[test]
+fn a_copy_that_cannot_keep_up_is_given_up_and_counted() {
+    story(|mesh| {
+        // It takes connections, and reads nothing.
+        let sink = mesh.pod("sink").label("app", "sink").start()?;
+        let _listener = sink.listen(8080)?;
+        mesh.service("sink").selector("app", "sink").port("http", 80, 8080).create()?;
+        deploy::echo(mesh)?;
+        route(mesh, "- mirror: {host: sink}\n  route: [{destination: {host: echo, subset: v1}}]\n")?;
+        let long = mesh.world().dir().join("long");
+        std::fs::write(&long, vec![b'x'; 16 << 20])?;
+        let data = format!("@{}", long.display());
+        let words = [
+            "curl",
+            "-s",
+            "-o",
+            "/dev/null",
+            "-w",
+            "%{http_code}",
+            "--data-binary",
+            &data,
+            "http://echo/long",
+        ];
+        let answer = mesh.exec("client", &words)?;
+        ensure!(answer.stdout == "200", "{answer:?}");
+        eventually("counted", Duration::from_secs(5), || {
+            let metrics = mesh.metrics()?;
+            ensure!(metrics.count("weft_mirror_copies_total", &[("result", "too_slow")]) == 1);
+            let to_sink = [("reporter", "source"), ("destination_workload", "sink"), ("response_code", "0")];
+            ensure!(metrics.count("istio_requests_total", &to_sink) == 1);
+            Ok(())
+        })?;
+        eventually("logged", Duration::from_secs(5), || {
+            let log = mesh.access_log()?;
+            ensure!(log.iter().any(|line| line.contains("mirror_given_up{too_slow}")), "{log:#?}");
+            Ok(())
+        })
+    });
+}
+
+#[test]
 fn cors() {
     story(|mesh| {
         deploy::echo(mesh)?;

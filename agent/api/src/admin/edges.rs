@@ -14,8 +14,10 @@ pub struct EdgeRow {
     pub source: EdgeEnd,
     /// The destination.
     pub destination: EdgeEnd,
-    /// `http`, `grpc` or `tcp`.
+    /// `http`, `grpc` or `tcp`: at the destination, what did not need to be read is bytes.
     pub protocol: String,
+    /// Which side has counted: `source`, or `destination` for what came from another node or from outside.
+    pub reporter: String,
     /// Requests answered; 0 for connections of bytes.
     pub requests: u64,
     /// Requests answered 5xx or not at all; connections that reached nobody.

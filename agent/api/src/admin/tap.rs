@@ -41,6 +41,9 @@ pub struct TapRecord<Detail> {
     /// `NAMESPACE/NAME` of the policy that refused it.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub policy: String,
+    /// `NAMESPACE/NAME` of policies that are tried out (dry runs) and would have refused it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub would_deny: Vec<String>,
     /// `mutual_tls` (also between pods of one node), `none`, or `unknown` where no endpoint was reached.
     pub connection_security_policy: String,
     /// In milliseconds, from the first byte to the last.
@@ -124,6 +127,9 @@ pub struct HttpTap {
     pub subset: String,
     /// Tries made, the first included.
     pub attempts: u32,
+    /// It is the copy of a request, whose answer nobody gets.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub mirrored: bool,
     /// `x-request-id`.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub request_id: String,
@@ -190,6 +196,8 @@ pub enum TapTerm {
     Verdict(Verdict),
     /// `http` or `tcp`.
     Protocol(String),
+    /// A policy that is tried out would have refused it.
+    WouldDeny,
 }
 
 /// HTTP statuses: `503`, `5xx`, `400-499`.
@@ -235,11 +243,13 @@ impl TapFilter {
 
 impl TapTerm {
     fn matches(&self, event: &TapEvent) -> bool {
-        let (source, destination, verdict, http) = match event {
-            TapEvent::Http(record) => {
-                (&record.source, &record.destination, record.verdict, Some(&record.detail))
+        let (source, destination, verdict, would_deny, http) = match event {
+            TapEvent::Http(TapRecord { source, destination, verdict, would_deny, detail, .. }) => {
+                (source, destination, *verdict, would_deny, Some(detail))
             }
-            TapEvent::Tcp(record) => (&record.source, &record.destination, record.verdict, None),
+            TapEvent::Tcp(TapRecord { source, destination, verdict, would_deny, .. }) => {
+                (source, destination, *verdict, would_deny, None)
+            }
             TapEvent::LeftOut { .. } => return true,
         };
         match self {
@@ -252,6 +262,7 @@ impl TapTerm {
             Self::Protocol(protocol) => {
                 protocol.eq_ignore_ascii_case(if http.is_some() { "http" } else { "tcp" })
             }
+            Self::WouldDeny => !would_deny.is_empty(),
         }
     }
 }

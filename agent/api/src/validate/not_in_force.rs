@@ -99,7 +99,7 @@ fn dry_run(report: &mut Report, meta: &ObjectMeta) {
     if meta.annotations.get(DRY_RUN).is_some_and(|value| value == "true") {
         report.field("metadata", |r| {
             r.field("annotations", |r| {
-                r.field(DRY_RUN, |r| r.info(code::NOT_IN_FORCE, "a dry run: it refuses and allows nothing"));
+                r.field(DRY_RUN, |r| r.info(code::NOT_IN_FORCE, "a dry run: it refuses and allows nothing; metric weft_authorization_dry_run_total and weft tap --would-deny tell what it would"));
             });
         });
     }

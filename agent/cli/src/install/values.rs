@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use serde_json::{Value, json};
 use weft_api::names::{AGENT, CONTROLLER};
+use weft_node::admin::Readers;
 
 use super::kustomize;
 use super::object::Object;
@@ -35,6 +36,8 @@ const SETTINGS: &[Setting] = &[
               apply: |all, value| everywhere(all, "WEFT_LOG", value) },
     Setting { key: "accessLog", meaning: "log of finished requests: text, json or off [text; profile minimal: off]",
               apply: |all, value| { one_of(value, &["text", "json", "off"])?; agent(all, "WEFT_ACCESS_LOG", value) } },
+    Setting { key: "metricsAllow", meaning: "who may read the nodes' metrics: NAMESPACE/SERVICEACCOUNT, NAMESPACE/*, CIDR, … [Prometheus, where it usually is]",
+              apply: |all, value| { readers(value)?; agent(all, "WEFT_METRICS_ALLOW", value) } },
     Setting { key: "certificateLife", meaning: "life of a workload's certificate, 24h at most [24h]",
               apply: |all, value| { duration(value)?; agent(all, "WEFT_CERTIFICATE_LIFE", value) } },
     Setting { key: "jwksAllow", meaning: "blocks of addresses, with commas: issuers' keys may be fetched there though users may not send a node there",
@@ -139,6 +142,10 @@ pub fn help() -> String {
     let all = [profile].into_iter().chain(SETTINGS.iter().map(|setting| (setting.key, setting.meaning)));
     let lines: Vec<String> = all.map(|(key, meaning)| format!("  {key:<22} {meaning}")).collect();
     format!("Keys of --set:\n{}", lines.join("\n"))
+}
+
+fn readers(text: &str) -> Result<(), String> {
+    text.parse::<Readers>().map(drop).map_err(|error| error.to_string())
 }
 
 fn unknown(key: &str) -> Usage {

@@ -53,6 +53,7 @@ pub fn status(shared: &Shared, datapath: Option<&DatapathStatus>) -> Status {
             ..weft_api::admin::Datapath::default()
         },
         certificates: certificates(shared),
+        full: shared.telemetry.full(),
     }
 }
 

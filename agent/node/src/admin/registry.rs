@@ -7,17 +7,19 @@ use tokio::net::TcpListener;
 use weft_api::registry::PATH;
 use weft_rules::rows;
 
-use super::{Answer, aside, json, serve_tcp, text};
+use super::callers::Caller;
+use super::ports::serve_tcp;
+use super::{Answer, aside, json, text};
 use crate::agent::Shared;
 
 /// Serves the list of all service keys, and the hosts of each.
 pub async fn serve_registry(listener: TcpListener, shared: Arc<Shared>) {
-    serve_tcp(listener, async move |path: &str| {
+    let answer = async move |path: &str| {
         let key = asked_for(path)?;
         let shared = shared.clone();
         Some(aside(move || answer(&shared, &key)).await)
-    })
-    .await;
+    };
+    serve_tcp(listener, |_, _| Caller::Named, answer).await;
 }
 
 /// The service key that a path names, empty for all; `None`: the path is another one.

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use weft_rules::guard::{ConnectionVerdict, Denial, Inbound, Mtls};
+use weft_rules::guard::{ConnectionVerdict, Denial, DryRun, Inbound, Mtls};
 use weft_rules::identity::Identity;
 use weft_rules::snapshot::{Protocol, Snapshot};
 use weft_rules::workload::Workload;
@@ -68,8 +68,28 @@ pub(super) fn decide(
     core: &Rc<Core>,
     pod: &Arc<LocalPod>,
     to: SocketAddr,
+    caller: Caller,
+    is_probe: impl FnOnce(&Workload) -> bool,
+) -> (Rc<Downstream>, Verdict) {
+    decide_at(core, pod, to, caller, is_probe, Moment::Arrival)
+}
+
+/// When a connection is decided upon.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Moment {
+    /// Nothing of it has passed.
+    Arrival,
+    /// It stands. Policies that are tried out end none, so as to read it.
+    Standing,
+}
+
+fn decide_at(
+    core: &Rc<Core>,
+    pod: &Arc<LocalPod>,
+    to: SocketAddr,
     mut caller: Caller,
     is_probe: impl FnOnce(&Workload) -> bool,
+    moment: Moment,
 ) -> (Rc<Downstream>, Verdict) {
     let snapshot = core.shared.snapshot.load();
     let workload = connection::workload_of(&snapshot, pod);
@@ -83,7 +103,15 @@ pub(super) fn decide(
         Verdict::Unproved
     } else {
         let protocol = snapshot.inbound_protocol(&workload, to.port());
-        admit(&snapshot, &workload, pod, to, &caller, protocol)
+        let verdict = admit(&snapshot, &workload, pod, to, &caller, protocol);
+        let tried = || snapshot.guard_and_dry_runs(&workload).1.is_some();
+        match verdict {
+            // Each request is judged by what is tried out.
+            Verdict::Bytes if protocol != Protocol::Tcp && moment == Moment::Arrival && tried() => {
+                Verdict::Requests(protocol)
+            }
+            verdict => verdict,
+        }
     };
     (Downstream::inbound(Rc::clone(core), Arc::clone(pod), to, caller), verdict)
 }
@@ -124,7 +152,9 @@ fn admit(
 /// What may happen with a connection that was let in as bytes, by the rules that are in force now.
 pub(super) fn decide_again(down: &Downstream) -> Verdict {
     let Some(caller) = down.visitor() else { return Verdict::Bytes };
-    let (_, verdict) = decide(&down.core, &down.pod, down.dialled, caller.clone(), |_| caller.probe);
+    let (core, pod, caller) = (&down.core, &down.pod, caller.clone());
+    let probe = caller.probe;
+    let (_, verdict) = decide_at(core, pod, down.dialled, caller, |_| probe, Moment::Standing);
     match verdict {
         // Nobody has looked what it speaks, or it was bytes.
         Verdict::Requests(Protocol::Detect) => decide_as_bytes(down),
@@ -138,6 +168,17 @@ pub(super) fn is_unproved(down: &Downstream, workload: &Workload) -> bool {
     down.visitor().is_some_and(|caller| caller.identity.is_none() && !caller.probe)
         && !came_between(down)
         && snapshot.mtls(workload, down.dialled.port()) == Mtls::Strict
+}
+
+/// What policies that are tried out say of a connection of bytes that arrived and was let in.
+pub(super) fn dry_runs(down: &Downstream) -> Vec<DryRun> {
+    let Some(caller) = down.visitor() else { return Vec::new() };
+    let snapshot = down.core.shared.snapshot.load();
+    let workload = connection::workload_of(&snapshot, &down.pod);
+    let (guard, Some(dry_runs)) = snapshot.guard_and_dry_runs(&workload) else { return Vec::new() };
+    let peer = caller.peer.ip().to_canonical();
+    let connection = Inbound { identity: caller.identity.as_deref(), peer, to: down.dialled, sni: None };
+    dry_runs.judge(guard.map(|guard| &**guard), &connection, None)
 }
 
 /// Has an external authorizer asked about bytes that may pass otherwise, where a policy wants that.

@@ -13,6 +13,7 @@ use weft_rules::workload::Workload;
 
 use super::connection::Downstream;
 use super::error::{Error, Kind, Retry};
+use super::inbound;
 use super::limits;
 use super::pool::Pool;
 use super::relay::{self, Ahead, Totals};
@@ -75,6 +76,8 @@ async fn relay_reporting(
     match opened {
         Ok(upstream) => {
             life.route = upstream.route;
+            let destination = upstream.connection.arrived.as_ref().unwrap_or(down);
+            life.route.upstream.dry_runs = inbound::dry_runs(destination);
             life.report(TcpEvent::Opened, Totals::default(), None);
             let Connection { stream: server, pod, arrived, .. } = upstream.connection;
             let (activity, mut revoked) = (Activity::default(), None);

@@ -13,10 +13,12 @@ use std::sync::mpsc::{SyncSender, TrySendError};
 use std::time::SystemTime;
 
 use http::HeaderValue;
+use weft_rules::workload::Workload;
 
 use super::flags::FlagSet;
 use super::record::{HttpRecord, TcpRecord, Upstream};
 use super::security::Refusal;
+use super::shares::{Share, Shares};
 use super::writer::Bell;
 
 /// How finished requests are logged.
@@ -30,11 +32,21 @@ pub enum AccessLog {
     Off,
 }
 
+/// A line on its way.
+#[derive(Debug)]
+pub struct Line {
+    /// With its end.
+    pub text: String,
+    /// What it takes of the queue.
+    pub share: Share,
+}
+
 /// A worker's end of the log. Never blocks: lines that the queue cannot take are dropped and counted.
 #[derive(Debug)]
 pub struct Lines {
     format: AccessLog,
-    queue: SyncSender<String>,
+    queue: SyncSender<Line>,
+    shares: Arc<Shares>,
     dropped: Arc<AtomicU64>,
     bell: Arc<Bell>,
     clock: Clock,
@@ -46,24 +58,25 @@ impl Lines {
     /// Lines in this format for this queue.
     pub fn to(
         format: AccessLog,
-        queue: SyncSender<String>,
+        queue: SyncSender<Line>,
+        shares: Arc<Shares>,
         dropped: Arc<AtomicU64>,
         bell: Arc<Bell>,
     ) -> Self {
-        Self { format, queue, dropped, bell, clock: Clock::default(), length: Cell::new(480) }
+        Self { format, queue, shares, dropped, bell, clock: Clock::default(), length: Cell::new(480) }
     }
 
     /// Logs a request.
     pub fn http(&self, record: &HttpRecord<'_>) {
-        self.send(&Fields::of_request(record), record.started);
+        self.send(&Fields::of_request(record), record.started, record.pod());
     }
 
     /// Logs a connection.
     pub fn tcp(&self, record: &TcpRecord<'_>) {
-        self.send(&Fields::of_connection(record), record.started);
+        self.send(&Fields::of_connection(record), record.started, record.pod());
     }
 
-    fn send(&self, fields: &Fields<'_>, started: SystemTime) {
+    fn send(&self, fields: &Fields<'_>, started: SystemTime, pod: Option<&Arc<Workload>>) {
         let mut line = String::with_capacity(self.length.get() + 32);
         let time = self.clock.format(started);
         match self.format {
@@ -72,9 +85,14 @@ impl Lines {
             AccessLog::Off => return,
         }
         self.length.set(line.len());
-        match self.queue.try_send(line) {
+        let Some(share) = self.shares.take(pod, line.len()) else {
+            self.dropped.fetch_add(1, Ordering::Relaxed);
+            return;
+        };
+        match self.queue.try_send(Line { text: line, share }) {
             Ok(()) => self.bell.ring(),
-            Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {
+            Err(TrySendError::Full(line) | TrySendError::Disconnected(line)) => {
+                self.shares.give_back(&line.share);
                 self.dropped.fetch_add(1, Ordering::Relaxed);
             }
         }
@@ -159,7 +177,11 @@ impl<'a> Fields<'a> {
 
     fn details(&self) -> Option<Details<'a>> {
         let refused = self.refused.filter(|refused| self.method.is_some() || **refused == Refusal::Strict);
-        self.details.map(Details::Said).or_else(|| refused.map(Details::Refused))
+        let said = self.details.map(Details::Said).or_else(|| refused.map(Details::Refused));
+        match self.upstream.and_then(Upstream::would_deny) {
+            Some(policy) => Some(Details::WouldDeny(self.details, policy)),
+            None => said,
+        }
     }
 
     /// Why a connection of bytes was ended: a refused request ends none.
@@ -241,6 +263,8 @@ impl<'a> Fields<'a> {
 enum Details<'a> {
     Said(&'a str),
     Refused(&'a Refusal),
+    /// It was let in, with these details, and a policy that is tried out would have refused it.
+    WouldDeny(Option<&'a str>, &'a str),
 }
 
 impl fmt::Display for Details<'_> {
@@ -248,6 +272,12 @@ impl fmt::Display for Details<'_> {
         match self {
             Self::Said(text) => f.write_str(text),
             Self::Refused(refusal) => refusal.fmt(f),
+            Self::WouldDeny(details, policy) => {
+                let (namespace, name) = policy.split_once('/').unwrap_or(("", policy));
+                let (open, close) = if details.is_some() { ("{", "}") } else { ("", "") };
+                let details = details.unwrap_or_default();
+                write!(f, "{details}{open}dry_run_denied[ns[{namespace}]-policy[{name}]]{close}")
+            }
         }
     }
 }

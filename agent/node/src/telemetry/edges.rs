@@ -4,18 +4,18 @@ use std::collections::BTreeMap;
 
 use weft_api::admin::{EdgeEnd, EdgeRow, EdgeSecurity};
 
-use super::labels::Labels;
-use super::metrics::AllSeries;
+use super::labels::{Labels, OTHER};
+use super::registry::AllSeries;
 use super::security::Secured;
 
 /// What makes an edge.
-type Key<'a> = ([&'a str; 10], Secured);
+type Key<'a> = ([&'a str; KEY.len()], Secured);
 
 /// Flags of connections that reached nobody.
 const NEVER_STOOD: [&str; 4] = ["UF", "UH", "NR", "NC"];
 
 /// The labels that tell edges apart.
-const KEY: [&str; 10] = [
+const KEY: [&str; 11] = [
     "source_workload_namespace",
     "source_workload",
     "destination_workload_namespace",
@@ -26,6 +26,7 @@ const KEY: [&str; 10] = [
     "source_principal",
     "destination_principal",
     "destination_service_namespace",
+    "reporter",
 ];
 
 /// One row for each pair of workloads, service, protocol and way of security; sorted.
@@ -65,8 +66,11 @@ fn edge<'e, 'a>(
 ) -> &'e mut EdgeRow {
     let key = KEY.map(|name| labels.get(name));
     edges.entry((key, secured)).or_insert_with(|| {
-        let known =
-            |name: &str| Some(labels.get(name)).filter(|value| *value != "unknown").unwrap_or_default();
+        let known = |name: &str| match labels.get(name) {
+            "unknown" => "",
+            OTHER if !name.ends_with("_workload") => "",
+            value => value,
+        };
         let service = match known("destination_service") {
             "" => known("destination_service_name"),
             host => host,
@@ -93,6 +97,7 @@ fn edge<'e, 'a>(
                 version: known("destination_version").to_owned(),
             },
             protocol: labels.get("request_protocol").to_owned(),
+            reporter: labels.get("reporter").to_owned(),
             security: match secured {
                 Secured::Unknown => EdgeSecurity::Unknown,
                 Secured::SameNode => EdgeSecurity::SameNode,

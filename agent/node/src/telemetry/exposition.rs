@@ -12,6 +12,7 @@ use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, LabelSetEnc
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
+use super::dry_runs::DryRunLabels;
 use super::labels::Labels;
 use super::series::{BOUNDS, HttpCells, Series, Spread, TcpCells};
 use super::{Received, Telemetry};
@@ -19,15 +20,12 @@ use super::{Received, Telemetry};
 /// Content type of what [`write`] answers.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// All metrics of the agent.
-pub fn write(telemetry: &Telemetry) -> String {
+/// All metrics of the agent. What is written is never held as a whole: a series takes some 60 KB of text.
+pub fn write(telemetry: &Telemetry, to: &mut impl fmt::Write) -> fmt::Result {
     let mut registry = Registry::default();
     registry.register_collector(Box::new(Traffic::read(telemetry)));
     registry.register_collector(Box::new(Agent::read(telemetry)));
-    let mut text = String::new();
-    // Writing to a string does not fail.
-    let _ = encode(&mut text, &registry);
-    text
+    encode(to, &registry)
 }
 
 impl EncodeLabelSet for Labels {
@@ -167,6 +165,9 @@ struct Agent {
     certificates: Vec<(String, f64)>,
     /// By kind of object.
     received: BTreeMap<&'static str, Received>,
+    dry_runs: BTreeMap<Arc<DryRunLabels>, u64>,
+    /// By how they ended.
+    copies: BTreeMap<&'static str, u64>,
 }
 
 impl Agent {
@@ -176,13 +177,19 @@ impl Agent {
         let load = |cell: &std::sync::atomic::AtomicU64| cell.load(Ordering::Relaxed) as f64;
         let connections: u64 = telemetry.connections.iter().map(|cell| cell.get()).sum();
         let lines = telemetry.writer.as_ref().map_or(0, super::writer::Writer::dropped);
+        let fill = telemetry.registry.fill();
         let started = telemetry.started.duration_since(UNIX_EPOCH).unwrap_or_default();
         let mut counters = vec![
             ("weft_access_log_dropped_lines", "Log lines dropped because the reader is slow", lines as f64),
             (
-                "weft_metrics_dropped",
-                "Reports not counted: too many label combinations",
-                telemetry.registry.dropped() as f64,
+                "weft_metric_series_dropped",
+                "Times that a worker saw new labels for which there was no room, and counted under `other`",
+                fill.dropped as f64,
+            ),
+            (
+                "weft_metrics_scrapes_refused",
+                "Requests to the node's ports by callers who may not read them",
+                load(&own.strangers),
             ),
             ("weft_tap_left_out_events", "Events that slow taps missed", telemetry.taps.left_out() as f64),
             ("weft_compilations", "Compilations of the rules", load(&own.compilations)),
@@ -197,6 +204,8 @@ impl Agent {
             ("weft_enrolled_pods", "Pods of this node that are in the mesh", load(&own.pods)),
             ("weft_refused_objects", "Objects refused, or in unreadable files", load(&own.refused)),
             ("weft_connections", "Connections of clients that stand", connections as f64),
+            ("weft_metric_series", "Combinations of labels that Istio's metrics have", fill.series as f64),
+            ("weft_metric_series_limit", "The most there may be", fill.limit as f64),
             ("weft_workers", "Proxy threads", telemetry.connections.len() as f64),
             ("weft_taps", "Listening taps", telemetry.taps.listening() as f64),
             ("process_start_time_seconds", "When the agent started", started.as_secs_f64()),
@@ -210,7 +219,13 @@ impl Agent {
         let certificates =
             certificates.iter().map(|(identity, ends)| (identity.to_string(), end(ends))).collect();
         let received = own.received.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        Self { counters, gauges, certificates, received }
+        let mut copies = BTreeMap::new();
+        for (end, count) in telemetry.copies.iter().flat_map(|worker| worker.all()) {
+            *copies.entry(end).or_default() += count;
+        }
+        copies.retain(|_, count| *count > 0);
+        let dry_runs = telemetry.dry_runs.totals();
+        Self { counters, gauges, certificates, received, dry_runs, copies }
     }
 }
 
@@ -258,6 +273,23 @@ impl Collector for Agent {
             family("weft_discovery_received_objects", help, |received| received.objects)?;
             let help = "Size of the objects that the API server has sent, as JSON";
             family("weft_discovery_received_bytes", help, |received| received.bytes)?;
+        }
+        if !self.dry_runs.is_empty() {
+            let help =
+                "What policies that are tried out (istio.io/dry-run) would have done with what was let in";
+            let mut family =
+                to.encode_descriptor("weft_authorization_dry_run", help, None, MetricType::Counter)?;
+            for (labels, count) in &self.dry_runs {
+                family.encode_family(&**labels)?.encode_counter::<NoLabelSet, _, u64>(count, None)?;
+            }
+        }
+        if !self.copies.is_empty() {
+            let help = "Copies of requests (mirror), by what became of them";
+            let mut family = to.encode_descriptor("weft_mirror_copies", help, None, MetricType::Counter)?;
+            for (result, count) in &self.copies {
+                let labels = [("result", *result)];
+                family.encode_family(&labels)?.encode_counter::<NoLabelSet, _, u64>(count, None)?;
+            }
         }
         to.encode_descriptor("weft_build", "Version of the agent", None, MetricType::Info)?
             .encode_info(&[("version", env!("CARGO_PKG_VERSION"))])

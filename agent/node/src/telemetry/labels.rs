@@ -1,7 +1,8 @@
 //! Istio's standard labels.
 //!
 //! Source: Istio 1.30, `istio.stats` filter: names, order, and `unknown` for what is not known; a revision that is
-//! not known is `latest`.
+//! not known is `latest`. Values that come from the wire are of closed sets, and none is long: who calls, or answers,
+//! must not be able to make series at will.
 
 use std::sync::Arc;
 
@@ -39,6 +40,25 @@ pub const TCP: [&str; 23] = [
 /// Further labels of metrics about requests.
 pub const HTTP: [&str; 2] = ["response_code", "grpc_response_status"];
 
+/// What folded series have where they stand for several values.
+pub const OTHER: &str = "other";
+/// Longest value: a SPIFFE ID with names as long as Kubernetes has them.
+const LONGEST: usize = 640;
+/// A status that HTTP does not know.
+const NO_STATUS: u16 = u16::MAX;
+/// A `grpc-status` that gRPC does not know.
+const NO_GRPC_STATUS: u32 = u32::MAX - 1;
+
+/// A response's status, as labels tell it apart: 0 (none was sent), 100 to 599, or one for all others.
+pub fn known_status(status: u16) -> u16 {
+    if matches!(status, 0 | 100..=599) { status } else { NO_STATUS }
+}
+
+/// A `grpc-status`, as labels tell it apart: 0 to 16, or one for all others.
+pub fn known_grpc_status(status: u32) -> u32 {
+    if status <= 16 { status } else { NO_GRPC_STATUS }
+}
+
 /// Values of the labels of one series: of [`TCP`], then for requests of [`HTTP`].
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Labels {
@@ -73,7 +93,7 @@ pub struct Ingredients<'a> {
     pub protocol: &'static str,
     /// Flags as logged.
     pub flags: String,
-    /// Status and `grpc-status` of a request.
+    /// Status and `grpc-status` of a request, as [`known_status`] and [`known_grpc_status`] have them.
     pub response: Option<(u16, Option<u32>)>,
 }
 
@@ -86,6 +106,16 @@ impl Labels {
     /// Names and values.
     pub fn iter(&self) -> impl Iterator<Item = (&'static str, &str)> {
         TCP.iter().chain(&HTTP).copied().zip(self.values.iter().map(|value| &**value))
+    }
+
+    /// The same with [`OTHER`] instead of all but the values of these labels.
+    pub fn fold(&self, kept: &[&str]) -> Self {
+        let other: Arc<str> = Arc::from(OTHER);
+        let fold = |(index, value): (usize, &Arc<str>)| {
+            let name = TCP.iter().chain(&HTTP).nth(index);
+            if name.is_some_and(|name| kept.contains(name)) { value.clone() } else { other.clone() }
+        };
+        Self { values: self.values.iter().enumerate().map(fold).collect() }
     }
 
     /// Fills in every label for one side's report.
@@ -137,9 +167,16 @@ impl Labels {
         ];
         debug_assert_eq!(values.len(), TCP.len());
         if let Some((status, grpc)) = from.response {
-            values.push(Arc::from(status.to_string()));
-            values.push(grpc.map_or_else(|| Arc::from(""), |status| Arc::from(status.to_string())));
+            values.push(if status == NO_STATUS { unknown.clone() } else { Arc::from(status.to_string()) });
+            values.push(match grpc {
+                None => Arc::from(""),
+                Some(NO_GRPC_STATUS) => unknown.clone(),
+                Some(status) => Arc::from(status.to_string()),
+            });
         }
+        values.iter_mut().filter(|value| value.len() > LONGEST).for_each(|value| {
+            *value = Arc::from(&value[..value.floor_char_boundary(LONGEST)]);
+        });
         Self { values: values.into() }
     }
 }

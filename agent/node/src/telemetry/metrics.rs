@@ -1,28 +1,30 @@
 //! Istio's metrics: a worker's side. A request costs one look-up by identity (pointers and numbers) and a few plain
 //! stores; text is made only when a combination is seen for the first time.
 
-use std::cell::RefCell;
-use std::collections::HashMap;
+use std::cell::{Cell, RefCell};
+use std::collections::{HashMap, HashSet};
 use std::hash::BuildHasher;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use foldhash::fast::RandomState;
 use weft_rules::cluster::Service;
 use weft_rules::workload::{Enrolment, Workload};
 
 use super::flags::{FlagSet, ResponseFlag};
-use super::labels::{Ingredients, Labels, Reporter};
+use super::labels::{Ingredients, Labels, Reporter, known_grpc_status, known_status};
 use super::record::{HttpRecord, TcpEvent, TcpRecord, Upstream};
+use super::registry::{AllSeries, Registry};
 use super::security::Outcome;
 use super::series::{HttpCells, Series, TcpCells};
 
-/// Combinations of labels that one worker keeps; more are counted as dropped.
-const MAX_SERIES: usize = 20_000;
 /// Identities remembered before the memory is wiped: they hold pods and services that may be gone.
 const MAX_IDENTITIES: usize = 4_096;
-/// Hosts outside the mesh that get a label of their own.
+/// Hosts outside the mesh that get a label of their own, of each pod that asks for them.
 const MAX_HOSTS: usize = 100;
+/// Pods whose hosts are remembered before that memory is wiped.
+const MAX_ASKERS: usize = 1_024;
+/// Longest name of a host, as DNS has it.
+const HOST_BYTES: usize = 253;
 
 /// Flags of requests that never reached an endpoint.
 const UNDELIVERED: [ResponseFlag; 6] = [
@@ -33,39 +35,6 @@ const UNDELIVERED: [ResponseFlag; 6] = [
     ResponseFlag::FaultInjected,
     ResponseFlag::DownstreamProtocolError,
 ];
-
-/// All series of all workers, for the scrape.
-#[derive(Debug, Default)]
-pub struct Registry {
-    /// Taken by a worker only when it sees a combination for the first time.
-    series: Mutex<AllSeries>,
-    dropped: AtomicU64,
-}
-
-/// Series in the order of their making; several may have the same labels.
-#[derive(Debug, Default, Clone)]
-pub struct AllSeries {
-    /// Of requests.
-    pub http: Vec<Arc<Series<HttpCells>>>,
-    /// Of connections.
-    pub tcp: Vec<Arc<Series<TcpCells>>>,
-}
-
-impl Registry {
-    /// All there are now.
-    pub fn all(&self) -> AllSeries {
-        self.series.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// Reports that were not counted because there are too many combinations of labels.
-    pub fn dropped(&self) -> u64 {
-        self.dropped.load(Ordering::Relaxed)
-    }
-
-    fn add(&self, put: impl FnOnce(&mut AllSeries)) {
-        put(&mut self.series.lock().unwrap_or_else(PoisonError::into_inner));
-    }
-}
 
 /// What the labels depend on, cheap to compare. The [`Identity`] kept beside it keeps the pointers from being reused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -107,6 +76,8 @@ impl<Cells> Default for Table<Cells> {
     }
 }
 
+type Hosts = HashSet<Box<str>, RandomState>;
+
 /// A worker's counters.
 #[derive(Debug)]
 pub struct Sink {
@@ -114,7 +85,10 @@ pub struct Sink {
     node: Arc<str>,
     http: RefCell<Table<HttpCells>>,
     tcp: RefCell<Table<TcpCells>>,
-    hosts: RefCell<std::collections::HashSet<Box<str>, RandomState>>,
+    /// Hosts outside the mesh, by the pod that asked for them.
+    hosts: RefCell<HashMap<Arc<str>, Hosts, RandomState>>,
+    /// The registry's when this worker last forgot what has ended.
+    epoch: Cell<u64>,
     hasher: RandomState,
 }
 
@@ -138,6 +112,7 @@ impl Sink {
             http: RefCell::default(),
             tcp: RefCell::default(),
             hosts: RefCell::default(),
+            epoch: Cell::new(0),
             hasher: RandomState::default(),
         }
     }
@@ -153,7 +128,7 @@ impl Sink {
             host: (record.upstream.service.is_none() && !record.inbound).then_some(record.authority),
             flags,
             protocol: if grpc { "grpc" } else { "http" },
-            response: Some((record.status, record.grpc_status)),
+            response: Some((known_status(record.status), record.grpc_status.map(known_grpc_status))),
             reporters: (!record.inbound, record.inbound || self.delivered(record.upstream, flags)),
         };
         let count = |cells: &HttpCells| {
@@ -211,35 +186,45 @@ impl Sink {
         register: impl Fn(&mut AllSeries, Arc<Series<Cells>>),
         count: impl Fn(&Cells),
     ) {
+        self.forget_ended();
         let mut table = table.borrow_mut();
-        let host = facts.host.and_then(|host| self.known_host(host));
-        let key = self.key(facts, host.as_deref());
+        let mut buffer = [0; HOST_BYTES];
+        let host = facts.host.and_then(|host| self.known_host(facts.source, host, &mut buffer));
+        let key = self.key(facts, host);
         let Table { identities, series } = &mut *table;
         if identities.len() >= MAX_IDENTITIES {
             identities.clear();
         }
         let identity = identities.entry(key).or_insert_with(|| {
-            let ingredients = facts.ingredients(host.as_deref());
+            let ingredients = facts.ingredients(host);
             let outcome = facts.upstream.outcome();
             let mut find = |reporter, edge| self.find(series, reporter, edge, &ingredients, &register);
             let echo = facts.reporters.0;
             Identity {
-                source: facts.reporters.0.then(|| find(Reporter::Source, Some(outcome))).flatten(),
+                source: facts.reporters.0.then(|| find(Reporter::Source, Some(outcome))),
                 destination: facts
                     .reporters
                     .1
-                    .then(|| find(Reporter::Destination, (!echo).then_some(outcome)))
-                    .flatten(),
+                    .then(|| find(Reporter::Destination, (!echo).then_some(outcome))),
                 _workloads: [facts.source.cloned(), facts.upstream.workload.clone()],
                 _service: facts.upstream.service.clone(),
             }
         });
-        let wanted = [(facts.reporters.0, &identity.source), (facts.reporters.1, &identity.destination)];
-        for (_, series) in wanted.into_iter().filter(|(wanted, _)| *wanted) {
-            match series {
-                Some(series) => count(&series.cells),
-                None => _ = self.registry.dropped.fetch_add(1, Ordering::Relaxed),
-            }
+        for series in [&identity.source, &identity.destination].into_iter().flatten() {
+            count(&series.cells);
+        }
+    }
+
+    /// Lets go of series that are not read any more.
+    fn forget_ended(&self) {
+        fn forget<Cells: Default>(table: &mut Table<Cells>) {
+            table.identities.clear();
+            table.series.retain(|_, series| !series.is_retired());
+        }
+        let epoch = self.registry.epoch();
+        if self.epoch.replace(epoch) != epoch {
+            forget(&mut self.http.borrow_mut());
+            forget(&mut self.tcp.borrow_mut());
         }
     }
 
@@ -275,32 +260,54 @@ impl Sink {
         edge: Option<Outcome>,
         ingredients: &Ingredients<'_>,
         register: &impl Fn(&mut AllSeries, Arc<Series<Cells>>),
-    ) -> Option<Arc<Series<Cells>>> {
-        let key = (Arc::new(Labels::new(reporter, ingredients)), edge);
+    ) -> Arc<Series<Cells>> {
+        let key = (self.registry.admit(Labels::new(reporter, ingredients)), edge);
         if let Some(series) = known.get(&key) {
-            return Some(series.clone());
+            return series.clone();
         }
-        if known.len() >= MAX_SERIES {
-            return None;
-        }
-        let series = Arc::new(Series { labels: key.0.clone(), edge, cells: Cells::default() });
+        let series = Arc::new(Series::new(key.0.clone(), edge));
         self.registry.add(|all| register(all, series.clone()));
         known.insert(key, series.clone());
-        Some(series)
+        series
     }
 
-    /// A host outside the mesh, as its label; `None` when there are too many. Callers choose these names, so that
-    /// their number must be bounded.
-    fn known_host(&self, authority: &str) -> Option<String> {
-        let host = authority.rsplit_once(':').map_or(authority, |(host, _)| host);
-        let host = host.to_ascii_lowercase();
-        let mut hosts = self.hosts.borrow_mut();
-        if hosts.contains(&*host) || (hosts.len() < MAX_HOSTS && hosts.insert(host.clone().into())) {
-            Some(host)
-        } else {
-            None
+    /// A host outside the mesh, as its label; `None` for what is no host, and when its caller asks for too many. Callers
+    /// choose these names, so that their number and their length must be bounded.
+    fn known_host<'b>(
+        &self,
+        source: Option<&Arc<Workload>>,
+        authority: &str,
+        buffer: &'b mut [u8; HOST_BYTES],
+    ) -> Option<&'b str> {
+        let host = match authority.rsplit_once(':') {
+            Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => host,
+            _ => authority,
+        };
+        let lower = buffer.get_mut(..host.len())?;
+        lower.copy_from_slice(host.as_bytes());
+        lower.make_ascii_lowercase();
+        let host = std::str::from_utf8(lower).ok()?;
+        let mut askers = self.hosts.borrow_mut();
+        let asker = source.map_or("", |source| &*source.key);
+        let known = askers.get(asker);
+        if known.is_some_and(|known| known.contains(host)) {
+            return Some(host);
         }
+        if known.is_some_and(|known| known.len() >= MAX_HOSTS) || !is_host(host) {
+            return None;
+        }
+        if known.is_none() && askers.len() >= MAX_ASKERS {
+            askers.clear();
+        }
+        let asker = source.map_or_else(|| Arc::from(""), |source| source.key.clone());
+        askers.entry(asker).or_default().insert(host.into());
+        Some(host)
     }
+}
+
+/// Whether this may be the name of a host, or an address.
+fn is_host(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-_*[]:".contains(&byte))
 }
 
 impl Facts<'_> {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use weft_rules::cluster::Service;
+use weft_rules::guard::DryRun;
 use weft_rules::workload::Workload;
 
 use super::flags::ResponseFlag;
@@ -27,6 +28,15 @@ pub struct Upstream {
     pub security: Security,
     /// Who refused, at the destination.
     pub refused: Option<Box<Refusal>>,
+    /// What policies that are tried out said there of what was let in.
+    pub dry_runs: Vec<DryRun>,
+}
+
+impl Upstream {
+    /// The first policy that would have refused it, were it in force.
+    pub fn would_deny(&self) -> Option<&str> {
+        self.dry_runs.iter().find(|one| one.denies).map(|one| &*one.policy)
+    }
 }
 
 /// A request that has ended (its last body byte is through, or it failed).
@@ -85,6 +95,22 @@ pub struct HttpRecord<'a> {
     pub attempts: u32,
     /// Request and response messages, for gRPC.
     pub grpc_messages: Option<(u64, u64)>,
+    /// It is the copy of a request, whose answer nobody gets.
+    pub mirrored: bool,
+}
+
+impl<'a> HttpRecord<'a> {
+    /// The pod of this node that it is about.
+    pub fn pod(&self) -> Option<&'a Arc<Workload>> {
+        if self.inbound { self.upstream.workload.as_ref() } else { self.source }
+    }
+}
+
+impl<'a> TcpRecord<'a> {
+    /// The pod of this node that it is about.
+    pub fn pod(&self) -> Option<&'a Arc<Workload>> {
+        if self.inbound { self.upstream.workload.as_ref() } else { self.source }
+    }
 }
 
 /// What happened to a TCP connection.

@@ -1,7 +1,7 @@
 //! Counters that one thread writes and others read.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use super::labels::Labels;
 use super::security::Outcome;
@@ -128,4 +128,22 @@ pub struct Series<Cells> {
     pub edge: Option<Outcome>,
     /// Cells.
     pub cells: Cells,
+    retired: AtomicBool,
+}
+
+impl<Cells: Default> Series<Cells> {
+    /// Nothing was counted yet.
+    pub fn new(labels: Arc<Labels>, edge: Option<Outcome>) -> Self {
+        Self { labels, edge, cells: Cells::default(), retired: AtomicBool::new(false) }
+    }
+
+    /// Nobody reads it any more: what is counted is to be counted elsewhere.
+    pub fn retire(&self) {
+        self.retired.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it is retired.
+    pub fn is_retired(&self) -> bool {
+        self.retired.load(Ordering::Relaxed)
+    }
 }

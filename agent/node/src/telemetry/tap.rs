@@ -13,9 +13,18 @@ use super::access_log::{Clock, protocol};
 use super::flags::{FlagSet, ResponseFlag};
 use super::record::{HttpRecord, TcpEvent, TcpRecord, Upstream};
 use super::security::{Refusal, Security};
+use super::shares::{Share, Shares};
 
 /// Events that wait for one slow reader; later ones are left out, and counted.
-const QUEUE_EVENTS: usize = 1_024;
+const QUEUE_EVENTS: usize = 4_096;
+/// Bytes of them.
+const QUEUE_BYTES: usize = 4 << 20;
+/// What an event takes beside what its caller chose.
+const EVENT_BYTES: usize = 1_024;
+/// What is shown of a text that a caller chose.
+const TEXT_BYTES: usize = 2_048;
+/// Taps at a time.
+const TAPS: usize = 16;
 
 /// Who listens.
 #[derive(Debug)]
@@ -30,8 +39,15 @@ pub struct Taps {
 #[derive(Debug)]
 struct Subscriber {
     filter: TapFilter,
-    queue: mpsc::Sender<Arc<TapEvent>>,
+    queue: mpsc::Sender<Waiting>,
+    shares: Shares,
     left_out: AtomicU64,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    event: Arc<TapEvent>,
+    share: Share,
 }
 
 /// One listener's end. Dropping it ends the tap.
@@ -39,20 +55,25 @@ struct Subscriber {
 pub struct Subscription {
     taps: Arc<Taps>,
     subscriber: Arc<Subscriber>,
-    queue: mpsc::Receiver<Arc<TapEvent>>,
+    queue: mpsc::Receiver<Waiting>,
     next: Option<Arc<TapEvent>>,
 }
 
 impl Subscription {
     /// The next event, if there is one already.
     pub fn ready(&mut self) -> Option<Arc<TapEvent>> {
-        self.next.take().or_else(|| self.queue.try_recv().ok())
+        self.next.take().or_else(|| self.queue.try_recv().ok().map(|waiting| self.taken(waiting)))
+    }
+
+    fn taken(&self, Waiting { event, share }: Waiting) -> Arc<TapEvent> {
+        self.subscriber.shares.give_back(&share);
+        event
     }
 
     /// Waits for the next event. A gap is told where it was. Nothing is lost when the wait is given up.
     pub async fn next(&mut self) -> Arc<TapEvent> {
         if self.next.is_none() {
-            self.next = self.queue.recv().await;
+            self.next = self.queue.recv().await.map(|waiting| self.taken(waiting));
         }
         let count = self.subscriber.left_out.swap(0, Ordering::Relaxed);
         if count > 0 {
@@ -95,12 +116,19 @@ impl Taps {
         self.left_out.load(Ordering::Relaxed)
     }
 
-    /// Adds a listener.
-    pub fn subscribe(self: &Arc<Self>, filter: TapFilter) -> Subscription {
+    /// Adds a listener; `None`: there are too many.
+    pub fn subscribe(self: &Arc<Self>, filter: TapFilter) -> Option<Subscription> {
         let (sender, queue) = mpsc::channel(QUEUE_EVENTS);
-        let subscriber = Arc::new(Subscriber { filter, queue: sender, left_out: AtomicU64::new(0) });
-        self.change(|list| list.push(subscriber.clone()));
-        Subscription { taps: self.clone(), subscriber, queue, next: None }
+        let shares = Shares::new(QUEUE_BYTES);
+        let subscriber = Arc::new(Subscriber { filter, queue: sender, shares, left_out: AtomicU64::new(0) });
+        let mut room = false;
+        self.change(|list| {
+            room = list.len() < TAPS;
+            if room {
+                list.push(subscriber.clone());
+            }
+        });
+        room.then(|| Subscription { taps: self.clone(), subscriber, queue, next: None })
     }
 
     fn change(&self, edit: impl FnOnce(&mut Vec<Arc<Subscriber>>)) {
@@ -111,10 +139,22 @@ impl Taps {
         self.subscribers.store(Arc::new(list));
     }
 
-    fn send(&self, event: TapEvent) {
+    fn send(&self, event: TapEvent, pod: Option<&Arc<Workload>>) {
         let event = Arc::new(event);
+        let size = size(&event);
         for subscriber in self.subscribers.load().iter() {
-            if subscriber.filter.matches(&event) && subscriber.queue.try_send(event.clone()).is_err() {
+            if !subscriber.filter.matches(&event) {
+                continue;
+            }
+            let sent = subscriber.shares.take(pod, size).is_some_and(|share| {
+                let waiting = Waiting { event: event.clone(), share };
+                subscriber
+                    .queue
+                    .try_send(waiting)
+                    .map_err(|refused| subscriber.shares.give_back(&refused.into_inner().share))
+                    .is_ok()
+            });
+            if !sent {
                 subscriber.left_out.fetch_add(1, Ordering::Relaxed);
                 self.left_out.fetch_add(1, Ordering::Relaxed);
             }
@@ -125,9 +165,9 @@ impl Taps {
     pub fn http(&self, record: &HttpRecord<'_>) {
         let flags = FlagSet::from(record.flags);
         let header = |value: Option<&http::HeaderValue>| {
-            value.map_or_else(String::new, |value| String::from_utf8_lossy(value.as_bytes()).into_owned())
+            value.map_or_else(String::new, |value| cut(&String::from_utf8_lossy(value.as_bytes())))
         };
-        self.send(TapEvent::Http(TapRecord {
+        let event = TapEvent::Http(TapRecord {
             time: Clock::default().format(record.started).to_string(),
             reporter: reporter(record.inbound),
             source: source(record.source, record.downstream, record.upstream),
@@ -135,31 +175,34 @@ impl Taps {
             verdict: verdict(record.upstream, flags, record.status),
             flags: flags.to_string(),
             policy: denying(record.upstream),
+            would_deny: would_deny(record.upstream),
             connection_security_policy: security(record.upstream),
             duration_ms: record.duration.as_secs_f64() * 1_000.0,
             request_bytes: record.request_bytes,
             response_bytes: record.response_bytes,
             detail: HttpTap {
                 protocol: protocol(record.version).to_owned(),
-                method: record.method.to_string(),
-                authority: record.authority.to_owned(),
-                path: record.path.to_owned(),
+                method: cut(record.method.as_str()),
+                authority: cut(record.authority),
+                path: cut(record.path),
                 status: record.status,
                 grpc_status: record.grpc_status,
                 virtual_service: record.virtual_service.unwrap_or_default().to_owned(),
                 route: record.route.unwrap_or_default().to_owned(),
                 subset: subset(record.upstream),
                 attempts: record.attempts,
+                mirrored: record.mirrored,
                 request_id: header(record.request_id),
                 user_agent: header(record.user_agent),
             },
-        }));
+        });
+        self.send(event, record.pod());
     }
 
     /// Shows a connection.
     pub fn tcp(&self, record: &TcpRecord<'_>) {
         let flags = FlagSet::from(record.flags);
-        self.send(TapEvent::Tcp(TapRecord {
+        let event = TapEvent::Tcp(TapRecord {
             time: Clock::default().format(record.started).to_string(),
             reporter: reporter(record.inbound),
             source: source(record.source, record.downstream, record.upstream),
@@ -167,6 +210,7 @@ impl Taps {
             verdict: verdict(record.upstream, flags, 0),
             flags: flags.to_string(),
             policy: denying(record.upstream),
+            would_deny: would_deny(record.upstream),
             connection_security_policy: security(record.upstream),
             duration_ms: record.duration.as_secs_f64() * 1_000.0,
             request_bytes: record.received_bytes,
@@ -178,8 +222,24 @@ impl Taps {
                 },
                 dialled: Some(record.dialled),
             },
-        }));
+        });
+        self.send(event, record.pod());
     }
+}
+
+/// About what an event takes in memory.
+fn size(event: &TapEvent) -> usize {
+    let TapEvent::Http(TapRecord { detail, .. }) = event else { return EVENT_BYTES };
+    let HttpTap { method, authority, path, request_id, user_agent, .. } = detail;
+    EVENT_BYTES + method.len() + authority.len() + path.len() + request_id.len() + user_agent.len()
+}
+
+/// As much of a text as is shown.
+fn cut(text: &str) -> String {
+    if text.len() <= TEXT_BYTES {
+        return text.to_owned();
+    }
+    format!("{}…", &text[..text.floor_char_boundary(TEXT_BYTES)])
 }
 
 fn reporter(inbound: bool) -> String {
@@ -197,6 +257,10 @@ fn security(upstream: &Upstream) -> String {
 
 fn denying(upstream: &Upstream) -> String {
     upstream.refused.as_deref().and_then(Refusal::policy).unwrap_or_default().to_owned()
+}
+
+fn would_deny(upstream: &Upstream) -> Vec<String> {
+    upstream.dry_runs.iter().filter(|one| one.denies).map(|one| one.policy.to_string()).collect()
 }
 
 fn peer(workload: Option<&Arc<Workload>>, address: Option<SocketAddr>) -> Peer {

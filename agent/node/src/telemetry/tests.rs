@@ -4,9 +4,22 @@ use std::time::UNIX_EPOCH;
 use http::HeaderValue;
 use weft_api::admin::{TapClause, TapEvent, TapFilter, TapTerm};
 use weft_rules::cluster::Service;
+use weft_rules::guard::DryRun;
 use weft_rules::workload::{Enrolment, Workload};
 
 use super::*;
+
+fn telemetry(workers: usize) -> Arc<Telemetry> {
+    Telemetry::start(AccessLog::Off, "n1", workers, METRIC_SERIES).unwrap()
+}
+
+impl Telemetry {
+    fn exposition(&self) -> String {
+        let mut text = String::new();
+        self.write_metrics(&mut text).unwrap();
+        text
+    }
+}
 
 fn workload(name: &str, node: &str, labels: &[(&str, &str)]) -> Arc<Workload> {
     let labels: weft_api::meta::Labels =
@@ -43,6 +56,7 @@ fn upstream(node: &str) -> Upstream {
         local_address: Some("10.0.0.2:44001".parse().unwrap()),
         security: Security::Unknown,
         refused: None,
+        dry_runs: Vec::new(),
     }
 }
 
@@ -100,15 +114,20 @@ impl Sample {
             upstream_time: Some(Duration::from_millis(11)),
             attempts: 1,
             grpc_messages: None,
+            mirrored: false,
         }
     }
+}
+
+fn shares() -> Arc<shares::Shares> {
+    Arc::new(shares::Shares::new(1 << 20))
 }
 
 /// What would be logged.
 fn logged(format: AccessLog, log: impl FnOnce(&Lines)) -> String {
     let (queue, lines) = std::sync::mpsc::sync_channel(8);
-    log(&Lines::to(format, queue, Arc::default(), Arc::default()));
-    lines.try_recv().unwrap()
+    log(&Lines::to(format, queue, shares(), Arc::default(), Arc::default()));
+    lines.try_recv().unwrap().text
 }
 
 #[test]
@@ -206,7 +225,7 @@ fn value_of(text: &str, name: &str, labels: &[&str]) -> Option<f64> {
 
 #[test]
 fn both_sides_report_a_request_between_pods_of_this_node() {
-    let telemetry = Telemetry::start(AccessLog::Off, "n1", 2).unwrap();
+    let telemetry = telemetry(2);
     let sample = Sample::new();
     // Two workers: their cells are added up.
     telemetry.recorder(0).http(&sample.record());
@@ -241,7 +260,7 @@ fn both_sides_report_a_request_between_pods_of_this_node() {
 
 #[test]
 fn the_destination_reports_only_what_reached_it_here() {
-    let telemetry = Telemetry::start(AccessLog::Off, "n1", 1).unwrap();
+    let telemetry = telemetry(1);
     let recorder = telemetry.recorder(0);
     let mut sample = Sample::new();
     sample.upstream = upstream("n2");
@@ -260,7 +279,7 @@ fn the_destination_reports_only_what_reached_it_here() {
 
 #[test]
 fn a_connection_is_counted_when_it_opens_and_when_it_closes() {
-    let telemetry = Telemetry::start(AccessLog::Off, "n1", 1).unwrap();
+    let telemetry = telemetry(1);
     let recorder = telemetry.recorder(0);
     let upstream = upstream("n1");
     for event in [TcpEvent::Opened, TcpEvent::Closed] {
@@ -293,7 +312,7 @@ fn a_connection_is_counted_when_it_opens_and_when_it_closes() {
 
 #[test]
 fn callers_cannot_make_series_without_bound() {
-    let telemetry = Telemetry::start(AccessLog::Off, "n1", 1).unwrap();
+    let telemetry = telemetry(1);
     let recorder = telemetry.recorder(0);
     let mut sample = Sample::new();
     sample.upstream = Upstream { cluster: Some("PassthroughCluster".into()), ..Upstream::default() };
@@ -311,7 +330,7 @@ fn callers_cannot_make_series_without_bound() {
 
 #[test]
 fn a_pod_that_changes_keeps_its_series() {
-    let telemetry = Telemetry::start(AccessLog::Off, "n1", 1).unwrap();
+    let telemetry = telemetry(1);
     let recorder = telemetry.recorder(0);
     for _ in 0..3 {
         recorder.http(&Sample::new().record());
@@ -322,7 +341,7 @@ fn a_pod_that_changes_keeps_its_series() {
 
 #[test]
 fn connections_are_counted_while_they_stand() {
-    let telemetry = Telemetry::start(AccessLog::Off, "n1", 1).unwrap();
+    let telemetry = telemetry(1);
     let recorder = telemetry.recorder(0);
     let (one, two) = (recorder.connection(), recorder.connection());
     assert_eq!(telemetry.connections(0), 2);
@@ -334,13 +353,13 @@ fn connections_are_counted_while_they_stand() {
 
 #[tokio::test]
 async fn a_tap_gets_what_it_asked_for_while_it_listens() {
-    let telemetry = Telemetry::start(AccessLog::Off, "n1", 1).unwrap();
+    let telemetry = telemetry(1);
     let recorder = telemetry.recorder(0);
     let mut sample = Sample::new();
     recorder.http(&sample.record());
     let failed = TapTerm::Status("5xx".parse().unwrap());
     let filter = TapFilter { clauses: vec![TapClause { not: false, any: vec![failed] }] };
-    let mut tap = telemetry.tap(filter);
+    let mut tap = telemetry.tap(filter).unwrap();
     recorder.http(&sample.record());
     sample.status = 503;
     recorder.http(&sample.record());
@@ -358,9 +377,9 @@ async fn a_tap_gets_what_it_asked_for_while_it_listens() {
 
 #[tokio::test]
 async fn a_slow_tap_is_told_what_it_missed() {
-    let telemetry = Telemetry::start(AccessLog::Off, "n1", 1).unwrap();
+    let telemetry = telemetry(1);
     let recorder = telemetry.recorder(0);
-    let mut tap = telemetry.tap(TapFilter::default());
+    let mut tap = telemetry.tap(TapFilter::default()).unwrap();
     let sample = Sample::new();
     for _ in 0..2_000 {
         recorder.http(&sample.record());
@@ -380,7 +399,7 @@ async fn a_slow_tap_is_told_what_it_missed() {
 fn a_full_log_drops_and_counts() {
     let (queue, _nobody_reads) = std::sync::mpsc::sync_channel(2);
     let dropped = Arc::new(AtomicU64::new(0));
-    let lines = Lines::to(AccessLog::Text, queue, dropped.clone(), Arc::default());
+    let lines = Lines::to(AccessLog::Text, queue, shares(), dropped.clone(), Arc::default());
     let sample = Sample::new();
     for _ in 0..5 {
         lines.http(&sample.record());
@@ -388,11 +407,12 @@ fn a_full_log_drops_and_counts() {
     assert_eq!(dropped.load(Ordering::Relaxed), 3);
 }
 
+mod bounds;
 mod security;
 
 #[test]
 fn certificates_tell_when_they_end() {
-    let telemetry = Telemetry::start(AccessLog::Off, "n1", 1).unwrap();
+    let telemetry = telemetry(1);
     assert!(!telemetry.exposition().contains("weft_certificate"));
     let identity = Identity::parse("spiffe://cluster.local/ns/shop/sa/catalog").unwrap();
     telemetry.certificates(vec![(identity, UNIX_EPOCH + Duration::from_secs(90))]);
@@ -403,7 +423,7 @@ fn certificates_tell_when_they_end() {
 
 #[test]
 fn what_the_api_server_sends_is_counted_by_kind() {
-    let telemetry = Telemetry::start(AccessLog::Off, "n1", 1).unwrap();
+    let telemetry = telemetry(1);
     assert!(!telemetry.exposition().contains("weft_discovery"));
     telemetry.received("Pod", 2_900);
     telemetry.received("Pod", 100);
@@ -413,4 +433,45 @@ fn what_the_api_server_sends_is_counted_by_kind() {
     assert_eq!(of("weft_discovery_received_bytes_total", "Pod"), Some(3_000.0));
     assert_eq!(of("weft_discovery_received_objects_total", "Pod"), Some(2.0));
     assert_eq!(of("weft_discovery_received_bytes_total", "Service"), Some(900.0));
+}
+
+#[test]
+fn copies_are_counted_by_what_became_of_them() {
+    let telemetry = telemetry(2);
+    assert!(!telemetry.exposition().contains("weft_mirror"));
+    telemetry.recorder(0).copy(CopyEnd::Answered);
+    telemetry.recorder(1).copy(CopyEnd::Answered);
+    telemetry.recorder(1).copy(CopyEnd::TooMany);
+    let text = telemetry.exposition();
+    let of = |result: &str| value_of(&text, "weft_mirror_copies_total", &[&format!("result=\"{result}\"")]);
+    assert_eq!((of("answered"), of("too_many"), of("too_slow")), (Some(2.0), Some(1.0), None));
+}
+
+#[test]
+fn what_dry_runs_would_do_is_counted_and_bounded() {
+    let telemetry = telemetry(1);
+    let recorder = telemetry.recorder(0);
+    let mut sample = Sample::new();
+    let said = |policy: &str, denies| DryRun { policy: policy.into(), denies };
+    sample.upstream.dry_runs = vec![said("shop/a", true), said("shop/b", false)];
+    recorder.http(&sample.record());
+    recorder.http(&sample.record());
+    let name = "weft_authorization_dry_run_total";
+    let text = telemetry.exposition();
+    let of = |text: &str, labels: &[&str]| value_of(text, name, labels);
+    let productpage = "source_workload=\"productpage-v1\"";
+    assert_eq!(of(&text, &["policy=\"shop/a\"", "verdict=\"denied\"", productpage]), Some(2.0));
+    assert_eq!(of(&text, &["policy=\"shop/b\"", "verdict=\"allowed\"", productpage]), Some(2.0));
+    let line = logged(AccessLog::Text, |lines| lines.http(&sample.record()));
+    assert!(line.contains(" via_upstream{dry_run_denied[ns[shop]-policy[a]]} "), "{line}");
+
+    sample.upstream.dry_runs = vec![said("shop/a", true)];
+    for number in 0..2_000 {
+        sample.source = workload(&format!("caller-{number}"), "n1", &[]);
+        recorder.http(&sample.record());
+    }
+    let text = telemetry.exposition();
+    let series = text.lines().filter(|line| line.starts_with(&format!("{name}{{"))).count();
+    assert_eq!(series, 1_001);
+    assert_eq!(of(&text, &["policy=\"shop/a\"", "source_workload=\"other\""]), Some(1_002.0));
 }

@@ -10,10 +10,13 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
-use super::access_log::{AccessLog, Lines};
+use super::access_log::{AccessLog, Line, Lines};
+use super::shares::Shares;
 
 /// Lines that wait in one worker's queue at most.
 const QUEUE_LINES: usize = 8_192;
+/// Bytes that wait in one worker's queue at most.
+const QUEUE_BYTES: usize = 8 << 20;
 /// How long the thread sleeps while lines keep coming.
 const INTERVAL: Duration = Duration::from_millis(10);
 /// How long it sleeps when nobody rings.
@@ -42,11 +45,18 @@ impl Bell {
     }
 }
 
+/// One worker's.
+#[derive(Debug)]
+struct Queue {
+    lines: Receiver<Line>,
+    shares: Arc<Shares>,
+}
+
 /// The thread and its queues.
 #[derive(Debug)]
 pub struct Writer {
     format: AccessLog,
-    queues: Arc<Mutex<Vec<Receiver<String>>>>,
+    queues: Arc<Mutex<Vec<Queue>>>,
     dropped: Arc<AtomicU64>,
     /// How often all queues were found empty and everything before was written.
     idle_rounds: Arc<AtomicU64>,
@@ -74,9 +84,11 @@ impl Writer {
 
     /// A queue for one more worker.
     pub fn lines(&self) -> Lines {
-        let (queue, receiver) = sync_channel(QUEUE_LINES);
-        self.queues.lock().unwrap_or_else(PoisonError::into_inner).push(receiver);
-        Lines::to(self.format, queue, self.dropped.clone(), self.bell.clone())
+        let (queue, lines) = sync_channel(QUEUE_LINES);
+        let shares = Arc::new(Shares::new(QUEUE_BYTES));
+        let waiting = Queue { lines, shares: shares.clone() };
+        self.queues.lock().unwrap_or_else(PoisonError::into_inner).push(waiting);
+        Lines::to(self.format, queue, shares, self.dropped.clone(), self.bell.clone())
     }
 
     /// Lines that were dropped so far.
@@ -98,7 +110,7 @@ impl Writer {
     }
 }
 
-fn run(queues: &Mutex<Vec<Receiver<String>>>, dropped: &AtomicU64, bell: &Bell, idle_rounds: &AtomicU64) {
+fn run(queues: &Mutex<Vec<Queue>>, dropped: &AtomicU64, bell: &Bell, idle_rounds: &AtomicU64) {
     let mut out = io::stdout();
     let mut batch = String::new();
     loop {
@@ -125,12 +137,13 @@ fn run(queues: &Mutex<Vec<Receiver<String>>>, dropped: &AtomicU64, bell: &Bell, 
 }
 
 /// Takes lines from every queue, about a batch from each at most; says how many.
-fn collect(queues: &Mutex<Vec<Receiver<String>>>, batch: &mut String) -> u64 {
+fn collect(queues: &Mutex<Vec<Queue>>, batch: &mut String) -> u64 {
     let mut lines = 0;
     for queue in queues.lock().unwrap_or_else(PoisonError::into_inner).iter() {
         let end = batch.len() + BATCH_BYTES;
-        for line in queue.try_iter() {
-            batch.push_str(&line);
+        for line in queue.lines.try_iter() {
+            batch.push_str(&line.text);
+            queue.shares.give_back(&line.share);
             lines += 1;
             if batch.len() >= end {
                 break;

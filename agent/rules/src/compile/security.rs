@@ -7,7 +7,7 @@ use weft_api::istio::{AuthorizationPolicy, PeerAuthentication, RequestAuthentica
 use super::pod::PodRecord;
 use super::services::{SliceEndpoint, SliceRecord, Target};
 use super::{Compiler, authorization, peer_authentication, request_authentication};
-use crate::guard::{Entrance, Guard};
+use crate::guard::{DryRuns, Entrance, Guard};
 use crate::security::NamespaceSecurity;
 use crate::shard::{Map, Set};
 use crate::snapshot::Protocol;
@@ -162,12 +162,14 @@ impl Compiler {
             }
         });
         let old = self.snapshot.entrances.get(&workload.key).and_then(|entrance| entrance.guard.as_ref());
-        let guard = Guard::of(&self.snapshot.security_of(workload), workload, &services).map(Arc::new);
+        let security = self.snapshot.security_of(workload);
+        let guard = Guard::of(&security, workload, &services).map(Arc::new);
+        let dry_runs = DryRuns::of(&security, workload, &services).map(Arc::new);
         let guard = guard.map(|guard| match old {
             Some(old) if old.is(&guard) => old.clone(),
             _ => guard,
         });
-        Entrance { guard, ports: self.ports_of(workload, &services), services: services.into() }
+        Entrance { guard, dry_runs, ports: self.ports_of(workload, &services), services: services.into() }
     }
 
     /// Whether a service selects the workload, or, without selector, has it among the endpoints of its slices.

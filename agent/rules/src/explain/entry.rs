@@ -12,7 +12,7 @@ use crate::cluster::Cluster;
 use crate::guard::condition::{Truth, View};
 use crate::guard::policy::{Action, Policy};
 use crate::guard::{
-    ConnectionVerdict, Consult, Denial, Guard, Inbound, InboundRequest, Mtls, RequestVerdict,
+    ConnectionVerdict, Consult, Denial, DryRuns, Guard, Inbound, InboundRequest, Mtls, RequestVerdict,
 };
 use crate::identity::Identity;
 use crate::snapshot::{Protocol, Snapshot};
@@ -252,11 +252,15 @@ impl Caller<'_> {
             .filter(|policy| policy.scope.includes(to, &services))
             .collect();
         policies.sort_by(|a, b| (order(&a.action), &a.age).cmp(&(order(&b.action), &b.age)));
+        let judged = DryRuns::of(&security, to, &services)
+            .map(|dry_runs| dry_runs.judge(guard, inbound, request))
+            .unwrap_or_default();
         let mut denied = false;
         for policy in policies {
             let (truth, rule) = policy.matches(inbound, view);
             let matched = rule.filter(|_| truth == Truth::Yes);
-            let decided = say(policy, matched, denied);
+            let would_deny = judged.iter().any(|one| one.denies && one.policy == policy.key);
+            let decided = say(policy, matched, denied, would_deny);
             denied |= policy.action == Action::Deny && !policy.dry_run && matched.is_some();
             let name = format!("AuthorizationPolicy/{}", policy.key);
             told.push(Decision { name, action: policy.action.to_string(), decided });
@@ -291,8 +295,11 @@ fn order(action: &Action) -> u8 {
     }
 }
 
-fn say(policy: &Policy, matched: Option<usize>, denied: bool) -> String {
+fn say(policy: &Policy, matched: Option<usize>, denied: bool, would_deny: bool) -> String {
     match (matched, &policy.action) {
+        (None, _) if policy.dry_run && would_deny => {
+            "not matched, and not enforced: it is a dry run, and would refuse this".to_owned()
+        }
         (None, _) if policy.dry_run => "not matched (dry run)".to_owned(),
         (Some(rule), action) if policy.dry_run => {
             format!("matched by rules[{rule}], and not enforced: {action} is a dry run")

@@ -9,6 +9,7 @@ use crate::support::World;
 mod agreement;
 mod call;
 mod connection;
+mod dry_run;
 mod rule;
 
 use call::{Call, WORLD, call, from, policy, stranger, with_guard, world};

@@ -307,7 +307,7 @@ fn what_is_not_in_force() {
         told,
         [
             "info NotInForce AuthorizationPolicy/default/x metadata.annotations[\"istio.io/dry-run\"]: a dry run: it refuses \
-          and allows nothing"
+          and allows nothing; metric weft_authorization_dry_run_total and weft tap --would-deny tell what it would"
         ]
     );
 }

@@ -10,7 +10,7 @@ use std::time::SystemTime;
 use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
-use weft_rules::guard::{Denial, Guard, Inbound, InboundRequest, Mtls, RequestVerdict};
+use weft_rules::guard::{Denial, DryRun, DryRuns, Guard, Inbound, InboundRequest, Mtls, RequestVerdict};
 use weft_rules::identity::Identity;
 use weft_rules::path;
 use weft_rules::workload::Workload;
@@ -38,6 +38,8 @@ pub(super) struct Admitted<B> {
     pub(super) request: Request<B>,
     /// Headers that an external authorizer gives to the client.
     pub(super) answer_headers: HeaderMap,
+    /// What policies that are tried out say of it.
+    pub(super) dry_runs: Vec<DryRun>,
 }
 
 /// Why a request may not.
@@ -72,7 +74,10 @@ pub(super) async fn admit<B: LookAhead>(
     request: Request<B>,
 ) -> Result<Request<B>, Answer> {
     match arrival.decide(request).await {
-        Ok(Admitted { request, answer_headers }) => {
+        Ok(Admitted { request, answer_headers, dry_runs }) => {
+            if !dry_runs.is_empty() {
+                exchange.note(|outcome| outcome.upstream.dry_runs = dry_runs);
+            }
             if !answer_headers.is_empty() {
                 exchange.note(|outcome| outcome.answer_headers = Some(answer_headers.into()));
             }
@@ -123,6 +128,8 @@ fn answer(exchange: &Rc<Exchange>, refused: Refused) -> Response<ResponseBody> {
 pub(super) struct Arrival {
     /// What the pod lets in; `None`: everything.
     guard: Option<Arc<Guard>>,
+    /// What is tried out there.
+    dry_runs: Option<Arc<DryRuns>>,
     /// The pod lets in callers with an identity only, and this one has none: it was let in before that was so.
     unproved: bool,
     parties: Parties,
@@ -145,8 +152,9 @@ impl Arrival {
                 identity: down.identity().cloned(),
             };
             let unproved = inbound::is_unproved(down, &workload);
-            let guard = snapshot.guard(&workload).filter(|_| !inbound::came_between(down)).cloned();
-            return Some(Self { guard, unproved, parties });
+            let (guard, dry_runs) = snapshot.guard_and_dry_runs(&workload);
+            let guard = guard.filter(|_| !inbound::came_between(down)).cloned();
+            return Some(Self { guard, dry_runs: dry_runs.cloned(), unproved, parties });
         }
         let address = to.address.ip().to_canonical();
         let pods = shared.pods.load();
@@ -155,10 +163,10 @@ impl Arrival {
             Some(workload) if workload.key == pod.network.key => workload,
             _ => connection::workload_of(&snapshot, pod),
         };
-        let guard = snapshot.guard(&workload).cloned();
+        let (guard, dry_runs) = snapshot.guard_and_dry_runs(&workload);
         let mtls = snapshot.mtls(&workload, to.address.port());
         let unproved = mtls == Mtls::Strict && to.is_plaintext();
-        if guard.is_none() && !unproved {
+        if guard.is_none() && dry_runs.is_none() && !unproved {
             return None;
         }
         let from = down.source_towards(address)?;
@@ -172,7 +180,7 @@ impl Arrival {
             peer: SocketAddr::new(from, down.peer.port()),
             identity,
         };
-        Some(Self { guard, unproved, parties })
+        Some(Self { guard: guard.cloned(), dry_runs: dry_runs.cloned(), unproved, parties })
     }
 
     /// A request that came to a gateway pod, whose own policies decide first. `None`: it lets in everything.
@@ -180,7 +188,10 @@ impl Arrival {
         let shared = &down.core.shared;
         let snapshot = shared.snapshot.load();
         let workload = connection::workload_of(&snapshot, &down.pod);
-        let guard = snapshot.guard(&workload)?.clone();
+        let (guard, dry_runs) = snapshot.guard_and_dry_runs(&workload);
+        if guard.is_none() && dry_runs.is_none() {
+            return None;
+        }
         let parties = Parties {
             core: Rc::clone(&down.core),
             pod: Arc::clone(&down.pod),
@@ -189,7 +200,7 @@ impl Arrival {
             peer: down.peer,
             identity: None,
         };
-        Some(Self { guard: Some(guard), unproved: false, parties })
+        Some(Self { guard: guard.cloned(), dry_runs: dry_runs.cloned(), unproved: false, parties })
     }
 
     /// Decides, and changes the request as tokens and external authorizers have it.
@@ -201,14 +212,14 @@ impl Arrival {
             return Err(Refused::Unproved);
         }
         let (mut head, mut body) = request.into_parts();
-        let mut answer_headers = HeaderMap::new();
+        let (mut answer_headers, mut claims) = (HeaderMap::new(), None);
         if let Some(guard) = &self.guard {
             // Rules at the source may have made another path of a normal one.
             let paths = self.parties.core.shared.snapshot.load().path_normalization();
             if path::settle(&mut head.uri, paths).is_err() {
                 return Err(Refused::Policy(Denial { policy: None, rule: None }));
             }
-            let claims = match guard.tokens() {
+            claims = match guard.tokens() {
                 [] => None,
                 rules => {
                     let realm = authenticate::realm(&head);
@@ -228,8 +239,14 @@ impl Arrival {
                 return Err(Refused::Policy(denial));
             }
         }
+        let dry_runs = self.dry_runs.as_ref().map_or_else(Vec::new, |dry_runs| {
+            let connection = self.connection();
+            let remote = remote_of(&head.headers, connection.peer);
+            let asked = InboundRequest { head: &head, remote, claims: claims.as_ref() };
+            dry_runs.judge(self.guard.as_deref(), &connection, Some(&asked))
+        });
         self.tell(&mut head.headers);
-        Ok(Admitted { request: Request::from_parts(head, body), answer_headers })
+        Ok(Admitted { request: Request::from_parts(head, body), answer_headers, dry_runs })
     }
 
     /// Whether the rules let in a request of weft's own, which has no token and about which nobody else is asked.

@@ -223,6 +223,7 @@ impl Exchange {
             upstream_time: outcome.upstream_time,
             attempts: outcome.attempts,
             grpc_messages: self.grpc.then_some(outcome.grpc_messages),
+            mirrored: false,
         });
     }
 }

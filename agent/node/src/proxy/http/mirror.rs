@@ -1,21 +1,26 @@
-//! Copies of requests: sent and forgotten. A copy's body is fed as the request's own passes; a copy that cannot keep up is
-//! given up, the request is never slowed.
+//! Copies of requests: sent, reported as requests of their own, and forgotten. A copy's body is fed as the request's own passes;
+//! a copy that cannot keep up is given up, the request is never slowed.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use http::header::EXPECT;
+use http::header::{EXPECT, HOST, USER_AGENT};
 use http::request::Parts;
-use http::{HeaderMap, Request, Version};
+use http::{HeaderMap, HeaderValue, Method, Request, Version};
 use http_body::{Body, Frame};
 use hyper::body::Incoming;
+use tokio::time::Instant;
+use weft_rules::cluster::Cluster;
 use weft_rules::http_route::{HttpRoute, Mirror};
 use weft_rules::snapshot::Protocol;
+use weft_rules::workload::Workload;
 
-use super::admit::Arrival;
+use super::admit::{Arrival, Refused};
 use super::attempt::{self, Endpoint};
 use super::body::{BodyError, ClientBody, Leased, RequestBody};
 use super::exchange::Exchange;
@@ -23,6 +28,7 @@ use super::headers;
 use crate::proxy::connection::Downstream;
 use crate::proxy::limits;
 use crate::proxy::upstream::Towards;
+use crate::telemetry::{CopyEnd, HttpRecord, Refusal, ResponseFlag, Security, Upstream};
 
 /// A copy's body: what has passed and was not sent yet.
 #[derive(Debug, Clone, Default)]
@@ -32,8 +38,10 @@ pub(in crate::proxy) struct Feed(Rc<RefCell<State>>);
 struct State {
     queue: VecDeque<Piece>,
     bytes: usize,
+    /// Bytes that were sent on.
+    passed: u64,
     ended: bool,
-    given_up: bool,
+    given_up: Option<CopyEnd>,
     waker: Option<Waker>,
 }
 
@@ -54,7 +62,7 @@ impl Feed {
                 state.queue.push_back(Piece::Trailers(trailers.clone()));
             }
             if state.bytes > limits::MIRROR_BYTES {
-                state.give_up();
+                state.give_up(CopyEnd::TooSlow);
             }
         });
     }
@@ -66,7 +74,7 @@ impl Feed {
 
     /// The request has broken off.
     pub(in crate::proxy::http) fn break_off(&self) {
-        self.change(State::give_up);
+        self.change(|state| state.give_up(CopyEnd::BrokenOff));
     }
 
     pub(in crate::proxy::http) fn poll(
@@ -74,12 +82,13 @@ impl Feed {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let mut state = self.0.borrow_mut();
-        if state.given_up {
+        if state.given_up.is_some() {
             return Poll::Ready(Some(Err("the copy was given up".into())));
         }
         match state.queue.pop_front() {
             Some(Piece::Data(bytes)) => {
                 state.bytes -= bytes.len();
+                state.passed += bytes.len() as u64;
                 Poll::Ready(Some(Ok(Frame::data(bytes))))
             }
             Some(Piece::Trailers(trailers)) => Poll::Ready(Some(Ok(Frame::trailers(trailers)))),
@@ -93,12 +102,12 @@ impl Feed {
 
     pub(in crate::proxy::http) fn is_end_stream(&self) -> bool {
         let state = self.0.borrow();
-        state.ended && !state.given_up && state.queue.is_empty()
+        state.ended && state.given_up.is_none() && state.queue.is_empty()
     }
 
     fn change(&self, change: impl FnOnce(&mut State)) {
         let mut state = self.0.borrow_mut();
-        if !state.given_up {
+        if state.given_up.is_none() {
             change(&mut state);
         }
         if let Some(waker) = state.waker.take() {
@@ -108,8 +117,8 @@ impl Feed {
 }
 
 impl State {
-    fn give_up(&mut self) {
-        self.given_up = true;
+    fn give_up(&mut self, why: CopyEnd) {
+        self.given_up = Some(why);
         self.queue = VecDeque::new();
     }
 }
@@ -118,19 +127,29 @@ impl State {
 pub(super) fn start(exchange: &Rc<Exchange>, route: &HttpRoute, request: &Parts, body: &mut ClientBody) {
     let seed = fastrand::u64(..);
     for (index, mirror) in route.mirrors.iter().enumerate() {
-        if mirror.draws(index, seed) {
-            send(&exchange.down, mirror, request, body);
+        if mirror.draws(index, seed)
+            && let Err(end) = send(exchange, (route, mirror), request, body)
+        {
+            exchange.down.core.recorder.copy(end);
         }
     }
 }
 
-fn send(down: &Rc<Downstream>, mirror: &Mirror, request: &Parts, body: &mut ClientBody) {
+/// # Errors
+/// There is no copy, and this is why.
+fn send(
+    exchange: &Rc<Exchange>,
+    (route, mirror): (&HttpRoute, &Mirror),
+    request: &Parts,
+    body: &mut ClientBody,
+) -> Result<(), CopyEnd> {
+    let down = &exchange.down;
     let core = &down.core;
     if core.mirrors.get() >= limits::MIRRORS {
-        return;
+        return Err(CopyEnd::TooMany);
     }
-    let Ok(cluster) = down.cluster(&mirror.destination) else { return };
-    let Some(in_use) = cluster.pick(down.dialled, &[], fastrand::u64(..)) else { return };
+    let cluster = down.cluster(&mirror.destination).map_err(|_| CopyEnd::NoDestination)?;
+    let in_use = cluster.pick(down.dialled, &[], fastrand::u64(..)).ok_or(CopyEnd::NoDestination)?;
     let http2 = match cluster.protocol {
         Protocol::Http => false,
         Protocol::Http2 => true,
@@ -139,42 +158,180 @@ fn send(down: &Rc<Downstream>, mirror: &Mirror, request: &Parts, body: &mut Clie
     let mut copy = request.clone();
     copy.extensions.clear();
     copy.headers.remove(EXPECT);
-    if headers::address(&mut copy, http2).is_err() {
-        return;
-    }
+    headers::address(&mut copy, http2).map_err(|_| CopyEnd::NoDestination)?;
     headers::count_attempt(&mut copy.headers, 1);
-    let copy = Request::from_parts(copy, body.feed());
+    let mut report = Report::new(exchange, route, request, &cluster);
+    report.upstream.address = Some(in_use.endpoint.address);
+    report.upstream.workload.clone_from(&in_use.endpoint.workload);
+    let body = body.feed();
+    if let RequestBody::Copy(feed) = &body {
+        report.feed = Some(feed.clone());
+    }
+    let copy = Request::from_parts(copy, body);
     let endpoint =
         Endpoint { to: Towards::endpoint(&cluster, in_use.endpoint.address), in_use: Some(in_use), http2 };
     core.mirrors.set(core.mirrors.get() + 1);
-    let down = Rc::clone(down);
     tokio::task::spawn_local(async move {
-        drop(tokio::time::timeout(limits::MIRROR_TIMEOUT, exchange_copy(&down, endpoint, copy)).await);
-        down.core.mirrors.set(down.core.mirrors.get() - 1);
+        let sent =
+            tokio::time::timeout(limits::MIRROR_TIMEOUT, exchange_copy(&mut report, endpoint, copy)).await;
+        let core = &report.down.core;
+        core.mirrors.set(core.mirrors.get() - 1);
+        report.end(sent.unwrap_or(CopyEnd::TimedOut));
     });
+    Ok(())
 }
 
 /// Sends a copy and reads its answer to the end, so that the connection can be used again.
-async fn exchange_copy(down: &Rc<Downstream>, endpoint: Endpoint, mut copy: Request<RequestBody>) {
+async fn exchange_copy(report: &mut Report, endpoint: Endpoint, mut copy: Request<RequestBody>) -> CopyEnd {
+    let down = Rc::clone(&report.down);
     let destination = endpoint.in_use.as_ref().and_then(|in_use| in_use.endpoint.workload.clone());
-    if let Some(arrival) = Arrival::of(down, destination, &endpoint.to) {
+    if let Some(arrival) = Arrival::of(&down, destination, &endpoint.to) {
         match arrival.decide(copy).await {
-            Ok(admitted) => copy = admitted.request,
-            Err(_) => return,
+            Ok(admitted) => {
+                copy = admitted.request;
+                report.upstream.dry_runs = admitted.dry_runs;
+            }
+            Err(refused) => {
+                report.upstream.refused = Some(Box::new(match refused {
+                    Refused::Policy(denial) => Refusal::Policy(denial),
+                    Refused::Unproved => Refusal::Strict,
+                    Refused::Token(..) | Refused::Elsewhere { .. } => Refusal::Elsewhere,
+                }));
+                let trust_domain = Arc::clone(&down.core.shared.trust_domain);
+                report.upstream.security = Security::SameNode { trust_domain };
+                return CopyEnd::Refused;
+            }
         }
     }
-    if let Ok(mut answer) = attempt::send(down, endpoint, copy).await
-        && discard(&mut answer.body).await
-        && let Leased::Http1(connection) = answer.lease.connection
-    {
+    let mut answer = match attempt::send(&down, endpoint, copy).await {
+        Ok(answer) => answer,
+        Err(failed) => {
+            report.flag = failed.error.kind.flag();
+            report.failure = failed.error.cause();
+            return CopyEnd::Failed;
+        }
+    };
+    report.status = answer.head.status.as_u16();
+    report.upstream.security = answer.security.clone();
+    report.upstream.local_address = answer.local_address;
+    report.upstream_time = Some(report.begun.elapsed());
+    if !discard(&mut answer.body, &report.response_bytes).await {
+        report.flag = Some(ResponseFlag::UpstreamConnectionTermination);
+        return CopyEnd::Failed;
+    }
+    if let Leased::Http1(connection) = answer.lease.connection {
         down.core.pool.give_back(connection);
+    }
+    CopyEnd::Answered
+}
+
+/// What is told of a copy at its end.
+#[derive(Debug)]
+struct Report {
+    down: Rc<Downstream>,
+    caller: Arc<Workload>,
+    begun: Instant,
+    started: SystemTime,
+    method: Method,
+    path: String,
+    version: Version,
+    authority: String,
+    request_id: Option<HeaderValue>,
+    user_agent: Option<HeaderValue>,
+    route: String,
+    virtual_service: Option<Arc<str>>,
+    upstream: Upstream,
+    feed: Option<Feed>,
+    status: u16,
+    flag: Option<ResponseFlag>,
+    failure: Option<String>,
+    upstream_time: Option<Duration>,
+    response_bytes: Cell<u64>,
+}
+
+impl Report {
+    fn new(exchange: &Rc<Exchange>, route: &HttpRoute, request: &Parts, cluster: &Cluster) -> Self {
+        let authority = match request.uri.authority() {
+            Some(authority) => Some(authority.as_str()),
+            None => request.headers.get(HOST).and_then(|value| value.to_str().ok()),
+        };
+        Self {
+            down: Rc::clone(&exchange.down),
+            caller: Arc::clone(&exchange.caller),
+            begun: Instant::now(),
+            started: SystemTime::now(),
+            method: request.method.clone(),
+            path: request.uri.path_and_query().map(ToString::to_string).unwrap_or_default(),
+            version: request.version,
+            authority: authority.unwrap_or_default().to_owned(),
+            request_id: request.headers.get(headers::X_REQUEST_ID).cloned(),
+            user_agent: request.headers.get(USER_AGENT).cloned(),
+            route: format!("{} (mirror)", route.name),
+            virtual_service: route.virtual_service.clone(),
+            upstream: Upstream {
+                service: Some(Arc::clone(&cluster.service)),
+                cluster: Some(Arc::clone(&cluster.name)),
+                ..Upstream::default()
+            },
+            feed: None,
+            status: 0,
+            flag: None,
+            failure: None,
+            upstream_time: None,
+            response_bytes: Cell::new(0),
+        }
+    }
+
+    /// Reports the copy as a request to where it went.
+    fn end(self, end: CopyEnd) {
+        let (passed, given_up) = match &self.feed {
+            Some(feed) => (feed.0.borrow().passed, feed.0.borrow().given_up),
+            None => (0, None),
+        };
+        // Who gave it up knows better than who saw it break off.
+        let end = if end == CopyEnd::Answered { end } else { given_up.unwrap_or(end) };
+        let recorder = &self.down.core.recorder;
+        recorder.copy(end);
+        let flag = if given_up.is_some() { None } else { self.flag };
+        recorder.http(&HttpRecord {
+            started: self.started,
+            inbound: false,
+            source: Some(&self.caller).filter(|caller| !caller.namespace.is_empty()),
+            downstream: self.down.peer,
+            dialled: self.down.dialled,
+            upstream: &self.upstream,
+            method: &self.method,
+            path: &self.path,
+            version: self.version,
+            authority: &self.authority,
+            request_id: self.request_id.as_ref(),
+            user_agent: self.user_agent.as_ref(),
+            forwarded_for: None,
+            status: self.status,
+            grpc_status: None,
+            flags: flag.as_slice(),
+            details: end.details(),
+            upstream_failure: self.failure.as_deref(),
+            route: Some(&self.route),
+            virtual_service: self.virtual_service.as_deref(),
+            request_bytes: passed,
+            response_bytes: self.response_bytes.get(),
+            duration: self.begun.elapsed(),
+            upstream_time: self.upstream_time,
+            attempts: 1,
+            grpc_messages: None,
+            mirrored: true,
+        });
     }
 }
 
-async fn discard(body: &mut Incoming) -> bool {
+async fn discard(body: &mut Incoming, bytes: &Cell<u64>) -> bool {
     loop {
         match std::future::poll_fn(|context| std::pin::Pin::new(&mut *body).poll_frame(context)).await {
-            Some(Ok(_)) => {}
+            Some(Ok(frame)) => {
+                let length = frame.data_ref().map_or(0, Bytes::len);
+                bytes.set(bytes.get() + length as u64);
+            }
             Some(Err(_)) => return false,
             None => return true,
         }
@@ -215,5 +372,8 @@ mod tests {
         }
         assert!(next(&feed).await.unwrap().is_err());
         assert!(feed.0.borrow().queue.is_empty());
+        // That its request then breaks off changes nothing.
+        feed.break_off();
+        assert_eq!(feed.0.borrow().given_up, Some(CopyEnd::TooSlow));
     }
 }

@@ -39,7 +39,7 @@ fn refused_connection(refused: Refusal) -> String {
 
 #[test]
 fn pods_of_one_node_know_each_other() {
-    let telemetry = Telemetry::start(AccessLog::Off, "n1", 1).unwrap();
+    let telemetry = telemetry(1);
     let mut sample = Sample::new();
     sample.upstream.security = Security::SameNode { trust_domain: "cluster.local".into() };
     telemetry.recorder(0).http(&sample.record());
@@ -57,7 +57,7 @@ fn pods_of_one_node_know_each_other() {
 
 #[test]
 fn connections_with_the_same_ends_share_a_series() {
-    let telemetry = Telemetry::start(AccessLog::Off, "n1", 1).unwrap();
+    let telemetry = telemetry(1);
     let recorder = telemetry.recorder(0);
     for security in [tls(), tls(), Security::Plaintext(Plaintext::DestinationRule)] {
         let mut sample = Sample::new();
@@ -74,7 +74,7 @@ fn connections_with_the_same_ends_share_a_series() {
 
 #[test]
 fn what_comes_in_is_reported_by_the_destination_alone() {
-    let telemetry = Telemetry::start(AccessLog::Off, "n1", 1).unwrap();
+    let telemetry = telemetry(1);
     let mut sample = Sample::new();
     sample.upstream.security = Security::Plaintext(Plaintext::CallerOutside);
     telemetry.recorder(0).http(&HttpRecord { inbound: true, source: None, ..sample.record() });
@@ -115,8 +115,8 @@ fn the_log_names_the_policy_that_denied_a_connection() {
 
 #[tokio::test]
 async fn a_tap_shows_identities_and_the_policy_that_denied() {
-    let telemetry = Telemetry::start(AccessLog::Off, "n1", 1).unwrap();
-    let mut tap = telemetry.tap(TapFilter::default());
+    let telemetry = telemetry(1);
+    let mut tap = telemetry.tap(TapFilter::default()).unwrap();
     let mut sample = Sample::new();
     sample.upstream.security = tls();
     sample.upstream.refused = Some(Box::new(denied_by(Some("shop/only-get"))));
@@ -129,7 +129,7 @@ async fn a_tap_shows_identities_and_the_policy_that_denied() {
 
 #[test]
 fn edges_tell_who_talks_to_whom_and_how_safely() {
-    let telemetry = Telemetry::start(AccessLog::Off, "n1", 2).unwrap();
+    let telemetry = telemetry(2);
     let mut sample = Sample::new();
     // On one node both sides are counted, and make one edge.
     sample.upstream.security = Security::SameNode { trust_domain: "cluster.local".into() };
@@ -172,7 +172,7 @@ fn edges_tell_who_talks_to_whom_and_how_safely() {
 
 #[test]
 fn edges_count_connections_that_stood_and_those_that_did_not() {
-    let telemetry = Telemetry::start(AccessLog::Off, "n1", 1).unwrap();
+    let telemetry = telemetry(1);
     let recorder = telemetry.recorder(0);
     let source = workload("productpage-v1", "n1", &[]);
     let report = |event, flags: &[ResponseFlag], refused: Option<Refusal>| {
