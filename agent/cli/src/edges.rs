@@ -1,6 +1,6 @@
 //! `weft edges`: who talks to whom, and how safely.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use clap::Args;
@@ -12,8 +12,8 @@ use crate::list::{self, ListFormat, Row};
 use crate::output::{Outcome, Table, Tone, Usage, plain};
 
 /// Counts are of what this node's agent has seen since it started: what its pods asked for, and what came to them from
-/// elsewhere. In a cluster every agent is asked: what went from one node to another, both have seen, and NODES says whose
-/// count a line is.
+/// elsewhere. In a cluster every agent is asked, and NODES says whose count a line is: what went from one node to another, both
+/// have seen, and the caller's tells it.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 A PEER is deploy/NAME[.NS] (or another kind of workload), svc/NAME[.NS], ns/NAME, NAME[.NS], app=NAME or version=NAME.
@@ -74,7 +74,7 @@ impl EdgesArgs {
         let mut rows = block_on(async {
             let before = gather::<EdgeRow>(&self.agent).await?;
             if self.interval.is_zero() {
-                return Ok(before);
+                return anyhow::Ok(before);
             }
             let begun = Instant::now();
             tokio::time::sleep(self.interval).await;
@@ -82,6 +82,7 @@ impl EdgesArgs {
             add_rates(&mut rows, &before, begun.elapsed());
             Ok(rows)
         })?;
+        tell_once(&mut rows);
         rows.lines.retain(|line| self.wants(&line.row));
         let place = self.namespace.as_ref().map_or_else(String::new, |ns| format!(" in namespace {ns}"));
         list::show(rows, self.output, &format!("{}{place}", EdgeRow::NOTHING))
@@ -101,8 +102,44 @@ impl EdgesArgs {
 }
 
 /// What makes an edge the same at another time.
-fn key(row: &EdgeRow) -> (&EdgeEnd, &EdgeEnd, &str, EdgeSecurity, &str) {
-    (&row.source, &row.destination, &row.protocol, row.security, &row.reason)
+fn key(row: &EdgeRow) -> (&EdgeEnd, &EdgeEnd, &str, &str, EdgeSecurity, &str) {
+    (&row.source, &row.destination, &row.protocol, &row.reporter, row.security, &row.reason)
+}
+
+/// Leaves out what the destination's agent tells of a conversation that the caller's tells, too. Where not all agents have
+/// answered, the caller's may be the one that has not.
+fn tell_once(rows: &mut Gathered<EdgeRow>) {
+    if !rows.complete {
+        return;
+    }
+    // By workload; and by account, for the destination's agent may never have heard of a pod that lived for a second.
+    let by_workload = |row: &EdgeRow| {
+        let (source, destination) = (&row.source, &row.destination);
+        (!source.workload.is_empty()).then(|| {
+            [&source.namespace, &source.workload, &destination.namespace, &destination.workload]
+                .map(Clone::clone)
+        })
+    };
+    let by_account = |row: &EdgeRow| {
+        let (source, destination) = (&row.source, &row.destination);
+        (!source.identity.is_empty()).then(|| {
+            [&source.identity, &String::new(), &destination.namespace, &destination.workload]
+                .map(Clone::clone)
+        })
+    };
+    let mut told: HashMap<[String; 4], HashSet<Vec<String>>> = HashMap::new();
+    for line in rows.lines.iter().filter(|line| line.row.reporter == "source") {
+        for key in [by_workload(&line.row), by_account(&line.row)].into_iter().flatten() {
+            told.entry(key).or_default().insert(line.nodes.clone());
+        }
+    }
+    rows.lines.retain(|line| {
+        let key = by_workload(&line.row).or_else(|| by_account(&line.row));
+        let elsewhere = key
+            .and_then(|key| told.get(&key))
+            .is_some_and(|nodes| nodes.iter().any(|nodes| *nodes != line.nodes));
+        line.row.reporter != "destination" || !elsewhere
+    });
 }
 
 #[expect(clippy::cast_precision_loss, reason = "counts of a few seconds")]
@@ -117,9 +154,17 @@ fn add_rates(rows: &mut Gathered<EdgeRow>, before: &Gathered<EdgeRow>, elapsed: 
     }
 }
 
-/// The workload, else the service, else what is outside.
+/// The workload, else the service, else the account, else what is outside.
 fn end(end: &EdgeEnd) -> String {
     match (&*end.workload, &*end.service, &*end.namespace) {
+        // A pod that was gone before anybody knew it. Who proves an identity is not outside.
+        ("", "", _) if !end.identity.is_empty() => {
+            let account = account(&end.identity);
+            match account.split_once('/') {
+                Some((namespace, name)) => format!("sa/{name}.{namespace}"),
+                None => account,
+            }
+        }
         ("", "", _) => "outside the mesh".to_owned(),
         ("", service, _) => service.to_owned(),
         (workload, _, "") => workload.to_owned(),
@@ -218,6 +263,7 @@ mod tests {
             source: side("web", ""),
             destination: side("reviews", "reviews.shop.svc.cluster.local"),
             protocol: "http".into(),
+            reporter: "source".into(),
             requests: 12,
             denied: 2,
             security: EdgeSecurity::MutualTls,
@@ -252,6 +298,51 @@ mod tests {
              0.5     plaintext: caller not in the mesh\n"
         );
         assert_eq!(rows[1].name(), "edge/outside-the-mesh->reviews-v1.shop");
+    }
+
+    fn of_nodes(rows: &[(&str, EdgeRow)]) -> Gathered<EdgeRow> {
+        let mut all = Gathered::here(rows.iter().map(|(_, row)| row.clone()).collect());
+        for (line, (node, _)) in all.lines.iter_mut().zip(rows) {
+            line.nodes = vec![(*node).to_owned()];
+        }
+        all
+    }
+
+    fn told(rows: &[(&str, EdgeRow)]) -> Vec<String> {
+        let mut all = of_nodes(rows);
+        tell_once(&mut all);
+        all.lines
+            .iter()
+            .map(|line| format!("{} {} {}", line.nodes[0], line.row.reporter, end(&line.row.source)))
+            .collect()
+    }
+
+    #[test]
+    fn a_conversation_between_nodes_is_told_once() {
+        let as_bytes = || EdgeRow { protocol: "tcp".into(), reporter: "destination".into(), ..row() };
+        let nobody_knew =
+            || EdgeRow { source: EdgeEnd { workload: String::new(), ..row().source }, ..as_bytes() };
+        let another = || EdgeRow {
+            source: EdgeEnd {
+                workload: String::new(),
+                identity: "spiffe://cluster.local/ns/shop/sa/job".into(),
+                ..row().source
+            },
+            ..as_bytes()
+        };
+        let once = ["n1 source web-v1.shop"];
+        assert_eq!(told(&[("n1", row()), ("n2", as_bytes())]), once);
+        assert_eq!(told(&[("n2", nobody_knew()), ("n1", row())]), once);
+        // What only the destination's agent knows.
+        let both = ["n1 source web-v1.shop", "n2 destination sa/job.shop"];
+        assert_eq!(told(&[("n1", row()), ("n2", another())]), both);
+        // The agent's own pods of that workload are not those that called from elsewhere.
+        let local = ["n2 source web-v1.shop", "n2 destination web-v1.shop"];
+        assert_eq!(told(&[("n2", row()), ("n2", as_bytes())]), local);
+        let mut some = of_nodes(&[("n1", row()), ("n2", as_bytes())]);
+        some.complete = false;
+        tell_once(&mut some);
+        assert_eq!(some.lines.len(), 2);
     }
 
     #[test]

@@ -57,13 +57,14 @@ impl FromStr for Reader {
         if let Ok(network) = text.parse().or_else(|_| text.parse::<IpAddr>().map(IpNet::from)) {
             return Ok(Self::Network(network));
         }
+        // A namespace's has no dots: an address that was mistyped names nobody.
         let is_name = |name: &str| {
             let mut bytes = name.bytes();
             !name.is_empty() && bytes.all(|byte| byte.is_ascii_alphanumeric() || b"-.".contains(&byte))
         };
         let (namespace, name) = text.split_once('/').ok_or_else(wrong)?;
         let name = if name == "*" { None } else { Some(name.to_owned()) };
-        if is_name(namespace) && name.as_deref().is_none_or(is_name) {
+        if is_name(namespace) && !namespace.contains('.') && name.as_deref().is_none_or(is_name) {
             Ok(Self::Account { namespace: namespace.to_owned(), name })
         } else {
             Err(wrong())

@@ -391,7 +391,7 @@ async fn a_slow_tap_is_told_what_it_missed() {
             _ => seen += 1,
         }
     }
-    assert!(missed > 0 && seen >= 1_000, "{seen} {missed}");
+    assert!(missed > 0 && seen >= 500, "{seen} {missed}");
     assert!(telemetry.exposition().contains(&format!("weft_tap_left_out_events_total {missed}")));
 }
 

@@ -62,7 +62,7 @@ fn a_server_that_answers_everything_loses_its_own_new_series_and_nobody_elses() 
     let folded = ["destination_workload=\"reviews-v2\"", "response_code=\"other\"", "reporter=\"source\""];
     assert_eq!(requests(&text, &folded), 1_400);
     assert_eq!(requests(&text, &["destination_workload=\"ratings-v1\"", "response_code=\"200\""]), 1);
-    assert!(text.contains("weft_metric_series 101\n"), "what is folded takes no room");
+    assert!(text.contains("weft_metric_series 101.0\n"), "what is folded takes no room");
     let full = telemetry.full();
     assert_eq!(full.len(), 1, "{full:?}");
     assert!(full[0].starts_with("metrics: shop/productpage-v1 → shop/reviews-v2 has 100 series"), "{full:?}");
@@ -145,7 +145,7 @@ fn series_of_pods_that_are_gone_end_and_make_room() {
     telemetry.sweep(now + Duration::from_mins(6), is_there);
     let text = telemetry.exposition();
     assert_eq!(requests(&text, &["job-28"]), 0);
-    assert!(text.contains("weft_metric_series 2\n"), "{text}");
+    assert!(text.contains("weft_metric_series 2.0\n"), "{text}");
     // The worker goes on with what stays, and begins anew where a pod is back.
     for sample in [&stays, &goes] {
         recorder.http(&sample.record());
@@ -166,21 +166,23 @@ fn a_pod_that_floods_the_log_leaves_out_lines_of_its_own() {
     for _ in 0..100 {
         lines.http(&loud.record());
     }
-    assert_eq!(waiting.try_iter().inspect(|line| room.give_back(&line.share)).count(), 11);
-    assert_eq!(dropped.load(Ordering::Relaxed), 89);
+    let some = waiting.try_iter().inspect(|line| room.give_back(&line.share)).count();
+    assert!((5..20).contains(&some), "{some}");
+    assert_eq!(dropped.load(Ordering::Relaxed), 100 - some as u64);
     for _ in 0..100 {
         lines.http(&loud.record());
     }
     quiet.source = other_pod(&room, &quiet.source);
     lines.http(&quiet.record());
-    assert_eq!(waiting.try_iter().count(), 12);
+    assert_eq!(waiting.try_iter().count(), some + 1);
 }
 
 /// A pod that does not happen to share the other's part.
 fn other_pod(room: &shares::Shares, than: &Arc<Workload>) -> Arc<Workload> {
     let half = room.take(Some(than), 0).unwrap();
     let pods = (0..100).map(|number| {
-        Arc::new(Workload { key: format!("shop/quiet-{number}").into(), ..Workload::clone(than) })
+        let name = format!("quiet-{number}");
+        Arc::new(Workload { key: format!("shop/{name}").into(), name: name.into(), ..Workload::clone(than) })
     });
     // All are kept until one is chosen: addresses are not used again.
     let pods: Vec<_> = pods.collect();
@@ -198,13 +200,16 @@ async fn a_pod_that_floods_a_tap_leaves_out_events_of_its_own() {
         recorder.http(&loud.record());
     }
     recorder.http(&quiet.record());
+    let TapEvent::LeftOut { count } = *tap.next().await else { panic!("some were left out") };
     let mut seen = Vec::new();
     while let Some(event) = tap.ready() {
         let TapEvent::Http(event) = &*event else { panic!("a request") };
-        seen.push(event.source.workload.clone());
+        seen.push(event.source.pod.clone());
     }
+    // Of the quiet pod, nothing.
+    assert_eq!(count + seen.len() as u64, 5_001);
     assert!((500..1_500).contains(&seen.len()), "{}", seen.len());
-    assert!(matches!(*tap.next().await, TapEvent::LeftOut { count } if count > 3_000));
+    assert_eq!(seen.last(), Some(&quiet.source.name.to_string()));
 }
 
 #[tokio::test]
