@@ -75,11 +75,11 @@ pub struct ServerTls {
     pub ca_cert_credential_name: Option<String>,
     /// Takes client certificates of anybody.
     pub insecure_skip_verify: Option<bool>,
-    /// Two of them, for two kinds of keys.
+    /// At most two of them, for two kinds of keys.
     #[serde(deserialize_with = "not_empty", skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("minItems" = 1, "maxItems" = 2))]
     pub credential_names: Vec<String>,
-    /// Files, two of them.
+    /// Files, at most two of each.
     #[serde(deserialize_with = "not_empty", skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("minItems" = 1, "maxItems" = 2))]
     pub tls_certificates: Vec<ServerTlsCertificate>,

@@ -328,6 +328,10 @@ mod tests {
                 "status": {"podIP": "10.0.0.1", "phase": phase}})
         };
         let none = || json!({});
+        let annotated = |inject: &str| {
+            json!({"metadata": {"name": "p", "namespace": "n", "annotations": {"sidecar.istio.io/inject": inject}},
+                "status": {"podIP": "10.0.0.1"}})
+        };
         for (given, namespace, expected) in [
             (pod(none(), none(), ""), Wish::In, Enrolment::Enrolled),
             (pod(none(), none(), ""), Wish::Unsaid, Enrolment::NotSelected),
@@ -336,6 +340,8 @@ mod tests {
             (pod(json!({"weft.dev/mesh": "disabled"}), none(), ""), Wish::In, Enrolment::OptedOut),
             (pod(json!({"sidecar.istio.io/inject": "false"}), none(), ""), Wish::In, Enrolment::OptedOut),
             (pod(json!({"istio.io/dataplane-mode": "none"}), none(), ""), Wish::In, Enrolment::OptedOut),
+            (annotated("false"), Wish::In, Enrolment::AnnotatedOut),
+            (annotated("true"), Wish::Unsaid, Enrolment::NotSelected),
             (pod(none(), json!({"hostNetwork": true}), ""), Wish::In, Enrolment::HostNetwork),
             (pod(none(), json!({"hostNetwork": true}), ""), Wish::Unsaid, Enrolment::NotSelected),
             (
