@@ -169,7 +169,7 @@ impl Control {
     pub(super) async fn hand_over(&mut self, request: Request) {
         let pods: Vec<Arc<LocalPod>> = self.datapath.pods().cloned().collect();
         let given = match self.lend().await {
-            Ok(lent) => handover::give(request, &self.shared.options, &pods, &lent),
+            Ok(lent) => handover::give(request, &self.shared, &pods, &lent),
             Err(error) => Err(error),
         };
         if let Err(error) = given {

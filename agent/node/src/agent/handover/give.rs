@@ -11,7 +11,7 @@ use weft_common::LAYOUT_VERSION;
 
 use super::State;
 use super::wire::{Hello, Message, PROTOCOL, PodMessage, Welcome};
-use crate::agent::{self, AgentOptions, Doors, Shared};
+use crate::agent::{self, Doors, Shared};
 use crate::channel::{Channel, FILES, borrow};
 use crate::datapath::LocalPod;
 use crate::proxy::Lent;
@@ -80,8 +80,10 @@ fn serve(channel: Channel, doors: &Weak<Doors>, shared: &Arc<Shared>) -> io::Res
     shared.succession.set(State::Preparing);
     let outcome = hand_over(channel, doors, shared);
     drop(waiting);
-    let done = matches!(outcome, Ok(true));
-    shared.succession.set(if done { State::Done } else { State::None });
+    // When it has, `give` has said so.
+    if !matches!(outcome, Ok(true)) {
+        shared.succession.set(State::None);
+    }
     if matches!(outcome, Ok(false)) {
         tracing::warn!(process = id, "the agent that was to take over has ended before; serving on");
     }
@@ -133,16 +135,11 @@ fn objection(hello: &Hello, shared: &Shared) -> Option<String> {
     None
 }
 
-/// Gives everything to the successor that asked, and waits until it serves. `Err` hears why it does not: then all is as
-/// before.
-pub fn give(
-    request: Request,
-    options: &AgentOptions,
-    pods: &[Arc<LocalPod>],
-    lent: &[Lent],
-) -> io::Result<()> {
+/// Gives everything to the successor that asked, and waits until it serves: then the succession is done. `Err` hears why it
+/// does not: then all is as before.
+pub fn give(request: Request, shared: &Shared, pods: &[Arc<LocalPod>], lent: &[Lent]) -> io::Result<()> {
     let Request { channel, doors, reply } = request;
-    let files = doors.lend(options);
+    let files = doors.lend(&shared.options);
     let outcome = files.and_then(|doors| send_all(&channel, doors, pods, lent)).and_then(|()| match channel
         .receive(Some(COMMIT))?
     {
@@ -157,6 +154,8 @@ pub fn give(
             tracing::warn!(%error, "the agent that took over has ended");
         }
         std::mem::forget(channel);
+        // Here and not where the reply is heard: what the caller does next, this agent's end too, comes after it.
+        shared.succession.set(State::Done);
     }
     let _ = reply.send(outcome.is_ok());
     outcome
