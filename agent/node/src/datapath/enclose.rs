@@ -1,6 +1,7 @@
 //! Pods that the CNI plugin closes while no agent answers: in the mesh as far as the kernel knows, with no listeners. What
 //! arrives for them and what they open is refused until an agent enrols them or lets them go.
 
+use std::collections::HashMap;
 use std::fs::{self, DirBuilder, File};
 use std::io;
 use std::net::IpAddr;
@@ -15,13 +16,10 @@ use weft_common::{LookupConfig, PodStats};
 use super::bpf::Insert;
 use super::error::Context;
 use super::mounts::{self, Seat};
-use super::netns::Netns;
+use super::netns::{self, Netns};
 use super::object::{Loader, Pins};
 use super::pod::Kernel;
 use super::{Datapath, DatapathError, kernel_pod, probe, record, sockets};
-
-/// Where the root directory of the node is, seen from a container that shares its process ids.
-const NODE_ROOT: &str = "/proc/1/root";
 
 /// What is written down of a closed pod, for the agent that comes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,13 +46,13 @@ struct Entry {
 }
 
 impl Enclosed {
-    /// Opens its network namespace, if it is there still.
-    fn open(&self, cookie: u64) -> Option<OwnedFd> {
-        let on_node = Path::new(NODE_ROOT).join(self.netns.strip_prefix("/").unwrap_or(&self.netns));
-        [&self.netns, &on_node].into_iter().find_map(|path| {
-            let netns = Netns::open(path).ok()?;
+    /// Opens its network namespace by its path, if it is there still. An agent in a container sees the node's paths below the
+    /// root directories of others.
+    fn open(&self, cookie: u64) -> Option<Netns> {
+        mounts::roots().iter().find_map(|root| {
+            let netns = Netns::open(&mounts::below(root, &self.netns)).ok()?;
             let found = netns.run(sockets::netns_cookie).flatten().ok()?;
-            (found == cookie).then(|| netns.into_fd())
+            (found == cookie).then_some(netns)
         })
     }
 }
@@ -191,14 +189,16 @@ fn close(run_dir: &Path, bpf_dir: &Path, pod: &Enclosed, netns: BorrowedFd<'_>) 
 impl Datapath {
     /// The pods that a plugin has closed and nobody has claimed, with their namespaces.
     pub fn enclosed(&self) -> Vec<(Enclosed, OwnedFd)> {
-        let closed = self.unclaimed.keys();
-        closed
-            .filter_map(|cookie| {
-                let pod = self.enclosures.load(*cookie)?;
-                let netns = pod.open(*cookie)?;
-                Some((pod, netns))
-            })
-            .collect()
+        // Its first processes run in it before long.
+        let mut others: Option<HashMap<u64, Netns>> = None;
+        let mut found = Vec::new();
+        for &cookie in self.unclaimed.keys() {
+            let Some(pod) = self.enclosures.load(cookie) else { continue };
+            let netns =
+                pod.open(cookie).or_else(|| others.get_or_insert_with(netns::of_processes).remove(&cookie));
+            found.extend(netns.map(|netns| (pod, netns.into_fd())));
+        }
+        found
     }
 
     /// A plugin has closed a pod while this agent ran: it waits to be claimed.

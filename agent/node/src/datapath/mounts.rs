@@ -77,8 +77,8 @@ fn is_on_bpffs(dir: &Path) -> bool {
     rustix::fs::statfs(dir).is_ok_and(|found| found.f_type == BPFFS)
 }
 
-/// Root directories of this process and of others whose mount namespaces outlive it.
-fn roots() -> Vec<PathBuf> {
+/// Root directories of this process and of others whose mount namespaces outlive it: the node's is among them.
+pub fn roots() -> Vec<PathBuf> {
     let others = other_mount_namespaces().into_iter().map(|process| format!("/proc/{process}/root"));
     std::iter::once(HERE.to_owned()).chain(others).map(PathBuf::from).collect()
 }
@@ -153,7 +153,8 @@ fn unshare_fs() -> io::Result<()> {
     Ok(())
 }
 
-fn below(root: &Path, path: &Path) -> PathBuf {
+/// An absolute path as it is below another root directory.
+pub fn below(root: &Path, path: &Path) -> PathBuf {
     root.join(path.strip_prefix("/").unwrap_or(path))
 }
 
