@@ -8,7 +8,7 @@
 use core::mem::{align_of, offset_of, size_of};
 
 /// Part of the path of everything that is pinned.
-pub const LAYOUT_VERSION: u32 = 1;
+pub const LAYOUT_VERSION: u32 = 2;
 
 /// Where captured outbound connections are sent, on the pod's loopback.
 pub const OUTBOUND_PORT: u16 = 15001;
@@ -23,6 +23,19 @@ pub const MAX_LISTENERS: usize = 65_536;
 pub const MAX_ORIG_DST: usize = 131_072;
 /// Connections of the agent to programs in its pods that are being opened.
 pub const MAX_EXPECTED: usize = 65_536;
+/// How long the announcement of such a connection is good: longer than the first SYN may wait, and no longer than that,
+/// because a program that is slow keeps it open. Whatever sends the SYN again announces it again.
+pub const EXPECTED_FOR_NS: u64 = 2_000_000_000;
+
+/// Ports of pods that their nodes ask something of.
+pub const MAX_PROBED: usize = 65_536;
+/// Connections of nodes to such ports that are remembered; the oldest go first.
+pub const MAX_NODE_CONNECTS: usize = 8_192;
+/// Who is known to be the node itself.
+pub const MAX_NODE_ITSELF: usize = 1_024;
+
+/// The loopback device is the first one of every network namespace.
+pub const LOOPBACK_DEVICE: u32 = 1;
 /// Captured connections that one pod may be opening at a time; more are refused with `EPERM`.
 /// Keeps one pod from filling [`MAX_ORIG_DST`] for all.
 pub const MAX_OPENING: u64 = 16_384;
@@ -88,6 +101,8 @@ pub mod owner {
     pub const AGENT_INSIDE: u32 = 2;
     /// The agent's, from the pod's namespace to somewhere else.
     pub const AGENT_OUTSIDE: u32 = 3;
+    /// Somebody's in the agent's own network namespace, towards a port that a pod's probes name.
+    pub const NODE: u32 = 4;
 }
 
 /// What is known of a socket: the value of the socket storage `SOCKETS`. User space can only write it with the
@@ -129,7 +144,8 @@ pub struct OrigDst {
     pub reserved: u32,
 }
 
-/// A connection of the agent to a program in a pod, as the pod's side sees it: the key of map `EXPECTED`.
+/// A connection of the agent to a program in a pod, as the pod's side sees it: the key of map `EXPECTED`, whose value
+/// is when its SYN was last about to be sent, in nanoseconds since boot (`bpf_ktime_get_ns`).
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Expected {
@@ -144,6 +160,41 @@ pub struct Expected {
     /// The agent's port.
     pub remote_port: u32,
 }
+
+/// A port of a pod that its node asks something of: the key of map `PROBED`, whose value is one of [`asks`]'s.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Probed {
+    /// One of the pod's addresses.
+    pub addr_be: Words,
+    /// The port.
+    pub port: u32,
+}
+
+/// What a node asks of a port: the value of map `PROBED`.
+pub mod asks {
+    /// Something that the agent has to read.
+    pub const REQUEST: u32 = 0;
+    /// Whether somebody is there, which only the program itself can answer.
+    pub const CONNECTION: u32 = 1;
+}
+
+/// Who opened a connection to a port that probes name: the value of map `NODE_CONNECTS`, by both ends as the pod sees them
+/// (an [`Expected`] without a namespace).
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Opener {
+    /// Id of its cgroup2 group.
+    pub group: u64,
+    /// Its process id, as the kernel counts.
+    pub process: u64,
+    /// When its SYN was about to be sent, in nanoseconds since boot (`bpf_ktime_get_ns`).
+    pub at: u64,
+}
+
+/// Keys of map `NODE_ITSELF`, the openers that are known to be the node itself: a control group's id, or a process's with
+/// this bit.
+pub const PROCESS: u64 = 1 << 63;
 
 /// Which listeners: [`Listener::kind`].
 pub mod listener {
@@ -198,6 +249,8 @@ layout!(Socket, 24, 4, addr_be at 8);
 layout!(Source, 32, 8, reserved at 28);
 layout!(OrigDst, 24, 4, reserved at 20);
 layout!(Expected, 48, 8, remote_port at 44);
+layout!(Probed, 20, 4, port at 16);
+layout!(Opener, 24, 8, at at 16);
 layout!(Listener, 16, 8, worker at 12);
 layout!(LookupConfig, 16, 8, inbound_port at 14);
 

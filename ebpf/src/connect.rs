@@ -3,12 +3,16 @@
 use core::ptr;
 
 use aya_ebpf::bindings::{bpf_sock, bpf_sock_addr};
-use aya_ebpf::helpers::generated::{bpf_bind, bpf_get_netns_cookie};
+use aya_ebpf::helpers::generated::{
+    bpf_bind, bpf_get_current_cgroup_id, bpf_get_current_pid_tgid, bpf_get_netns_cookie,
+};
 use aya_ebpf::macros::cgroup_sock_addr;
 use aya_ebpf::programs::SockAddrContext;
-use weft_common::{MAX_OPENING, OUTBOUND_PORT, Pod, Socket, Words, owner, v4_mapped, v4_of};
+use weft_common::{
+    INBOUND_PORT, MAX_OPENING, OUTBOUND_PORT, Pod, Probed, Socket, Words, owner, v4_mapped, v4_of,
+};
 
-use crate::maps::{self, Stats, field};
+use crate::maps::{self, HOME, Stats, field};
 use crate::{read, write};
 
 const ALLOW: i32 = 1;
@@ -22,9 +26,9 @@ const UNSPECIFIED: Words = [0; 4];
 
 #[cgroup_sock_addr(connect4)]
 pub fn connect4(ctx: SockAddrContext) -> i32 {
-    let Some(caller) = Caller::of(&ctx) else { return ALLOW };
     let name = ctx.sock_addr;
     let ip = read!(name, user_ip4);
+    let Some(caller) = Caller::of(&ctx, v4_mapped(ip)) else { return ALLOW };
     if stays_v4(ip, caller.pod) {
         return caller.leave_alone();
     }
@@ -35,13 +39,12 @@ pub fn connect4(ctx: SockAddrContext) -> i32 {
         bind(name, SockAddrV4 { family: 2, port_be: 0, addr_be: caller.pod.addr4_be, zero: [0; 2] });
     }
     write!(name, user_ip4, LOCALHOST_V4);
-    write!(name, user_port, u32::from(OUTBOUND_PORT.to_be()));
+    write!(name, user_port, caller.listener_port_be());
     ALLOW
 }
 
 #[cgroup_sock_addr(connect6)]
 pub fn connect6(ctx: SockAddrContext) -> i32 {
-    let Some(caller) = Caller::of(&ctx) else { return ALLOW };
     let name = ctx.sock_addr;
     let ip = [
         read!(name, user_ip6[0]),
@@ -49,6 +52,7 @@ pub fn connect6(ctx: SockAddrContext) -> i32 {
         read!(name, user_ip6[2]),
         read!(name, user_ip6[3]),
     ];
+    let Some(caller) = Caller::of(&ctx, ip) else { return ALLOW };
     // A v4-mapped destination is an IPv4 connection of an IPv6 socket, and must stay one.
     let (stays, own, listener) = match v4_of(ip) {
         Some(v4) => {
@@ -70,7 +74,7 @@ pub fn connect6(ctx: SockAddrContext) -> i32 {
     write!(name, user_ip6[1], listener[1]);
     write!(name, user_ip6[2], listener[2]);
     write!(name, user_ip6[3], listener[3]);
-    write!(name, user_port, u32::from(OUTBOUND_PORT.to_be()));
+    write!(name, user_port, caller.listener_port_be());
     ALLOW
 }
 
@@ -84,11 +88,14 @@ struct Caller {
 impl Caller {
     /// `None`: none of weft's business, or the agent itself.
     #[inline(always)]
-    fn of(ctx: &SockAddrContext) -> Option<Self> {
+    fn of(ctx: &SockAddrContext, dialled: Words) -> Option<Self> {
         let name = ctx.sock_addr;
         // SAFETY: the helper takes the hook's own context.
         let cookie = unsafe { bpf_get_netns_cookie(name.cast()) };
-        let pod = maps::pod(cookie)?;
+        let Some(pod) = maps::pod(cookie) else {
+            note_node(name, cookie, dialled);
+            return None;
+        };
         if read!(name, protocol) != IPPROTO_TCP {
             return None;
         }
@@ -100,6 +107,15 @@ impl Caller {
             Some(known) if known.owner != owner::CAPTURED => None,
             _ => Some(Self { cookie, pod, socket }),
         }
+    }
+
+    /// The port to redirect to, in network order. A socket that has the listener's own port would reach itself there, for
+    /// TCP lets one connect to itself; [`crate::lookup`] knows the other one for the same listener.
+    #[inline(always)]
+    fn listener_port_be(&self) -> u32 {
+        let own = read!(self.socket, src_port);
+        let port = if own == u32::from(OUTBOUND_PORT) { INBOUND_PORT } else { OUTBOUND_PORT };
+        u32::from(port.to_be())
     }
 
     /// Lets the connection go where it wants. A socket that is used again may carry an older destination.
@@ -120,6 +136,26 @@ impl Caller {
         }
         maps::remember(self.socket, Socket { owner: owner::CAPTURED, port, addr_be })
     }
+}
+
+/// Takes note of who opens a connection from the agent's own namespace to a port that a pod's probes name: a socket does not
+/// tell that later.
+#[inline(always)]
+fn note_node(name: *mut bpf_sock_addr, cookie: u64, dialled: Words) {
+    if HOME.get(0) != Some(&cookie) || read!(name, protocol) != IPPROTO_TCP {
+        return;
+    }
+    let socket = read!(name, __bindgen_anon_1.sk);
+    if socket.is_null() {
+        return;
+    }
+    if maps::asked(Probed { addr_be: dialled, port: dialled_port(name) }).is_none() {
+        return maps::forget(socket);
+    }
+    // SAFETY: the helpers take nothing.
+    let (group, process) = unsafe { (bpf_get_current_cgroup_id(), bpf_get_current_pid_tgid() >> 32) };
+    let opener = [group as u32, (group >> 32) as u32, process as u32, 0];
+    maps::remember(socket, Socket { owner: owner::NODE, port: 0, addr_be: opener });
 }
 
 /// Loopback, "this host", and the pod's own address.

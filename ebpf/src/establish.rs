@@ -2,15 +2,15 @@
 //! [`crate::lookup`] which ones are the agent's own.
 
 use aya_ebpf::bindings::{
-    BPF_SOCK_OPS_STATE_CB, BPF_SOCK_OPS_STATE_CB_FLAG, BPF_SOCK_OPS_TCP_CONNECT_CB, BPF_TCP_CLOSE,
-    BPF_TCP_FIN_WAIT2, BPF_TCP_SYN_SENT, bpf_sock_ops,
+    BPF_SOCK_OPS_RTO_CB, BPF_SOCK_OPS_RTO_CB_FLAG, BPF_SOCK_OPS_STATE_CB, BPF_SOCK_OPS_STATE_CB_FLAG,
+    BPF_SOCK_OPS_TCP_CONNECT_CB, BPF_TCP_CLOSE, BPF_TCP_FIN_WAIT2, BPF_TCP_SYN_SENT, bpf_sock_ops,
 };
 use aya_ebpf::helpers::generated::{bpf_get_netns_cookie, bpf_sock_ops_cb_flags_set};
 use aya_ebpf::macros::sock_ops;
 use aya_ebpf::programs::SockOpsContext;
-use weft_common::{Expected, OrigDst, Socket, Source, Words, owner, v4_mapped, v4_of};
+use weft_common::{Expected, Opener, OrigDst, Socket, Source, Words, owner, v4_mapped, v4_of};
 
-use crate::maps::{self, EXPECTED, ORIG_DST, Stats, field};
+use crate::maps::{self, EXPECTED, NODE_CONNECTS, ORIG_DST, Stats, field};
 use crate::read;
 
 const AF_INET: u32 = 2;
@@ -24,6 +24,12 @@ pub fn establish(ctx: SockOpsContext) -> u32 {
         BPF_SOCK_OPS_TCP_CONNECT_CB => {
             if let Some(socket) = known(ops) {
                 on_connect(ops, socket);
+            }
+        }
+        // The SYN is about to be sent again.
+        BPF_SOCK_OPS_RTO_CB if read!(ops, state) == BPF_TCP_SYN_SENT => {
+            if known(ops).is_some_and(|socket| socket.owner == owner::AGENT_INSIDE) {
+                announce(ops);
             }
         }
         BPF_SOCK_OPS_STATE_CB => {
@@ -47,6 +53,7 @@ pub fn establish(ctx: SockOpsContext) -> u32 {
 /// The handshake is about to begin: addresses and ports are fixed, no packet has been sent.
 #[inline(always)]
 fn on_connect(ops: *mut bpf_sock_ops, socket: &Socket) {
+    let mut wanted = BPF_SOCK_OPS_STATE_CB_FLAG;
     match socket.owner {
         owner::CAPTURED => {
             let source = source(ops);
@@ -61,15 +68,23 @@ fn on_connect(ops: *mut bpf_sock_ops, socket: &Socket) {
             }
         }
         owner::AGENT_INSIDE => {
-            // If there is no room, the connection comes back to the agent's own listener and fails there.
-            let _ = EXPECTED.insert(expected(ops), 1, 0);
+            announce(ops);
+            wanted |= BPF_SOCK_OPS_RTO_CB_FLAG;
         }
+        // It is looked for when the SYN comes: how it ends does not matter.
+        owner::NODE => return opens(ops, socket),
         _ => return,
     }
     // Other programs may have asked for callbacks of their own.
-    let flags = read!(ops, bpf_sock_ops_cb_flags) | BPF_SOCK_OPS_STATE_CB_FLAG;
+    let flags = read!(ops, bpf_sock_ops_cb_flags) | wanted;
     // SAFETY: the helper takes the hook's own context.
     unsafe { bpf_sock_ops_cb_flags_set(ops, flags as i32) };
+}
+
+/// Tells [`crate::lookup`] that the agent's SYN is about to come. If there is no room for that, it is refused there.
+#[inline(always)]
+fn announce(ops: *mut bpf_sock_ops) {
+    let _ = EXPECTED.insert(expected(ops), maps::now(), 0);
 }
 
 /// The handshake has ended one way or the other (`opened`), or the connection has (`ended`), or both.
@@ -125,6 +140,21 @@ fn expected(ops: *mut bpf_sock_ops) -> Expected {
         local_port: peer_port,
         remote_port: read!(ops, local_port),
     }
+}
+
+/// Tells who opens a connection from the node to a port that a pod's probes name.
+#[inline(always)]
+fn opens(ops: *mut bpf_sock_ops, socket: &Socket) {
+    let [low, high, process, _] = socket.addr_be;
+    let group = u64::from(low) | u64::from(high) << 32;
+    let opener = Opener { group, process: u64::from(process), at: maps::now() };
+    let _ = NODE_CONNECTS.insert(from_node(ops), opener, 0);
+}
+
+/// The same of a connection that comes from another namespace.
+#[inline(always)]
+fn from_node(ops: *mut bpf_sock_ops) -> Expected {
+    Expected { cookie: 0, ..expected(ops) }
 }
 
 /// Local and remote address; those of an IPv6 socket's v4-mapped connection are IPv4.

@@ -2,6 +2,10 @@
 //!
 //! In this order, because each rule would swallow the next one's connections: what was redirected to the outbound
 //! listener; the agent's own connections; loopback and the pod talking to itself; everything else from outside.
+//!
+//! The agent's own connections are known by their announcement and by their way: they are bound to the loopback device,
+//! over which nothing comes from outside of the namespace. Who merely has the same addresses and ports comes over
+//! another device, and is from outside.
 
 use aya_ebpf::EbpfContext;
 use aya_ebpf::bindings::{
@@ -9,9 +13,12 @@ use aya_ebpf::bindings::{
 };
 use aya_ebpf::macros::sk_lookup;
 use aya_ebpf::programs::SkLookupContext;
-use weft_common::{Expected, Listener, LookupConfig, OUTBOUND_PORT, Words, listener, v4_mapped, v4_of};
+use weft_common::{
+    EXPECTED_FOR_NS, Expected, INBOUND_PORT, LOOPBACK_DEVICE, Listener, LookupConfig, OUTBOUND_PORT, Probed,
+    Words, asks, listener, v4_mapped, v4_of,
+};
 
-use crate::maps::{EXPECTED, LISTENERS, LOOKUP_CONFIG, Stats, field};
+use crate::maps::{self, EXPECTED, LISTENERS, LOOKUP_CONFIG, Stats, field};
 use crate::read;
 
 const AF_INET: u32 = 2;
@@ -20,6 +27,18 @@ const LOCALHOST: u32 = u32::from_ne_bytes([127, 0, 0, 1]);
 
 #[sk_lookup]
 pub fn lookup(ctx: SkLookupContext) -> u32 {
+    let over_loopback = read!(ctx.lookup, ingress_ifindex) == LOOPBACK_DEVICE;
+    look_up(&ctx, Some(over_loopback))
+}
+
+/// As [`lookup`], for kernels older than 5.17, which do not say over which device a packet came.
+#[sk_lookup]
+pub fn lookup_unproven(ctx: SkLookupContext) -> u32 {
+    look_up(&ctx, None)
+}
+
+#[inline(always)]
+fn look_up(ctx: &SkLookupContext, over_loopback: Option<bool>) -> u32 {
     let packet = ctx.lookup;
     if read!(packet, protocol) != IPPROTO_TCP {
         return SK_PASS;
@@ -27,19 +46,22 @@ pub fn lookup(ctx: SkLookupContext) -> u32 {
     let Some(config) = LOOKUP_CONFIG.get(0) else { return SK_DROP };
     let (local, remote, is_v4) = addresses(packet);
     let port = read!(packet, local_port);
-    if port == u32::from(OUTBOUND_PORT) && is_localhost(local) {
-        return assign(&ctx, config, Direction::Outbound, is_v4);
+    let remote_port = u32::from(u16::from_be(read!(packet, remote_port)));
+    // `connect` redirects here; who has this very port himself, to the other one.
+    let is_captured = port == u32::from(OUTBOUND_PORT)
+        || (port == u32::from(INBOUND_PORT) && remote_port == u32::from(OUTBOUND_PORT));
+    if is_captured && is_localhost(local) {
+        return assign(ctx, config, Direction::Outbound, is_v4);
     }
-    let expected = Expected {
-        cookie: config.cookie,
-        local_be: local,
-        remote_be: remote,
-        local_port: port,
-        remote_port: u32::from(u16::from_be(read!(packet, remote_port))),
-    };
-    // SAFETY: the value is not looked at.
-    if unsafe { EXPECTED.get(expected) }.is_some() {
-        return SK_PASS;
+    let expected =
+        Expected { cookie: config.cookie, local_be: local, remote_be: remote, local_port: port, remote_port };
+    // What comes over another device is not the agent's, whatever its addresses and ports are.
+    if over_loopback != Some(false)
+        // SAFETY: a number that another program may be replacing by another one.
+        && let Some(announced) = unsafe { EXPECTED.get(expected) }
+    {
+        let is_due = maps::now().wrapping_sub(*announced) < EXPECTED_FOR_NS;
+        return if is_due { SK_PASS } else { SK_DROP };
     }
     if is_loopback(local) {
         // The listeners are bound here, but nobody is to dial them: the agent would connect to itself for ever.
@@ -49,7 +71,17 @@ pub fn lookup(ctx: SkLookupContext) -> u32 {
     if local == remote {
         return SK_PASS;
     }
-    assign(&ctx, config, Direction::Inbound, is_v4)
+    // The agent's own, which found no room to be announced: it must not serve itself.
+    if over_loopback == Some(true) {
+        return SK_DROP;
+    }
+    // Whether somebody is there, only the program can say.
+    if maps::asked(Probed { addr_be: local, port }) == Some(asks::CONNECTION)
+        && maps::is_node_itself(Expected { cookie: 0, ..expected })
+    {
+        return SK_PASS;
+    }
+    assign(ctx, config, Direction::Inbound, is_v4)
 }
 
 #[derive(Clone, Copy, PartialEq)]

@@ -5,12 +5,13 @@ use core::ffi::c_void;
 use core::ptr;
 
 use aya_ebpf::bindings::{BPF_F_NO_PREALLOC, BPF_SK_STORAGE_GET_F_CREATE, bpf_sock};
-use aya_ebpf::btf_maps::{Array, HashMap, SkStorage, SockHash};
-use aya_ebpf::helpers::generated::{bpf_sk_storage_delete, bpf_sk_storage_get};
+use aya_ebpf::btf_maps::{Array, HashMap, LruHashMap, SkStorage, SockHash};
+use aya_ebpf::helpers::generated::{bpf_ktime_get_ns, bpf_sk_storage_delete, bpf_sk_storage_get};
 use aya_ebpf::macros::btf_map;
 use weft_common::{
-    Expected, Listener, LookupConfig, MAX_EXPECTED, MAX_LISTENERS, MAX_ORIG_DST, MAX_PODS, OrigDst, Pod,
-    PodStats, Socket, Source,
+    EXPECTED_FOR_NS, Expected, Listener, LookupConfig, MAX_EXPECTED, MAX_LISTENERS, MAX_NODE_CONNECTS,
+    MAX_NODE_ITSELF, MAX_ORIG_DST, MAX_PODS, MAX_PROBED, Opener, OrigDst, PROCESS, Pod, PodStats, Probed,
+    Socket, Source,
 };
 
 const NO_PREALLOC: usize = BPF_F_NO_PREALLOC as usize;
@@ -31,9 +32,25 @@ pub static SOCKETS: SkStorage<Socket> = SkStorage::new();
 #[btf_map]
 pub static ORIG_DST: HashMap<Source, OrigDst, MAX_ORIG_DST, NO_PREALLOC> = HashMap::new();
 
-/// The agent's own connections into pods, until they are established.
+/// The agent's own connections into pods, until they are established; and when their SYN was last sent.
 #[btf_map]
-pub static EXPECTED: HashMap<Expected, u32, MAX_EXPECTED, NO_PREALLOC> = HashMap::new();
+pub static EXPECTED: HashMap<Expected, u64, MAX_EXPECTED, NO_PREALLOC> = HashMap::new();
+
+/// The network namespace of the agent, which is the node's, by its cookie.
+#[btf_map]
+pub static HOME: Array<u64, 1> = Array::new();
+
+/// What nodes ask of ports of pods.
+#[btf_map]
+pub static PROBED: HashMap<Probed, u32, MAX_PROBED, NO_PREALLOC> = HashMap::new();
+
+/// Connections from the agent's namespace to such ports; the oldest make room.
+#[btf_map]
+pub static NODE_CONNECTS: LruHashMap<Expected, Opener, MAX_NODE_CONNECTS> = LruHashMap::new();
+
+/// Openers of these that the agent has found to be outside of every pod.
+#[btf_map]
+pub static NODE_ITSELF: HashMap<u64, u32, MAX_NODE_ITSELF, NO_PREALLOC> = HashMap::new();
 
 /// The agent's listeners. A socket leaves the map by itself when it is closed.
 #[btf_map]
@@ -43,12 +60,39 @@ pub static LISTENERS: SockHash<Listener, MAX_LISTENERS> = SockHash::new();
 #[btf_map]
 pub static LOOKUP_CONFIG: Array<LookupConfig, 1> = Array::new();
 
+/// Nanoseconds since boot.
+#[inline(always)]
+pub fn now() -> u64 {
+    // SAFETY: the helper takes nothing.
+    unsafe { bpf_ktime_get_ns() }
+}
+
 /// An enrolled pod.
 #[inline(always)]
 pub fn pod(cookie: u64) -> Option<&'static Pod> {
     // SAFETY: only the agent writes this map, and it replaces values whole: the kernel frees the old one when no
     // program runs any more that may have seen it.
     unsafe { PODS.get(cookie) }
+}
+
+/// What its node asks of a port, if anything.
+#[inline(always)]
+pub fn asked(probed: Probed) -> Option<u32> {
+    // SAFETY: a number, which only the agent writes.
+    unsafe { PROBED.get(probed) }.copied()
+}
+
+/// Whether the opener of a connection is known to be the node itself.
+#[inline(always)]
+pub fn is_node_itself(connection: Expected) -> bool {
+    // SAFETY: `sockops` may replace it by the opener of a later connection with the same ends, which is then the one asked for.
+    let Some(opener) = (unsafe { NODE_CONNECTS.get(connection) }) else { return false };
+    // Somebody else may have these numbers later.
+    if now().wrapping_sub(opener.at) >= EXPECTED_FOR_NS {
+        return false;
+    }
+    // SAFETY: the values are not looked at.
+    unsafe { NODE_ITSELF.get(opener.group).is_some() || NODE_ITSELF.get(opener.process | PROCESS).is_some() }
 }
 
 /// A pod's counters, which programs on other CPUs may be writing.

@@ -55,6 +55,12 @@ impl PodBuilder<'_> {
         self
     }
 
+    /// A line of its container's manifest: `livenessProbe: {…}`.
+    pub fn container(mut self, line: &str) -> Self {
+        self.spec.container.push(line.to_owned());
+        self
+    }
+
     /// `weft-app` in a role; the pod's name and its label `version` are told to it.
     pub fn app<'w>(mut self, words: impl IntoIterator<Item = &'w str>) -> Self {
         self.app = words.into_iter().map(str::to_owned).collect();

@@ -45,7 +45,7 @@ pub use http::{Answer, Request, get};
 pub use manifest::{PodSpec, ServiceSpec};
 pub use mesh::{Mesh, story};
 pub use metrics::{Metrics, Sample};
-pub use pod::{Listener, Pod};
+pub use pod::{Listener, Pod, enter};
 pub use process::{Daemon, Output};
 pub use traffic::{Load, LoadReport};
 pub use wait::{eventually, within};

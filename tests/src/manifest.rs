@@ -27,6 +27,8 @@ pub struct PodSpec {
     pub service_account: String,
     /// Ports that the kubelet probes, by HTTP.
     pub probes: Vec<u16>,
+    /// Further lines of its container: `livenessProbe: {…}`.
+    pub container: Vec<String>,
 }
 
 impl PodSpec {
@@ -46,6 +48,9 @@ impl PodSpec {
         let _ = writeln!(yaml, "  containers:\n  - name: app\n    image: weft-app");
         for (probe, port) in ["livenessProbe", "readinessProbe", "startupProbe"].iter().zip(&self.probes) {
             let _ = writeln!(yaml, "    {probe}:\n      httpGet: {{path: /, port: {port}}}");
+        }
+        for line in &self.container {
+            let _ = writeln!(yaml, "    {line}");
         }
         let _ = write!(
             yaml,

@@ -105,6 +105,7 @@ impl Mesh {
             node: self.node.clone(),
             service_account: "default".to_owned(),
             probes: Vec::new(),
+            container: Vec::new(),
         };
         PodBuilder { mesh: self, spec, app: Vec::new() }
     }

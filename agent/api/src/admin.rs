@@ -151,6 +151,9 @@ pub struct Datapath {
     pub programs: Vec<Program>,
     /// Entries by map.
     pub maps: BTreeMap<String, u64>,
+    /// What newer kernels prove and this one does not, in sentences.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub unproven: Vec<String>,
 }
 
 /// A kernel program.

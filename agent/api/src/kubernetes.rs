@@ -158,6 +158,12 @@ pub struct ProbeTarget {
     /// The pod itself when empty.
     #[serde(deserialize_with = "null_as_default")]
     pub host: String,
+    /// Of a page: its path, with a query.
+    #[serde(deserialize_with = "null_as_default")]
+    pub path: String,
+    /// Of a page: `HTTP` when empty, or `HTTPS`.
+    #[serde(deserialize_with = "null_as_default")]
+    pub scheme: String,
 }
 
 /// `lifecycle` of a container.

@@ -191,6 +191,9 @@ fn render(status: &Status, paint: Paint) -> Result<String, std::fmt::Error> {
     for full in &status.full {
         writeln!(text, "{} {}", paint.word(Tone::Warn, "Full:"), safe(full))?;
     }
+    for unproven in &status.datapath.unproven {
+        writeln!(text, "{} {}", paint.word(Tone::Warn, "Not proven:"), safe(unproven))?;
+    }
     if !status.pods.is_empty() {
         let mut table = Table::new(&["NAMESPACE", "POD", "ADDRESSES", "IN MESH", "WHY NOT"]);
         for pod in &status.pods {
@@ -314,6 +317,10 @@ mod tests {
                 ..weft_api::admin::PodEnrolment::default()
             }],
             objects: [("Pod".to_owned(), 1)].into(),
+            datapath: weft_api::admin::Datapath {
+                unproven: vec!["this kernel is old".into()],
+                ..weft_api::admin::Datapath::default()
+            },
             ..Status::default()
         };
         let text = render(&status, Paint::plain()).unwrap();
@@ -323,6 +330,7 @@ mod tests {
              Rules  generation 3 on 1 worker; Pod 1\n\
              Pods   0 of 1 in the mesh; 2 connections\n\
              mTLS   no certificate authority: between nodes all is plain text (--ca-dir or --ca-address gives one)\n\
+             Not proven: this kernel is old\n\
              \n\
              NAMESPACE  POD      ADDRESSES  IN MESH  WHY NOT\n\
              shop       catalog  10.0.0.1   no       a label on the pod opts out\n"

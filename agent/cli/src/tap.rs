@@ -103,7 +103,11 @@ impl Args for TapArgs {
                 .default_missing_value("true")
                 .value_parser(|_: &str| Ok::<_, String>(TapTerm::WouldDeny)),
         );
-        command.arg(
+        let probes = clap::Arg::new("probes")
+            .long("probes")
+            .action(clap::ArgAction::SetTrue)
+            .help("Also what the node asks of its pods by their probes and hooks");
+        command.arg(probes).arg(
             clap::Arg::new("not")
                 .long("not")
                 .action(clap::ArgAction::Append)
@@ -181,7 +185,8 @@ fn filter(matches: &ArgMatches) -> Result<TapFilter, clap::Error> {
         }
     }
     if nots.is_empty() {
-        Ok(TapFilter { clauses: clauses.into_iter().map(|(_, clause)| clause).collect() })
+        let clauses = clauses.into_iter().map(|(_, clause)| clause).collect();
+        Ok(TapFilter { clauses, probes: matches.get_flag("probes") })
     } else {
         Err(clap::Error::raw(
             clap::error::ErrorKind::MissingRequiredArgument,
@@ -351,6 +356,9 @@ fn tcp(text: &mut String, record: &TapRecord<TcpTap>, paint: Paint) -> std::fmt:
 
 /// What went wrong, if anything.
 fn ending<Detail>(text: &mut String, record: &TapRecord<Detail>, paint: Paint) -> std::fmt::Result {
+    if record.probe {
+        write!(text, " {}", paint.word(Tone::Faint, "probe"))?;
+    }
     if record.flags != "-" {
         write!(text, " {}", paint.word(Tone::Bad, &record.flags))?;
     }

@@ -4,15 +4,18 @@
 //! [`Datapath`] is the agent's side of it, used by one task; [`LocalPod`] is the workers', used for every connection.
 //! What is in the kernel outlives the agent: with it dead, enrolled pods fail closed; the next one takes over.
 
+mod asked;
 mod bpf;
 mod enclose;
 mod error;
 mod handover;
 mod mounts;
 mod netns;
+mod node_process;
 mod node_socket;
 mod object;
 mod pod;
+mod ports;
 mod probe;
 mod record;
 mod routing;
@@ -25,17 +28,19 @@ use std::fs;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, AsRawFd};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread;
 
 use weft_common::{Listener, LookupConfig, Pod, PodStats};
 
+pub use asked::{Asked, Watched};
 pub use enclose::{Enclosed, enclose};
 pub use error::DatapathError;
 pub use handover::Standing;
-pub use node_socket::is_open as is_open_on_node;
+pub use netns::addresses_in;
+pub use node_process::NodeProcesses;
 pub use pod::LocalPod;
 pub use probe::check;
 pub use routing::leads_here;
@@ -49,8 +54,13 @@ use mounts::Seat;
 use netns::Netns;
 use object::{Loader, Pins};
 use pod::{Kernel, Prepared, Unused};
+use ports::Ports;
 use record::{Record, Records};
 use sockets::Listeners;
+
+/// What is weaker on kernels that do not tell `sk_lookup` over which device a packet came.
+const UNPROVEN_OWN: &str = "this kernel does not say over which device a connection came (Linux 5.17 does): \
+    who guesses address and port of a connection that the agent is opening to a slow program gets there past all policies";
 
 /// Where the datapath keeps its state and how many proxy workers share each pod's connections.
 #[derive(Debug, Clone)]
@@ -145,11 +155,17 @@ impl Datapath {
         let held = enclose::hold_pins(&options.run_dir)?;
         let (loader, maps) = Loader::start(&pins, &cgroup)?;
         drop(held);
+        if !loader.proves_own() {
+            tracing::warn!("{UNPROVEN_OWN}");
+        }
+        let what = || "cannot tell the kernel programs whose node this is".to_owned();
+        maps.home.insert(&0, &home_cookie, Insert::Any).context(what)?;
+        asked::forget_node(&maps).context(what)?;
         let records = Records::of(&options.run_dir);
         let prepared = PreparedPods::default();
         let (unused, to_take_back) = mpsc::channel();
         let left = Arc::new(AtomicBool::new(false));
-        let kernel = Arc::new(Kernel { maps, home });
+        let kernel = Arc::new(Kernel { maps, home, node: NodeProcesses::new(cgroup).into() });
         let mut datapath = Self {
             workers: options.workers.max(1),
             pins,
@@ -280,7 +296,7 @@ impl Datapath {
         let prepared = Arc::new(Prepared {
             netns: Arc::new(netns),
             cookie,
-            turn: AtomicU32::new(fastrand::u32(..)),
+            ports: Ports::default(),
             unused: self.unused.clone(),
         });
         all.insert(cookie, Arc::downgrade(&prepared));
@@ -331,6 +347,11 @@ impl Datapath {
         self.pins.remove_pod(cookie)
     }
 
+    /// What this kernel does not prove, in a sentence.
+    fn unproven(&self) -> Option<String> {
+        (!self.loader.proves_own()).then(|| UNPROVEN_OWN.to_owned())
+    }
+
     /// What is enrolled, and the kernel's counters.
     pub fn status(&self) -> DatapathStatus {
         let pods = self.pods.values().map(|pod| {
@@ -340,6 +361,7 @@ impl Datapath {
         DatapathStatus {
             bpf_dir: self.pins.name().to_owned(),
             workers: self.workers,
+            unproven: self.unproven().into_iter().collect(),
             pods: pods.collect(),
             unclaimed: self.unclaimed.values().flatten().cloned().collect(),
         }

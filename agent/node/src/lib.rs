@@ -4,6 +4,7 @@
 pub mod admin;
 pub mod agent;
 pub mod causes;
+mod cgroups;
 mod channel;
 pub mod cni;
 pub mod datapath;

@@ -31,6 +31,7 @@ mod mtls;
 mod originate;
 mod peers;
 mod pool;
+mod probe;
 mod relay;
 mod standing;
 mod stream;

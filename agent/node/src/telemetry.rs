@@ -13,6 +13,7 @@ mod exposition;
 mod flags;
 mod labels;
 mod metrics;
+mod probes;
 mod record;
 mod registry;
 mod security;
@@ -43,6 +44,7 @@ use self::access_log::Lines;
 use self::copies::Copies;
 use self::dry_runs::{DryRunRegistry, DryRunSink};
 use self::metrics::Sink;
+use self::probes::Probes;
 use self::registry::Registry;
 use self::series::Cell;
 use self::tap::Taps;
@@ -59,6 +61,7 @@ struct Parts {
     sink: Sink,
     lines: Option<Lines>,
     taps: Arc<Taps>,
+    probes: Arc<Probes>,
     connections: Arc<Cell>,
     copies: Arc<Copies>,
     dry_runs: DryRunSink,
@@ -68,12 +71,16 @@ impl Recorder {
     /// Reports a finished request.
     pub fn http(&self, record: &HttpRecord<'_>) {
         let Some(parts) = &self.parts else { return };
-        parts.sink.http(record);
-        if !record.upstream.dry_runs.is_empty() {
-            parts.dry_runs.count(record.source, record.upstream);
-        }
-        if let Some(lines) = &parts.lines {
-            lines.http(record);
+        if record.upstream.probe {
+            parts.probes.http(record);
+        } else {
+            parts.sink.http(record);
+            if !record.upstream.dry_runs.is_empty() {
+                parts.dry_runs.count(record.source, record.upstream);
+            }
+            if let Some(lines) = &parts.lines {
+                lines.http(record);
+            }
         }
         if parts.taps.wanted() {
             parts.taps.http(record);
@@ -83,12 +90,16 @@ impl Recorder {
     /// Reports a connection that opened or closed.
     pub fn tcp(&self, record: &TcpRecord<'_>) {
         let Some(parts) = &self.parts else { return };
-        parts.sink.tcp(record);
-        if record.event == TcpEvent::Opened && !record.upstream.dry_runs.is_empty() {
-            parts.dry_runs.count(record.source, record.upstream);
-        }
-        if let (TcpEvent::Closed, Some(lines)) = (record.event, &parts.lines) {
-            lines.tcp(record);
+        if record.upstream.probe {
+            parts.probes.tcp(record);
+        } else {
+            parts.sink.tcp(record);
+            if record.event == TcpEvent::Opened && !record.upstream.dry_runs.is_empty() {
+                parts.dry_runs.count(record.source, record.upstream);
+            }
+            if let (TcpEvent::Closed, Some(lines)) = (record.event, &parts.lines) {
+                lines.tcp(record);
+            }
         }
         if parts.taps.wanted() {
             parts.taps.tcp(record);
@@ -154,6 +165,7 @@ pub struct Telemetry {
     registry: Arc<Registry>,
     writer: Option<Writer>,
     taps: Arc<Taps>,
+    probes: Arc<Probes>,
     connections: Vec<Arc<Cell>>,
     copies: Vec<Arc<Copies>>,
     dry_runs: Arc<DryRunRegistry>,
@@ -170,6 +182,7 @@ impl Telemetry {
             registry: Arc::new(Registry::new(series)),
             writer: (log != AccessLog::Off).then(|| Writer::start(log)).transpose()?,
             taps: Arc::new(Taps::new()),
+            probes: Arc::default(),
             connections: (0..workers).map(|_| Arc::default()).collect(),
             copies: (0..workers).map(|_| Arc::default()).collect(),
             dry_runs: Arc::default(),
@@ -184,6 +197,7 @@ impl Telemetry {
             sink: Sink::new(&self.registry, self.node.clone()),
             lines: self.writer.as_ref().map(Writer::lines),
             taps: self.taps.clone(),
+            probes: self.probes.clone(),
             connections: self.connections.get(worker).cloned().unwrap_or_default(),
             copies: self.copies.get(worker).cloned().unwrap_or_default(),
             dry_runs: DryRunSink::new(&self.dry_runs),

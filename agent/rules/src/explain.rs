@@ -35,7 +35,7 @@ pub fn answer(
     certificates: bool,
 ) -> Result<Explanation, ExplainError> {
     if let Some(address) = request.from_address.as_ref().filter(|_| request.from.is_empty()) {
-        return stranger::answer(snapshot, address, request);
+        return stranger::answer(snapshot, (address, false), request);
     }
     let mut found = callers(snapshot, &request.from)?;
     let caller = found.swap_remove(0);
@@ -43,6 +43,7 @@ pub fn answer(
         snapshot,
         workload: Some(caller),
         address: caller.addresses.first().copied().unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
+        is_node: false,
         certificates,
     };
     let mut explanation = if snapshot.gateways.contains_key(&caller.key) {
@@ -59,6 +60,16 @@ pub fn answer(
             .push(format!("{} stands for {others} more workloads of {}", caller.key, request.from));
     }
     Ok(explanation)
+}
+
+/// Explains what a process of this agent's node would get, which is in no pod: the kubelet, for example. `address`: one of
+/// the node's.
+pub fn answer_for_node(
+    snapshot: &Snapshot,
+    address: &str,
+    request: &ExplainRequest,
+) -> Result<Explanation, ExplainError> {
+    stranger::answer(snapshot, (address, true), request)
 }
 
 /// Explains what a workload of the mesh asks for.

@@ -19,6 +19,7 @@ mod owner;
 pub mod path;
 mod pattern;
 mod port_index;
+pub mod probe;
 pub mod provider;
 pub mod rows;
 mod security;

@@ -11,6 +11,7 @@ use crate::explain::{duration, row};
 use crate::gateway::GatewayPort;
 use crate::http_route::{Destination, HttpAction};
 use crate::matching::{HttpMatch, MESH};
+use crate::probe::Probes;
 use crate::service_entry::ServiceEntry;
 use crate::shard::{Map, Set};
 use crate::snapshot::{Protocol, Snapshot};
@@ -256,7 +257,7 @@ fn somebody_in(namespace: &Arc<str>) -> Workload {
         canonical_service: none.clone(),
         canonical_revision: none,
         netns: None,
-        probe_ports: Box::default(),
+        probes: Probes::default(),
         uid: "".into(),
         announced: None,
         enrolment: Enrolment::NotSelected,

@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use weft_api::meta::Labels;
 
+use crate::probe::Probes;
+
 /// A pod, reduced to what rules, identity and telemetry need. Shared; a changed pod is a new value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Workload {
@@ -33,8 +35,8 @@ pub struct Workload {
     /// Network namespace from the annotation `weft.dev/netns`: a name below `/var/run/netns`, or an absolute path.
     /// Not read in a cluster.
     pub netns: Option<Arc<str>>,
-    /// Ports that its node's kubelet connects to, for probes and hooks; known for pods of this node only.
-    pub probe_ports: Box<[u16]>,
+    /// What its node's kubelet asks of it; known for pods of this node only.
+    pub probes: Probes,
     /// In a cluster, what its condition `weft.dev/Enrolled` says; `None`: nothing.
     pub announced: Option<Announced>,
     /// Whether its sockets should be redirected, if it is of this node; whether they are, if it is of another.

@@ -78,6 +78,31 @@ fn a_socket_that_does_not_wait_for_its_connection_is_captured_too() {
 }
 
 #[test]
+fn a_client_with_the_port_of_a_listener_of_the_agents_is_served() {
+    story(|mesh| {
+        deploy::echo(mesh)?;
+        let client = mesh.the("client")?;
+        for port in [15001, 15006, 15008] {
+            for dialled in [mesh.service_at("echo", 80)?, mesh.service_at6("echo", 80)?] {
+                // With the agent's user and `SO_REUSEPORT` it may have the port, too.
+                let mut stream = client.enter(|| -> Result<TcpStream> {
+                    let socket = Socket::new(Domain::for_address(dialled), Type::STREAM, None)?;
+                    socket.set_reuse_address(true)?;
+                    socket.set_reuse_port(true)?;
+                    let any = if dialled.is_ipv4() { "0.0.0.0" } else { "::" };
+                    socket.bind(&SocketAddr::new(any.parse()?, port).into())?;
+                    socket.connect(&dialled.into()).with_context(|| format!("from port {port}"))?;
+                    Ok(socket.into())
+                })??;
+                let text = scenarios::ask_again(&mut stream, "echo", "/")?;
+                ensure!(text.starts_with("HTTP/1.1 200"), "from port {port} to {dialled}: {text}");
+            }
+        }
+        Ok(())
+    });
+}
+
+#[test]
 fn loopback_and_the_own_address_are_left_alone() {
     story(|mesh| {
         let pod = mesh.pod("alone").start()?;

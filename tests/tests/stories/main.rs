@@ -4,6 +4,7 @@
 
 mod actions;
 mod attacks;
+mod attacks_announced;
 mod attacks_floods;
 mod attacks_http;
 mod attacks_plaintext;
@@ -31,6 +32,7 @@ mod http2;
 mod lifecycle;
 mod matching;
 mod node_ports;
+mod probes;
 mod registry;
 mod request_authorization;
 mod security_seeing;

@@ -46,6 +46,9 @@ pub struct TapRecord<Detail> {
     pub would_deny: Vec<String>,
     /// `mutual_tls` (also between pods of one node), `none`, or `unknown` where no endpoint was reached.
     pub connection_security_policy: String,
+    /// The node itself asked, for what the pod's probes want.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub probe: bool,
     /// In milliseconds, from the first byte to the last.
     pub duration_ms: f64,
     /// Bytes from the caller: of the body for HTTP.
@@ -166,6 +169,8 @@ pub enum TcpState {
 pub struct TapFilter {
     /// All must hold.
     pub clauses: Vec<TapClause>,
+    /// Probes too, which are nobody's traffic.
+    pub probes: bool,
 }
 
 /// Alternatives of one kind: `--to a --to b`; with `--not`, none of them may hold.
@@ -233,11 +238,13 @@ impl std::str::FromStr for StatusRange {
 impl TapFilter {
     /// Says whether the reader wants `event`. A count of those left out is always wanted.
     pub fn matches(&self, event: &TapEvent) -> bool {
-        matches!(event, TapEvent::LeftOut { .. })
-            || self
-                .clauses
-                .iter()
-                .all(|clause| clause.any.iter().any(|term| term.matches(event)) != clause.not)
+        let probe = match event {
+            TapEvent::Http(record) => record.probe,
+            TapEvent::Tcp(record) => record.probe,
+            TapEvent::LeftOut { .. } => return true,
+        };
+        let holds = |clause: &TapClause| clause.any.iter().any(|term| term.matches(event)) != clause.not;
+        (self.probes || !probe) && self.clauses.iter().all(holds)
     }
 }
 

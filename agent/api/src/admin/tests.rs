@@ -66,6 +66,7 @@ fn a_filter_survives_the_wire() {
             clause(true, vec![to("deploy/ratings.bookinfo"), to("app=x"), to("fd00::1"), to(":80")]),
             clause(false, vec![TapTerm::Status("5xx".parse().expect("a range"))]),
         ],
+        probes: true,
     };
     let json = serde_json::to_string(&filter).expect("json");
     assert_eq!(serde_json::from_str::<TapFilter>(&json).expect("filter"), filter);
@@ -74,7 +75,9 @@ fn a_filter_survives_the_wire() {
 #[test]
 fn filters_choose_by_peer_status_and_path() {
     let event = request("productpage-v1", "reviews-v2", 503, "/reviews/0?full=1");
-    let wanted = |terms: Vec<TapTerm>| TapFilter { clauses: vec![clause(false, terms)] }.matches(&event);
+    let wanted = |terms: Vec<TapTerm>| {
+        TapFilter { clauses: vec![clause(false, terms)], ..TapFilter::default() }.matches(&event)
+    };
     for selector in [
         "reviews",
         "reviews.bookinfo",
@@ -99,9 +102,15 @@ fn filters_choose_by_peer_status_and_path() {
     assert!(!wanted(vec![TapTerm::Path("/rev*/1".into())]));
     assert!(wanted(vec![TapTerm::Status("5xx".parse().expect("a range"))]));
     assert!(!wanted(vec![TapTerm::Status("200-299".parse().expect("a range"))]));
-    let not = TapFilter { clauses: vec![clause(true, vec![to("reviews")])] };
+    let not = TapFilter { clauses: vec![clause(true, vec![to("reviews")])], ..TapFilter::default() };
     assert!(!not.matches(&event));
     assert!(not.matches(&TapEvent::LeftOut { count: 1 }), "a count is always told");
+    let mut probe = event;
+    if let TapEvent::Http(record) = &mut probe {
+        record.probe = true;
+    }
+    assert!(!TapFilter::default().matches(&probe), "a probe is shown to those who ask for it");
+    assert!(TapFilter { probes: true, ..TapFilter::default() }.matches(&probe));
 }
 
 #[test]

@@ -1,6 +1,8 @@
 //! The admin API's answers, from what the agent publishes.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
+use std::path::Path;
 
 use weft_api::admin::{
     Certificates, EndpointRow, ExplainRequest, Explanation, Mode, PodEnrolment, PolicyRow, RouteRow, Status,
@@ -10,7 +12,7 @@ use weft_rules::explain::ExplainError;
 use weft_rules::{explain, rows};
 
 use crate::agent::{Shared, SourceOptions};
-use crate::datapath::DatapathStatus;
+use crate::datapath::{self, DatapathStatus};
 
 /// `weft status`. `datapath` is missing while the control thread is busy.
 pub fn status(shared: &Shared, datapath: Option<&DatapathStatus>) -> Status {
@@ -50,6 +52,7 @@ pub fn status(shared: &Shared, datapath: Option<&DatapathStatus>) -> Status {
         datapath: weft_api::admin::Datapath {
             kernel: kernel.trim().to_owned(),
             bpf_dir: shared.options.bpf_dir.display().to_string(),
+            unproven: datapath.map(|datapath| datapath.unproven.clone()).unwrap_or_default(),
             ..weft_api::admin::Datapath::default()
         },
         certificates: certificates(shared),
@@ -105,5 +108,20 @@ pub fn certificates(shared: &Shared) -> Certificates {
 
 /// `weft explain`. An error is a sentence about the question.
 pub fn explanation(shared: &Shared, question: &ExplainRequest) -> Result<Explanation, ExplainError> {
-    explain::answer(&shared.snapshot.load_full(), question, shared.identities.is_some())
+    let snapshot = shared.snapshot.load_full();
+    match &question.from_address {
+        Some(address) if question.from.is_empty() && is_own(address) => {
+            explain::answer_for_node(&snapshot, address, question)
+        }
+        _ => explain::answer(&snapshot, question, shared.identities.is_some()),
+    }
+}
+
+/// Whether an address is one of the node's.
+fn is_own(address: &str) -> bool {
+    let own = datapath::addresses_in(Path::new("/proc/self/ns/net"));
+    match (address.parse::<IpAddr>(), own) {
+        (Ok(address), Ok(own)) => own.contains(&address.to_canonical()),
+        _ => false,
+    }
 }

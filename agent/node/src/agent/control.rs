@@ -23,7 +23,6 @@ use weft_rules::workload::Workload;
 use super::handover::Request;
 use super::netns::NetnsFinder;
 use super::pods::{Desired, Enrolled};
-use super::process::PodProcesses;
 use super::readiness::Guard;
 use super::{AgentError, Shared, View, view};
 use crate::cni::kept::{self, Keeper};
@@ -214,8 +213,8 @@ impl Control {
         let keeper = options.cni.as_ref().map(|cni| Keeper::start(kept::path(&cni.conf_dir))).transpose();
         let keeper = keeper.map_err(|source| AgentError::Start { what: "a thread", source })?;
         let finder = match &source {
-            Source::Folder(_) => NetnsFinder::Annotation,
-            Source::Cluster(_) => NetnsFinder::Processes(PodProcesses::default()),
+            Source::Folder(_) => NetnsFinder::by_annotation(),
+            Source::Cluster(_) => NetnsFinder::by_processes(),
         };
         let mut control = Self {
             source,

@@ -129,12 +129,12 @@ pub fn is_local(workload: &Workload, node: &str) -> bool {
 
 /// Why a local workload should not be enrolled; `None` for one that should. Without an annotation in a file, it cannot be.
 pub fn obstacle(workload: &Workload, finder: &NetnsFinder) -> Option<&'static str> {
-    match (workload.enrolment, finder) {
-        (Enrolment::Enrolled, NetnsFinder::Annotation) if workload.netns.is_none() => {
+    match workload.enrolment {
+        Enrolment::Enrolled if finder.needs_annotation() && workload.netns.is_none() => {
             Some(netns::NO_ANNOTATION)
         }
-        (Enrolment::Enrolled, _) => None,
-        (enrolment, _) => Some(reason(enrolment)),
+        Enrolment::Enrolled => None,
+        enrolment => Some(reason(enrolment)),
     }
 }
 

@@ -5,20 +5,22 @@
 
 use std::collections::HashMap;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+use crate::cgroups::pod_of;
 
 /// Between two looks at all processes passes at least so many times what a look takes: a pod that does not come must
 /// not cost a core.
 const REST: u32 = 4;
 
-/// The process that stands for each pod: the oldest of its sandbox, which holds the network namespace as long as the
+/// The processes of each pod, the oldest first: that is its sandbox's, which holds the network namespace as long as the
 /// sandbox lives.
 #[derive(Debug)]
 pub struct PodProcesses {
     proc: PathBuf,
-    by_uid: HashMap<Arc<str>, u32>,
+    by_uid: HashMap<Arc<str>, Vec<u32>>,
     /// When the last look ended, and how long it took.
     looked: Option<(Instant, Duration)>,
 }
@@ -34,30 +36,47 @@ impl PodProcesses {
         Self { proc, by_uid: HashMap::new(), looked: None }
     }
 
-    /// The path of the pod's network namespace, as `/proc/PID/ns/net`; `Err` says why there is none (yet).
+    /// The path of the pod's network namespace, as `/proc/PID/ns/net`, and what `accept` makes of it, which tells whether
+    /// it is the pod's; `Err` says why there is none (yet).
     ///
-    /// Answers from memory while the process that was found is there. All processes are looked at otherwise, but not
-    /// more often than [`REST`] allows.
-    pub fn netns(&mut self, uid: &str) -> Result<PathBuf, String> {
+    /// Answers from memory while a process that was found is there and in such a namespace. All processes are looked at
+    /// otherwise, but not more often than [`REST`] allows.
+    pub fn netns<T>(
+        &mut self,
+        uid: &str,
+        accept: impl Fn(&Path) -> Result<T, String>,
+    ) -> Result<(PathBuf, T), String> {
         if uid.is_empty() {
             return Err("its object has no UID, so its processes cannot be found".to_owned());
         }
-        if !self.stands(uid) {
-            self.by_uid.remove(uid);
-            if self.may_look() {
-                self.look();
-            }
+        let found = self.accepted(uid, &accept);
+        if found.is_ok() || !self.may_look() {
+            return found;
         }
-        match self.by_uid.get(uid) {
-            Some(pid) => Ok(self.proc.join(pid.to_string()).join("ns/net")),
-            None => Err("no process of it runs on this node yet".to_owned()),
-        }
+        self.look();
+        self.accepted(uid, &accept)
     }
 
-    /// Whether the process that was found is there and still the pod's: process ids are used again.
-    fn stands(&self, uid: &str) -> bool {
-        let owner = self.by_uid.get(uid).and_then(|pid| self.owner(*pid));
-        owner.is_some_and(|owner| owner == uid)
+    /// Looks at the pod's processes as they were found, for as far as they are there and still the pod's: process ids are
+    /// used again. What is said of the oldest one's namespace is the reason where none is accepted.
+    fn accepted<T>(
+        &self,
+        uid: &str,
+        accept: impl Fn(&Path) -> Result<T, String>,
+    ) -> Result<(PathBuf, T), String> {
+        let mut refused = None;
+        for pid in self.by_uid.get(uid).into_iter().flatten() {
+            let process = self.proc.join(pid.to_string());
+            if !matches!(pod_of(&process), Ok(Some(owner)) if owner == uid) {
+                continue;
+            }
+            let path = process.join("ns/net");
+            match accept(&path) {
+                Ok(accepted) => return Ok((path, accepted)),
+                Err(why) => _ = refused.get_or_insert(why),
+            }
+        }
+        Err(refused.unwrap_or_else(|| "no process of it runs on this node yet".to_owned()))
     }
 
     fn may_look(&self) -> bool {
@@ -66,44 +85,24 @@ impl PodProcesses {
 
     fn look(&mut self) {
         let began = Instant::now();
-        let mut oldest: HashMap<Arc<str>, (u64, u32)> = HashMap::new();
+        let mut found: HashMap<Arc<str>, Vec<(u64, u32)>> = HashMap::new();
         for entry in fs::read_dir(&self.proc).into_iter().flatten().flatten() {
             let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else {
                 continue;
             };
             // A process may end at any moment: whatever cannot be read is not there.
-            let Some(uid) = self.owner(pid) else { continue };
+            let Ok(Some(uid)) = pod_of(&entry.path()) else { continue };
             let stat = fs::read_to_string(self.proc.join(pid.to_string()).join("stat"));
             let Some(started) = stat.ok().as_deref().and_then(start_time) else { continue };
-            let seen = oldest.entry(uid.into()).or_insert((started, pid));
-            *seen = (*seen).min((started, pid));
+            found.entry(uid.into()).or_default().push((started, pid));
         }
-        self.by_uid = oldest.into_iter().map(|(uid, (_, pid))| (uid, pid)).collect();
+        let oldest_first = found.into_iter().map(|(uid, mut processes)| {
+            processes.sort_unstable();
+            (uid, processes.into_iter().map(|(_, pid)| pid).collect())
+        });
+        self.by_uid = oldest_first.collect();
         self.looked = Some((Instant::now(), began.elapsed()));
     }
-
-    fn owner(&self, pid: u32) -> Option<String> {
-        let cgroups = fs::read_to_string(self.proc.join(pid.to_string()).join("cgroup")).ok()?;
-        cgroups.lines().find_map(pod_uid)
-    }
-}
-
-/// The UID in a line of `/proc/PID/cgroup`: the outermost directory that is named after a pod counts, for a pod may
-/// make others within its own. Forms: `pod<UID>` (cgroupfs), `kubepods-burstable-pod<UID with _ for ->.slice` (systemd).
-fn pod_uid(line: &str) -> Option<String> {
-    let path = line.splitn(3, ':').nth(2)?;
-    path.split('/').find_map(|segment| {
-        let segment = segment.strip_suffix(".slice").unwrap_or(segment);
-        let uid = match segment.strip_prefix("pod") {
-            Some(uid) => uid,
-            None => segment.strip_prefix("kubepods")?.rsplit_once("-pod")?.1,
-        };
-        let uid = uid.replace('_', "-");
-        // A UUID, or the hash of a static pod's manifest.
-        let hex = uid.bytes().filter(u8::is_ascii_hexdigit).count();
-        let hyphens = uid.bytes().filter(|&byte| byte == b'-').count();
-        (hex == 32 && matches!(hyphens, 0 | 4) && uid.len() == hex + hyphens).then_some(uid)
-    })
 }
 
 /// Field 22 of `/proc/PID/stat` (proc_pid_stat(5)): ticks since boot. The second, the program's name, may hold anything.
@@ -136,48 +135,45 @@ mod tests {
     }
 
     #[test]
-    fn a_pods_uid_is_read_from_every_form_of_cgroup() {
-        let systemd = A.replace('-', "_");
-        for line in [
-            format!("0::/kubepods/burstable/pod{A}/0a1b"),
-            format!("4:cpu,cpuacct:/kubepods/pod{A}/0a1b"),
-            format!(
-                "0::/kubepods.slice/kubepods-besteffort.slice/kubepods-besteffort-pod{systemd}.slice/cri-containerd-0a1b.scope"
-            ),
-            format!("0::/kubepods.slice/kubepods-pod{systemd}.slice/crio-0a1b.scope/container"),
-            format!("0::/../../burstable/pod{A}/0a1b"),
-            // Made by the pod itself, to be taken for another.
-            format!("0::/kubepods/burstable/pod{A}/0a1b/pod{B}/x"),
-        ] {
-            assert_eq!(pod_uid(&line).as_deref(), Some(A), "{line}");
-        }
-        let hash = "0123456789abcdef0123456789abcdef";
-        assert_eq!(pod_uid(&format!("0::/kubepods/pod{hash}/x")).as_deref(), Some(hash));
-        for line in [
-            "0::/",
-            "0::/system.slice/podman.service",
-            "0::/user.slice/pod123",
-            "nonsense",
-            "1:pods:/kubepods",
-        ] {
-            assert_eq!(pod_uid(line), None, "{line}");
-        }
-    }
-
-    #[test]
     fn the_oldest_process_stands_for_the_pod_until_it_ends_or_is_anothers() {
         let proc = folder("oldest");
         process(&proc, 30, &format!("0::/kubepods/pod{A}/sandbox\n"), 500);
         process(&proc, 7, &format!("0::/kubepods/pod{A}/app\n"), 900);
         process(&proc, 8, "0::/system.slice/cron.service\n", 1);
         let mut processes = PodProcesses::at(proc.clone());
-        assert_eq!(processes.netns(A), Ok(proc.join("30/ns/net")));
+        let of =
+            |processes: &mut PodProcesses, uid: &str| processes.netns(uid, |_| Ok(())).map(|(path, ())| path);
+        assert_eq!(of(&mut processes, A), Ok(proc.join("30/ns/net")));
 
         // The sandbox ended, and its id went to a process of another pod.
         process(&proc, 30, &format!("0::/kubepods/pod{B}/sandbox\n"), 1_000);
         processes.looked = None;
-        assert_eq!(processes.netns(A), Ok(proc.join("7/ns/net")));
-        assert_eq!(processes.netns(B), Ok(proc.join("30/ns/net")));
+        assert_eq!(of(&mut processes, A), Ok(proc.join("7/ns/net")));
+        assert_eq!(of(&mut processes, B), Ok(proc.join("30/ns/net")));
+        fs::remove_dir_all(&proc).unwrap();
+    }
+
+    #[test]
+    fn where_the_oldest_process_is_in_another_namespace_a_younger_one_tells() {
+        let proc = folder("other");
+        process(&proc, 30, &format!("0::/kubepods/pod{A}/sandbox\n"), 500);
+        process(&proc, 31, &format!("0::/kubepods/pod{A}/app\n"), 600);
+        let mut processes = PodProcesses::at(proc.clone());
+        let holds = |path: &Path| {
+            if path.starts_with(proc.join("31")) {
+                Ok(31)
+            } else {
+                Err(format!("{} is another", path.display()))
+            }
+        };
+        assert_eq!(processes.netns(A, holds), Ok((proc.join("31/ns/net"), 31)));
+        // With none at all, the reason is the sandbox's: a person looks there first.
+        fs::remove_dir_all(proc.join("31")).unwrap();
+        assert!(processes.netns(A, holds).unwrap_err().contains("30/ns/net is another"));
+        // A process that comes later may be it.
+        process(&proc, 31, &format!("0::/kubepods/pod{A}/app\n"), 900);
+        processes.looked = None;
+        assert_eq!(processes.netns(A, holds), Ok((proc.join("31/ns/net"), 31)));
         fs::remove_dir_all(&proc).unwrap();
     }
 
@@ -185,8 +181,8 @@ mod tests {
     fn a_pod_without_processes_is_said_to_have_none() {
         let proc = folder("none");
         let mut processes = PodProcesses::at(proc.clone());
-        assert!(processes.netns(A).unwrap_err().contains("no process"));
-        assert!(processes.netns("").unwrap_err().contains("no UID"));
+        assert!(processes.netns(A, |_| Ok(())).unwrap_err().contains("no process"));
+        assert!(processes.netns("", |_| Ok(())).unwrap_err().contains("no UID"));
         fs::remove_dir_all(&proc).unwrap();
     }
 }

@@ -50,7 +50,7 @@ macro_rules! plain {
         )+
     };
 }
-plain!(Listener LookupConfig OrigDst Pod PodStats Socket Source);
+plain!(Expected Listener LookupConfig Opener OrigDst Pod PodStats Probed Socket Source);
 
 /// A pinned map with keys `K` and values `V`.
 #[derive(Debug)]

@@ -17,6 +17,7 @@ use super::bpf::Insert;
 use super::error::Context;
 use super::mounts::{self, Seat};
 use super::netns::{self, Netns};
+use super::node_process::NodeProcesses;
 use super::object::{Loader, Pins};
 use super::pod::Kernel;
 use super::{Datapath, DatapathError, kernel_pod, probe, record, sockets};
@@ -156,7 +157,7 @@ fn close(run_dir: &Path, bpf_dir: &Path, pod: &Enclosed, netns: BorrowedFd<'_>) 
         None => Loader::start(&pins, &mounts::cgroup_root(Seat::Node)?)?,
     };
     let home = Netns::current().context(|| "cannot open the node's network namespace".to_owned())?;
-    let kernel = Kernel { maps, home };
+    let kernel = Kernel { maps, home, node: NodeProcesses::unasked().into() };
     let entries = Enclosures::of(run_dir);
     let pinned = pins.pods()?;
     // An agent that stays away for long collects nothing, and the kernel's maps have an end.

@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
 use std::io;
+use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -10,7 +11,7 @@ use std::thread;
 
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
-use super::sockets;
+use super::{routing, sockets};
 
 /// A network namespace, kept alive.
 #[derive(Debug)]
@@ -63,6 +64,11 @@ impl Netns {
         move_into_link_name_space(self.0.as_fd(), Some(LinkNameSpaceType::Network))?;
         Ok(())
     }
+}
+
+/// The addresses of all devices in the network namespace at `path`.
+pub fn addresses_in(path: &Path) -> io::Result<Vec<IpAddr>> {
+    Netns::open(path)?.run(routing::addresses).flatten()
 }
 
 /// The namespaces that processes are in, by their cookies.

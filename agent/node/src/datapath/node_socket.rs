@@ -1,5 +1,4 @@
-//! Asks the kernel whether a program on the node itself has a connection: what comes from the node's address may also be
-//! somebody's whose address was replaced on the way.
+//! Asks the kernel for the socket that a connection has in this network namespace, where there is one.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -23,11 +22,13 @@ const ID_LENGTH: usize = 48;
 const ANSWER_ID: usize = HEADER + 4;
 /// The part of it that names both ends: ports and addresses.
 const ENDS: usize = 36;
+/// Where `struct inet_diag_msg` has the socket's inode.
+const INODE: usize = ANSWER_ID + ID_LENGTH + 16;
 /// `TCP_LISTEN`: a listener of that port is no connection.
 const LISTEN: u8 = 10;
 
-/// Whether a TCP socket with these ends is open in the calling thread's network namespace.
-pub fn is_open(local: SocketAddr, remote: SocketAddr) -> io::Result<bool> {
+/// The inode, by which processes have it, of the TCP socket with these ends in the calling thread's network namespace.
+pub fn find(local: SocketAddr, remote: SocketAddr) -> io::Result<Option<u32>> {
     let socket = net::socket_with(
         net::AddressFamily::NETLINK,
         SocketType::DGRAM,
@@ -38,7 +39,8 @@ pub fn is_open(local: SocketAddr, remote: SocketAddr) -> io::Result<bool> {
     net::send(&socket, &request, SendFlags::empty())?;
     let mut answer = [0_u8; 1024];
     let (length, _) = net::recv(&socket, &mut answer, RecvFlags::empty())?;
-    Ok(is_connection(&answer[..length], &request[ID..ID + ENDS]))
+    let answer = &answer[..length];
+    Ok(is_connection(answer, &request[ID..ID + ENDS]).then(|| read(answer)).flatten())
 }
 
 /// `struct nlmsghdr`, then `struct inet_diag_req_v2` of `linux/inet_diag.h`.
@@ -84,9 +86,14 @@ fn is_connection(answer: &[u8], ends: &[u8]) -> bool {
         && answer.get(ANSWER_ID..ANSWER_ID + ENDS) == Some(ends)
 }
 
+fn read(answer: &[u8]) -> Option<u32> {
+    Some(u32::from_ne_bytes(answer.get(INODE..INODE + 4)?.try_into().ok()?))
+}
+
 #[cfg(test)]
 mod tests {
     use std::net::{TcpListener, TcpStream};
+    use std::os::fd::AsRawFd;
 
     use super::*;
 
@@ -96,12 +103,15 @@ mod tests {
             let Ok(listener) = TcpListener::bind(address) else { continue };
             let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
             let (local, remote) = (client.local_addr().unwrap(), client.peer_addr().unwrap());
-            assert!(is_open(local, remote).unwrap());
+            let found = find(local, remote).unwrap().unwrap();
+            let name = format!("/proc/self/fd/{}", client.as_raw_fd());
+            let name = std::fs::read_link(name).unwrap();
+            assert_eq!(name.to_str(), Some(&*format!("socket:[{found}]")));
             let mut other = local;
             other.set_port(local.port() ^ 1);
-            assert!(!is_open(other, remote).unwrap());
+            assert_eq!(find(other, remote).unwrap(), None);
             // A listener of that address and port is none.
-            assert!(!is_open(remote, other).unwrap());
+            assert_eq!(find(remote, other).unwrap(), None);
         }
     }
 }

@@ -8,7 +8,9 @@ use std::path::{Path, PathBuf};
 use aya::programs::links::{CgroupAttachMode, FdLink, Link};
 use aya::programs::{CgroupSockAddr, Program, ProgramError, SkLookup, SockOps};
 use aya::{Ebpf, EbpfLoader};
-use weft_common::{LAYOUT_VERSION, Listener, LookupConfig, OrigDst, Pod, PodStats, Socket, Source};
+use weft_common::{
+    Expected, LAYOUT_VERSION, Listener, LookupConfig, Opener, OrigDst, Pod, PodStats, Probed, Socket, Source,
+};
 
 use super::bpf::{self, Insert, Map};
 use super::error::{Context, DatapathError};
@@ -20,7 +22,20 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/we
 /// The hooks of the whole machine.
 const CGROUP_PROGRAMS: [&str; 5] = ["connect4", "connect6", "getpeername4", "getpeername6", "establish"];
 const LOOKUP_PROGRAM: &str = "lookup";
-const MAPS: [&str; 6] = ["PODS", "POD_STATS", "SOCKETS", "ORIG_DST", "EXPECTED", "LISTENERS"];
+/// What takes its place on kernels that do not say over which device a packet came.
+const LOOKUP_PROGRAM_UNPROVEN: &str = "lookup_unproven";
+const MAPS: [&str; 10] = [
+    "PODS",
+    "POD_STATS",
+    "SOCKETS",
+    "ORIG_DST",
+    "EXPECTED",
+    "LISTENERS",
+    "HOME",
+    "PROBED",
+    "NODE_CONNECTS",
+    "NODE_ITSELF",
+];
 /// Each instance of the pods' program has its own of these.
 const CONFIG_MAP: &str = "LOOKUP_CONFIG";
 const POD_LINK: &str = "pod_";
@@ -35,6 +50,10 @@ pub struct Maps {
     pub orig_dst: Map<Source, OrigDst>,
     /// Values are socket descriptors.
     pub listeners: Map<Listener, i32>,
+    pub home: Map<u32, u64>,
+    pub probed: Map<Probed, u32>,
+    pub node_connects: Map<Expected, Opener>,
+    pub node_itself: Map<u64, u32>,
 }
 
 impl Maps {
@@ -45,6 +64,10 @@ impl Maps {
             sockets: Map::open(&dir.join("SOCKETS"))?,
             orig_dst: Map::open(&dir.join("ORIG_DST"))?,
             listeners: Map::open(&dir.join("LISTENERS"))?,
+            home: Map::open(&dir.join("HOME"))?,
+            probed: Map::open(&dir.join("PROBED"))?,
+            node_connects: Map::open(&dir.join("NODE_CONNECTS"))?,
+            node_itself: Map::open(&dir.join("NODE_ITSELF"))?,
         })
     }
 }
@@ -151,6 +174,8 @@ fn remove_tree(dir: &Path) -> Result<(), DatapathError> {
 pub struct Loader {
     /// Kept, because making one parses the kernel's own type information (5 MB, 30 ms), which is of no use here.
     loader: EbpfLoader<'static>,
+    /// The program for pods that this kernel takes.
+    lookup: &'static str,
 }
 
 impl Loader {
@@ -160,7 +185,12 @@ impl Loader {
         for name in MAPS {
             loader.map_pin_path(name, pins.dir.join(name));
         }
-        Self { loader }
+        Self { loader, lookup: LOOKUP_PROGRAM }
+    }
+
+    /// Whether the kernel proves that what passes as the agent's own connection to a program is that.
+    pub fn proves_own(&self) -> bool {
+        self.lookup == LOOKUP_PROGRAM
     }
 
     fn load(&mut self) -> Result<Ebpf, DatapathError> {
@@ -180,6 +210,7 @@ impl Loader {
             attach_to_cgroup(&mut object, name, cgroup, &pins.link(name))
                 .map_err(|source| DatapathError::Program { program: name, source: Box::new(source) })?;
         }
+        loader.lookup = choose_lookup(&mut object)?;
         Ok((loader, maps))
     }
 
@@ -194,7 +225,9 @@ impl Loader {
             return Ok(None);
         }
         let maps = Maps::open(&pins.dir).context(|| format!("cannot open maps in {}", pins.dir.display()))?;
-        Ok(Some((Self::new(pins), maps)))
+        let mut loader = Self::new(pins);
+        loader.lookup = choose_lookup(&mut loader.load()?)?;
+        Ok(Some((loader, maps)))
     }
 
     /// Attaches a pod's own program to its namespace, replacing one that is there without a gap.
@@ -214,8 +247,8 @@ impl Loader {
         remove_if_there(&pin).ok();
         let mut object = loaded?;
         written.context(|| format!("cannot write map {CONFIG_MAP}"))?;
-        attach_to_netns(&mut object, netns, &pins.pod(config.cookie))
-            .map_err(|source| DatapathError::Program { program: LOOKUP_PROGRAM, source: Box::new(source) })
+        attach_to_netns(&mut object, self.lookup, netns, &pins.pod(config.cookie))
+            .map_err(|source| DatapathError::Program { program: self.lookup, source: Box::new(source) })
     }
 }
 
@@ -256,12 +289,32 @@ fn attach_to_cgroup(
     }
 }
 
-fn attach_to_netns(object: &mut Ebpf, netns: BorrowedFd<'_>, pin: &Path) -> Result<(), ProgramError> {
-    let Some(Program::SkLookup(program)) = object.program_mut(LOOKUP_PROGRAM) else {
-        return Err(missing(LOOKUP_PROGRAM));
+/// The program for pods that this kernel takes.
+fn choose_lookup(object: &mut Ebpf) -> Result<&'static str, DatapathError> {
+    let Err(error) = load_lookup(object, LOOKUP_PROGRAM) else { return Ok(LOOKUP_PROGRAM) };
+    match load_lookup(object, LOOKUP_PROGRAM_UNPROVEN) {
+        Ok(_) => Ok(LOOKUP_PROGRAM_UNPROVEN),
+        // It is the same program but for one field: what is wrong with it, the first error says.
+        Err(_) => Err(DatapathError::Program { program: LOOKUP_PROGRAM, source: Box::new(error) }),
+    }
+}
+
+/// Loads one of a pod's programs into the kernel, which checks it.
+fn load_lookup<'a>(object: &'a mut Ebpf, name: &str) -> Result<&'a mut SkLookup, ProgramError> {
+    let Some(Program::SkLookup(program)) = object.program_mut(name) else {
+        return Err(missing(name));
     };
-    let program: &mut SkLookup = program;
     program.load()?;
+    Ok(program)
+}
+
+fn attach_to_netns(
+    object: &mut Ebpf,
+    name: &str,
+    netns: BorrowedFd<'_>,
+    pin: &Path,
+) -> Result<(), ProgramError> {
+    let program = load_lookup(object, name)?;
     if replace(pin, program.fd()?.as_fd())? {
         return Ok(());
     }

@@ -4,7 +4,7 @@ use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpStream};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Sender;
 
 use weft_common::{OrigDst, Socket, Source, Words, owner, v4_of};
@@ -13,7 +13,9 @@ use super::PodNetwork;
 use super::bpf::Insert;
 use super::error::{Context, DatapathError};
 use super::netns::Netns;
+use super::node_process::NodeProcesses;
 use super::object::Maps;
+use super::ports::Ports;
 use super::sockets;
 
 /// How many source ports are tried before the kernel is asked for one: one may be a program's, or was used to the same
@@ -27,6 +29,8 @@ pub struct Kernel {
     pub maps: Maps,
     /// The agent's own namespace.
     pub home: Netns,
+    /// Who is in it.
+    pub node: Arc<NodeProcesses>,
 }
 
 impl Kernel {
@@ -49,8 +53,8 @@ pub struct Prepared {
     pub netns: Arc<Netns>,
     /// Its cookie.
     pub cookie: u64,
-    /// Counts the ports that connections have borrowed.
-    pub turn: AtomicU32,
+    /// The ports that connections borrow together with addresses.
+    pub ports: Ports,
     /// Who takes the rules back.
     pub unused: Sender<Unused>,
 }
@@ -95,6 +99,11 @@ impl LocalPod {
         self.between.store(between, Ordering::Relaxed);
     }
 
+    /// Who tells the node's own processes from others.
+    pub fn node(&self) -> &Arc<NodeProcesses> {
+        &self.kernel.node
+    }
+
     /// Takes the address that the pod's program dialled, for an outbound connection accepted from `peer`.
     /// Consumes the kernel's entry. `None`: the connection was not captured (somebody dialled the listener itself).
     pub fn take_orig_dst(&self, peer: SocketAddr) -> io::Result<Option<SocketAddr>> {
@@ -123,8 +132,7 @@ impl LocalPod {
             return sockets::connect(self.socket(to.ip(), owner::AGENT_INSIDE)?, to);
         }
         for _ in 0..PORT_TRIES {
-            let port = sockets::borrowed_port(self.prepared.turn.fetch_add(1, Ordering::Relaxed));
-            match self.dial_as(from, Some(port), to) {
+            match self.dial_as(from, Some(self.prepared.ports.draw()), to) {
                 Err(error) if is_taken(&error) => {}
                 other => return other,
             }
@@ -134,6 +142,10 @@ impl LocalPod {
 
     fn dial_as(&self, from: IpAddr, port: Option<u16>, to: SocketAddr) -> io::Result<TcpStream> {
         let socket = self.socket(to.ip(), owner::AGENT_INSIDE)?;
+        // What a pod says to itself needs no proof, and its answers take its own device's route.
+        if from != to.ip() {
+            sockets::go_over_loopback(socket.as_fd())?;
+        }
         sockets::borrow_address(socket.as_fd(), from, port)?;
         sockets::connect(socket, to)
     }

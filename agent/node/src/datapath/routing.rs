@@ -7,8 +7,10 @@ use std::io;
 use std::net::IpAddr;
 
 use netlink_packet_core::{
-    NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload,
+    NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage,
+    NetlinkPayload,
 };
+use netlink_packet_route::address::{AddressAttribute, AddressMessage};
 use netlink_packet_route::link::{LinkFlags, LinkMessage};
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
@@ -16,6 +18,7 @@ use netlink_packet_route::route::{
 use netlink_packet_route::rule::{RuleAction, RuleAttribute, RuleMessage};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use rustix::net::{self, RecvFlags, SendFlags, SocketFlags, SocketType};
+use weft_common::LOOPBACK_DEVICE;
 
 use super::mounts;
 
@@ -23,8 +26,6 @@ use super::mounts;
 pub const INBOUND_MARK: u32 = 0x7765_6674;
 /// The routing table that such connections use, and the preference of the rule that leads there.
 const TABLE: u32 = 15_006;
-/// Loopback is always the first device of a namespace.
-const LOOPBACK: u32 = 1;
 
 /// What a namespace must have set:
 /// - `tcp_fwmark_accept`: the reply to a marked connection carries its mark, so that the rule sees it.
@@ -102,6 +103,21 @@ pub fn tear_down(sysctls: &Sysctls) -> io::Result<()> {
     Ok(())
 }
 
+/// The addresses of all devices.
+pub fn addresses() -> io::Result<Vec<IpAddr>> {
+    let mut found = Vec::new();
+    Netlink::open()?.dump(RouteNetlinkMessage::GetAddress(AddressMessage::default()), |message| {
+        if let RouteNetlinkMessage::NewAddress(address) = message {
+            found.extend(address.attributes.iter().filter_map(|attribute| match attribute {
+                // Of a point-to-point link the first is the other end's.
+                AddressAttribute::Address(address) | AddressAttribute::Local(address) => Some(*address),
+                _ => None,
+            }));
+        }
+    })?;
+    Ok(found)
+}
+
 fn is(error: &io::Error, errno: i32) -> bool {
     error.raw_os_error() == Some(errno)
 }
@@ -113,7 +129,7 @@ fn is_missing_family(error: &io::Error) -> bool {
 
 fn loopback_up() -> LinkMessage {
     let mut link = LinkMessage::default();
-    link.header.index = LOOPBACK;
+    link.header.index = LOOPBACK_DEVICE;
     link.header.flags = LinkFlags::Up;
     link.header.change_mask = LinkFlags::Up;
     link
@@ -143,7 +159,7 @@ fn route(family: AddressFamily) -> RouteMessage {
         kind: RouteType::Local,
         ..RouteHeader::default()
     };
-    route.attributes = vec![RouteAttribute::Oif(LOOPBACK), RouteAttribute::Table(TABLE)];
+    route.attributes = vec![RouteAttribute::Oif(LOOPBACK_DEVICE), RouteAttribute::Table(TABLE)];
     route
 }
 
@@ -179,6 +195,31 @@ impl Netlink {
         Ok(Self(net::socket_with(family, SocketType::RAW, flags, None)?))
     }
 
+    /// Sends one request and hands over all that the kernel answers.
+    fn dump(
+        &self,
+        message: RouteNetlinkMessage,
+        mut each: impl FnMut(RouteNetlinkMessage),
+    ) -> io::Result<()> {
+        self.request(message, NLM_F_DUMP)?;
+        let mut answer = vec![0_u8; 32 << 10];
+        loop {
+            let (length, _) = net::recv(&self.0, answer.as_mut_slice(), RecvFlags::empty())?;
+            let mut rest = &answer[..length];
+            while !rest.is_empty() {
+                let message = NetlinkMessage::<RouteNetlinkMessage>::deserialize(rest).map_err(unreadable)?;
+                let taken = (message.header.length as usize).next_multiple_of(4);
+                match message.payload {
+                    NetlinkPayload::InnerMessage(inner) => each(inner),
+                    NetlinkPayload::Done(_) => return Ok(()),
+                    NetlinkPayload::Error(error) if error.code.is_some() => return Err(error.to_io()),
+                    _ => {}
+                }
+                rest = rest.get(taken..).unwrap_or_default();
+            }
+        }
+    }
+
     /// Sends one request and waits for the kernel's word on it.
     fn send(&self, message: RouteNetlinkMessage, flags: u16) -> io::Result<()> {
         match self.ask(message, NLM_F_ACK | flags)? {
@@ -193,6 +234,18 @@ impl Netlink {
         message: RouteNetlinkMessage,
         flags: u16,
     ) -> io::Result<NetlinkPayload<RouteNetlinkMessage>> {
+        self.request(message, flags)?;
+        let mut answer = [0_u8; 4096];
+        let (length, _) = net::recv(&self.0, &mut answer, RecvFlags::empty())?;
+        let answer =
+            NetlinkMessage::<RouteNetlinkMessage>::deserialize(&answer[..length]).map_err(unreadable)?;
+        match answer.payload {
+            NetlinkPayload::Error(error) if error.code.is_some() => Err(error.to_io()),
+            answer => Ok(answer),
+        }
+    }
+
+    fn request(&self, message: RouteNetlinkMessage, flags: u16) -> io::Result<()> {
         let mut header = NetlinkHeader::default();
         header.flags = NLM_F_REQUEST | flags;
         let mut request = NetlinkMessage::new(header, NetlinkPayload::from(message));
@@ -200,14 +253,10 @@ impl Netlink {
         let mut bytes = vec![0; request.buffer_len()];
         request.serialize(&mut bytes);
         net::send(&self.0, &bytes, SendFlags::empty())?;
-
-        let mut answer = [0_u8; 4096];
-        let (length, _) = net::recv(&self.0, &mut answer, RecvFlags::empty())?;
-        let answer = NetlinkMessage::<RouteNetlinkMessage>::deserialize(&answer[..length])
-            .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error.to_string()))?;
-        match answer.payload {
-            NetlinkPayload::Error(error) if error.code.is_some() => Err(error.to_io()),
-            answer => Ok(answer),
-        }
+        Ok(())
     }
+}
+
+fn unreadable(error: impl std::fmt::Display) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, error.to_string())
 }

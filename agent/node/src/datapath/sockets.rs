@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, ipproto};
-use weft_common::{INBOUND_PORT, OUTBOUND_PORT, listener};
+use weft_common::{INBOUND_PORT, LOOPBACK_DEVICE, OUTBOUND_PORT, listener};
 
 use super::Direction;
 use super::routing::INBOUND_MARK;
@@ -152,19 +152,11 @@ pub fn borrow_address(socket: BorrowedFd<'_>, from: IpAddr, port: Option<u16>) -
     Ok(rustix::net::bind(socket, &SocketAddr::new(from, port.unwrap_or(0)))?)
 }
 
-/// The source port for the `turn`-th connection that borrows an address.
-///
-/// A plain inbound connection of the same client is in the same namespace, between the same addresses and with the same
-/// server port: would the agent's have the client's port too, the kernel could not tell them apart, and the program
-/// would never hear of it. Linux clients take even ports from 32768 to 60999 (`__inet_hash_connect` begins at the lower
-/// end's parity), so the agent takes the odd ones and those above.
-pub const fn borrowed_port(turn: u32) -> u16 {
-    /// Odd ports from 32769 to 60999.
-    const ODD: u32 = 14_116;
-    /// All ports from 61000 to 65535.
-    const HIGH: u32 = 4_536;
-    let turn = turn % (ODD + HIGH);
-    if turn < ODD { (32_769 + 2 * turn) as u16 } else { (61_000 + turn - ODD) as u16 }
+/// Makes `socket` go over the loopback device: the route of its mark leads there. Without this it would take the route of
+/// the destination's own device, and `sk_lookup`, which is told of the route's device, could not tell it from what
+/// comes from outside, where nobody can send over this one.
+pub fn go_over_loopback(socket: BorrowedFd<'_>) -> io::Result<()> {
+    set_option(socket, libc::SOL_SOCKET, libc::SO_BINDTOIFINDEX, LOOPBACK_DEVICE.cast_signed())
 }
 
 /// Starts to connect.
@@ -196,17 +188,4 @@ fn set_option(socket: BorrowedFd<'_>, level: i32, name: i32, value: libc::c_int)
     // SAFETY: the value is an integer that outlives the call, as long as told.
     let result = unsafe { libc::setsockopt(socket.as_raw_fd(), level, name, value, length) };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::borrowed_port;
-
-    #[test]
-    fn borrowed_ports_are_not_those_of_clients() {
-        let ports: std::collections::BTreeSet<u16> = (0..20_000).map(borrowed_port).collect();
-        assert_eq!(ports.len(), 18_652);
-        assert!(ports.iter().all(|&port| port > 60_999 || (port >= 32_768 && port % 2 == 1)));
-        assert_eq!((ports.first(), ports.last()), (Some(&32_769), Some(&65_535)));
-    }
 }

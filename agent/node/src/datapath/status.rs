@@ -15,6 +15,8 @@ pub struct DatapathStatus {
     pub bpf_dir: PathBuf,
     /// How many listeners of each kind every pod has.
     pub workers: usize,
+    /// What newer kernels prove and this one does not.
+    pub unproven: Vec<String>,
     /// Enrolled pods, by name.
     pub pods: Vec<PodStatus>,
     /// Pods of an earlier agent that fail closed until they are enrolled again.

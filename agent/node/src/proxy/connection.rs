@@ -9,6 +9,7 @@ use http::request::Parts;
 use weft_rules::cluster::{Cluster, Service};
 use weft_rules::http_route::Destination;
 use weft_rules::identity::Identity;
+use weft_rules::probe::Probes;
 use weft_rules::snapshot::{HttpDecision, Protocol, Snapshot, Unroutable};
 use weft_rules::workload::{Enrolment, Workload};
 
@@ -88,6 +89,11 @@ impl Downstream {
     /// Whether its requests were read by an agent of the mesh before.
     pub(super) fn was_read(&self) -> bool {
         self.visitor().is_some_and(|caller| caller.seen == Seen::Requests)
+    }
+
+    /// Whether the node itself opened it, to a port that the pod's probes name.
+    pub(super) fn is_of_node(&self) -> bool {
+        self.visitor().is_some_and(|caller| caller.node)
     }
 
     /// The caller's identity, of a connection that arrived, where that is proved.
@@ -203,7 +209,7 @@ fn named_only(pod: &LocalPod) -> Workload {
         workload_name: name.into(),
         canonical_service: name.into(),
         addresses: pod.network.addresses.clone(),
-        probe_ports: Box::default(),
+        probes: Probes::default(),
         uid: "".into(),
         announced: None,
         enrolment: Enrolment::Enrolled,
@@ -227,7 +233,7 @@ fn made_up(namespace: Arc<str>, service_account: Arc<str>) -> Workload {
         canonical_service: unknown,
         canonical_revision: "latest".into(),
         netns: None,
-        probe_ports: Box::default(),
+        probes: Probes::default(),
         uid: "".into(),
         announced: None,
         enrolment: Enrolment::NotSelected,

@@ -14,8 +14,8 @@ use super::connection::{self, Downstream};
 use super::error::{Error, Kind};
 use super::stream::Stream;
 use super::worker::Core;
-use super::{detect, http, tcp};
-use crate::datapath::{self, LocalPod};
+use super::{detect, http, probe, tcp};
+use crate::datapath::LocalPod;
 use crate::telemetry::{Plaintext, Refusal, Security};
 
 /// Who comes, as far as it is known.
@@ -27,8 +27,8 @@ pub(super) struct Caller {
     pub(super) identity: Option<Arc<Identity>>,
     /// How it is.
     pub(super) security: Security,
-    /// It is the kubelet, which needs no identity.
-    pub(super) probe: bool,
+    /// It is the node itself, at a port that the pod's probes name: what they ask for passes.
+    pub(super) node: bool,
     /// What an agent of the mesh has seen in it.
     pub(super) seen: Seen,
 }
@@ -63,15 +63,14 @@ pub(super) enum Verdict {
     Unproved,
 }
 
-/// Decides upon a connection. `is_probe` is asked only of one that has no identity where one is required.
+/// Decides upon a connection.
 pub(super) fn decide(
     core: &Rc<Core>,
     pod: &Arc<LocalPod>,
     to: SocketAddr,
     caller: Caller,
-    is_probe: impl FnOnce(&Workload) -> bool,
 ) -> (Rc<Downstream>, Verdict) {
-    decide_at(core, pod, to, caller, is_probe, Moment::Arrival)
+    decide_at(core, pod, to, caller, Moment::Arrival)
 }
 
 /// When a connection is decided upon.
@@ -88,7 +87,6 @@ fn decide_at(
     pod: &Arc<LocalPod>,
     to: SocketAddr,
     mut caller: Caller,
-    is_probe: impl FnOnce(&Workload) -> bool,
     moment: Moment,
 ) -> (Rc<Downstream>, Verdict) {
     let snapshot = core.shared.snapshot.load();
@@ -98,8 +96,10 @@ fn decide_at(
         caller.security = Security::Plaintext(Plaintext::PeerAuthentication);
     }
     let unproved = mtls == Mtls::Strict && caller.identity.is_none() && !is_between(pod, &caller);
-    caller.probe = unproved && is_probe(&workload);
-    let verdict = if unproved && !caller.probe {
+    let verdict = if caller.node {
+        // Each of its requests may be a probe; what is none is decided upon then.
+        Verdict::Requests(Protocol::Detect)
+    } else if unproved {
         Verdict::Unproved
     } else {
         let protocol = snapshot.inbound_protocol(&workload, to.port());
@@ -152,10 +152,13 @@ fn admit(
 /// What may happen with a connection that was let in as bytes, by the rules that are in force now.
 pub(super) fn decide_again(down: &Downstream) -> Verdict {
     let Some(caller) = down.visitor() else { return Verdict::Bytes };
-    let (core, pod, caller) = (&down.core, &down.pod, caller.clone());
-    let probe = caller.probe;
-    let (_, verdict) = decide_at(core, pod, down.dialled, caller, |_| probe, Moment::Standing);
+    let (core, pod) = (&down.core, &down.pod);
+    let (_, verdict) = decide_at(core, pod, down.dialled, caller.clone(), Moment::Standing);
     match verdict {
+        Verdict::Requests(_) if caller.node => match decide_as_bytes(down) {
+            Verdict::Bytes => Verdict::Bytes,
+            _ => verdict,
+        },
         // Nobody has looked what it speaks, or it was bytes.
         Verdict::Requests(Protocol::Detect) => decide_as_bytes(down),
         verdict => verdict,
@@ -165,7 +168,7 @@ pub(super) fn decide_again(down: &Downstream) -> Verdict {
 /// Whether a connection that arrived without an identity would be refused by now: STRICT also ends what it finds.
 pub(super) fn is_unproved(down: &Downstream, workload: &Workload) -> bool {
     let snapshot = down.core.shared.snapshot.load();
-    down.visitor().is_some_and(|caller| caller.identity.is_none() && !caller.probe)
+    down.visitor().is_some_and(|caller| caller.identity.is_none())
         && !came_between(down)
         && snapshot.mtls(workload, down.dialled.port()) == Mtls::Strict
 }
@@ -217,6 +220,9 @@ pub(super) fn decide_as_bytes(down: &Downstream) -> Verdict {
     let Some(caller) = down.visitor() else { return Verdict::Bytes };
     let snapshot = down.core.shared.snapshot.load();
     let workload = connection::workload_of(&snapshot, &down.pod);
+    if is_unproved(down, &workload) {
+        return Verdict::Unproved;
+    }
     admit(&snapshot, &workload, &down.pod, down.dialled, caller, Protocol::Tcp)
 }
 
@@ -246,16 +252,17 @@ pub(super) async fn arrive(
         peer,
         identity: None,
         security: Security::Plaintext(Plaintext::CallerOutside),
-        probe: false,
+        node: is_probed(core, pod, to) && probe::opened_by_node(pod, peer, to).await,
         seen: Seen::Unread,
     };
-    let is_probe = |workload: &Workload| {
-        // What cannot be asked is not known.
-        workload.probe_ports.contains(&to.port()) && datapath::is_open_on_node(peer, to).unwrap_or(false)
-    };
-    let (down, verdict) = decide(core, pod, to, caller, is_probe);
+    let (down, verdict) = decide(core, pod, to, caller);
     let verdict = consult(&down, verdict).await;
     serve(down, stream, verdict, None).await;
+}
+
+fn is_probed(core: &Core, pod: &LocalPod, to: SocketAddr) -> bool {
+    let snapshot = core.shared.snapshot.load();
+    snapshot.workload(&pod.network.key).is_some_and(|workload| workload.probes.are_at(to.port()))
 }
 
 /// Serves a connection that was decided upon; `upstream` may stand already.
@@ -299,6 +306,9 @@ async fn read(
             };
             match detect::race(&down, &mut stream, server).await {
                 detect::Spoke::Http(first) => http::serve(down, stream, first).await,
+                detect::Spoke::Bytes { first, upstream } if probe::are_bytes(&down, &first) => {
+                    tcp::serve_probe(&down, stream, first, upstream).await;
+                }
                 detect::Spoke::Bytes { first, upstream } => {
                     let verdict = match denial {
                         Some(denial) => Verdict::Denied { denial, protocol: Protocol::Tcp },

@@ -38,7 +38,7 @@ pub(super) struct Upstream {
 }
 
 /// Where a connection goes, as far as it is known.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 struct Route {
     upstream: telemetry::Upstream,
     virtual_service: Option<Arc<str>>,
@@ -58,7 +58,34 @@ pub(super) async fn serve_detected(
     first: Bytes,
     upstream: Option<Box<Upstream>>,
 ) {
+    relay(Life::new(down), stream, first, upstream).await;
+}
+
+/// Serves a connection of the node's own that asks whether somebody is there, and says nothing, or what is in TLS.
+pub(super) async fn serve_probe(
+    down: &Rc<Downstream>,
+    stream: Stream,
+    first: Bytes,
+    upstream: Option<Box<Upstream>>,
+) {
     let mut life = Life::new(down);
+    life.probe = true;
+    if !first.is_empty() {
+        return relay(life, stream, first, upstream).await;
+    }
+    // Nobody listens to what the program may have to say.
+    let opened = match upstream {
+        Some(upstream) => Ok(upstream),
+        None => dial_reporting(down, Purpose::Bytes { detected: true }, &mut life.route).await,
+    };
+    if let Ok(upstream) = &opened {
+        life.route = upstream.route.clone();
+    }
+    life.report(TcpEvent::Closed, Totals::default(), opened.as_ref().err());
+}
+
+async fn relay(mut life: Life<'_>, stream: Stream, first: Bytes, upstream: Option<Box<Upstream>>) {
+    let down = life.down;
     let opened = match upstream {
         Some(upstream) => Ok(upstream),
         None => dial_reporting(down, Purpose::Bytes { detected: true }, &mut life.route).await,
@@ -201,6 +228,8 @@ struct Life<'a> {
     begun: Instant,
     source: Option<Arc<Workload>>,
     route: Route,
+    /// The node asks for it by the pod's probes.
+    probe: bool,
 }
 
 impl<'a> Life<'a> {
@@ -211,6 +240,7 @@ impl<'a> Life<'a> {
             begun: Instant::now(),
             source: down.source(),
             route: Route::default(),
+            probe: false,
         }
     }
 
@@ -220,6 +250,7 @@ impl<'a> Life<'a> {
             let (peer, dialled, side) = (down.peer, down.dialled, error.kind.side());
             tracing::debug!(%peer, %dialled, %error, ?side, "connection failed");
         }
+        self.route.upstream.probe = self.probe;
         self.route.upstream.refused = failed.and_then(Error::refusal).cloned().map(Box::new);
         let flag: Option<ResponseFlag> = failed.and_then(|error| error.kind.flag());
         down.core.recorder.tcp(&TcpRecord {

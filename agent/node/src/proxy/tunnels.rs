@@ -201,11 +201,11 @@ impl Carrier {
             peer: self.peer,
             identity: Some(Arc::clone(&self.identity)),
             security: self.security.clone(),
-            probe: false,
+            node: false,
             // A peer that says so is the agent of a node of the mesh: nobody else holds its key.
             seen: if read { Seen::Requests } else { Seen::Unread },
         };
-        let (down, verdict) = inbound::decide(&self.core, &self.pod, to, caller, |_| false);
+        let (down, verdict) = inbound::decide(&self.core, &self.pod, to, caller);
         let verdict = inbound::consult(&down, verdict).await;
         if let Some(error) = inbound::refusal(&verdict) {
             tcp::report_refused(&down, &error);

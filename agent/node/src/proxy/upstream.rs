@@ -224,13 +224,13 @@ async fn local(
             peer,
             identity: Some(Arc::new(down.decide(|_, caller| Identity::of(caller, trust_domain)))),
             security: Security::SameNode { trust_domain: Arc::clone(trust_domain) },
-            probe: false,
+            node: false,
             seen: purpose.seen(),
         },
         Some(TlsMode::Disable) => plaintext(peer, Plaintext::DestinationRule, purpose),
         Some(TlsMode::Simple | TlsMode::Mutual) => plaintext(peer, Plaintext::OtherTls, purpose),
     };
-    let (arrived, verdict) = inbound::decide(&down.core, &pod, canonical(to.address), caller, |_| false);
+    let (arrived, verdict) = inbound::decide(&down.core, &pod, canonical(to.address), caller);
     let verdict = match purpose {
         Purpose::Bytes { .. } => inbound::consult(&arrived, verdict).await,
         Purpose::Requests { .. } => verdict,
@@ -258,7 +258,7 @@ async fn local(
 
 fn plaintext(peer: SocketAddr, why: Plaintext, purpose: Purpose) -> Caller {
     let seen = purpose.seen();
-    Caller { peer, identity: None, security: Security::Plaintext(why), probe: false, seen }
+    Caller { peer, identity: None, security: Security::Plaintext(why), node: false, seen }
 }
 
 /// To a program in `pod`, shown to it as coming from `from`.

@@ -14,6 +14,7 @@ use prometheus_client::registry::Registry;
 
 use super::dry_runs::DryRunLabels;
 use super::labels::Labels;
+use super::probes::Probed;
 use super::series::{BOUNDS, HttpCells, Series, Spread, TcpCells};
 use super::{Received, Telemetry};
 
@@ -168,6 +169,7 @@ struct Agent {
     dry_runs: BTreeMap<Arc<DryRunLabels>, u64>,
     /// By how they ended.
     copies: BTreeMap<&'static str, u64>,
+    probes: BTreeMap<Probed, u64>,
 }
 
 impl Agent {
@@ -225,7 +227,8 @@ impl Agent {
         }
         copies.retain(|_, count| *count > 0);
         let dry_runs = telemetry.dry_runs.totals();
-        Self { counters, gauges, certificates, received, dry_runs, copies }
+        let probes = telemetry.probes.all();
+        Self { counters, gauges, certificates, received, dry_runs, copies, probes }
     }
 }
 
@@ -273,6 +276,19 @@ impl Collector for Agent {
             family("weft_discovery_received_objects", help, |received| received.objects)?;
             let help = "Size of the objects that the API server has sent, as JSON";
             family("weft_discovery_received_bytes", help, |received| received.bytes)?;
+        }
+        if !self.probes.is_empty() {
+            let help = "What the node asked of its pods by their probes and hooks";
+            let mut family = to.encode_descriptor("weft_probe_requests", help, None, MetricType::Counter)?;
+            for (probed, count) in &self.probes {
+                let labels = [
+                    ("destination_workload", &*probed.workload),
+                    ("destination_workload_namespace", &*probed.namespace),
+                    ("request_protocol", probed.protocol),
+                    ("result", if probed.success { "success" } else { "failure" }),
+                ];
+                family.encode_family(&labels)?.encode_counter::<NoLabelSet, _, u64>(count, None)?;
+            }
         }
         if !self.dry_runs.is_empty() {
             let help =

@@ -30,6 +30,8 @@ pub struct Upstream {
     pub refused: Option<Box<Refusal>>,
     /// What policies that are tried out said there of what was let in.
     pub dry_runs: Vec<DryRun>,
+    /// The node itself asked, for what the pod's probes want: no traffic of anybody's.
+    pub probe: bool,
 }
 
 impl Upstream {

@@ -5,6 +5,7 @@ use http::HeaderValue;
 use weft_api::admin::{TapClause, TapEvent, TapFilter, TapTerm};
 use weft_rules::cluster::Service;
 use weft_rules::guard::DryRun;
+use weft_rules::probe::Probes;
 use weft_rules::workload::{Enrolment, Workload};
 
 use super::*;
@@ -36,7 +37,7 @@ fn workload(name: &str, node: &str, labels: &[(&str, &str)]) -> Arc<Workload> {
         node: node.into(),
         workload_name: name.into(),
         netns: None,
-        probe_ports: Box::default(),
+        probes: Probes::default(),
         uid: "".into(),
         announced: None,
         enrolment: Enrolment::Enrolled,
@@ -57,6 +58,7 @@ fn upstream(node: &str) -> Upstream {
         security: Security::Unknown,
         refused: None,
         dry_runs: Vec::new(),
+        probe: false,
     }
 }
 
@@ -358,7 +360,8 @@ async fn a_tap_gets_what_it_asked_for_while_it_listens() {
     let mut sample = Sample::new();
     recorder.http(&sample.record());
     let failed = TapTerm::Status("5xx".parse().unwrap());
-    let filter = TapFilter { clauses: vec![TapClause { not: false, any: vec![failed] }] };
+    let filter =
+        TapFilter { clauses: vec![TapClause { not: false, any: vec![failed] }], ..TapFilter::default() };
     let mut tap = telemetry.tap(filter).unwrap();
     recorder.http(&sample.record());
     sample.status = 503;

@@ -3,12 +3,13 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use weft_api::kubernetes::{Container, IntOrString, Pod, ProbeTarget};
+use weft_api::kubernetes::Pod;
 use weft_api::meta::{Labels, ObjectMeta};
 use weft_api::names::{ENROLLED_CONDITION, namespace_opts_in};
 
 use super::CompilerOptions;
 use crate::intern::{Interner, NamedPorts};
+use crate::probe::{self, Probes};
 use crate::workload::{self, Announced, Enrolment, Workload};
 
 /// Labels of a pod that opt in or out, and the value that does. The first that says decides.
@@ -188,7 +189,7 @@ fn workload(pod: &Pod, addresses: Vec<IpAddr>, options: &CompilerOptions, intern
     };
     let local = node == options.node;
     Workload {
-        probe_ports: if local { probe_ports(pod, &addresses) } else { Box::default() },
+        probes: if local { probe::of(pod, &addresses) } else { Probes::default() },
         key: intern.text(&format!("{}/{}", meta.namespace, meta.name)),
         namespace: intern.text(&meta.namespace),
         name: meta.name.as_str().into(),
@@ -205,38 +206,6 @@ fn workload(pod: &Pod, addresses: Vec<IpAddr>, options: &CompilerOptions, intern
             .map(|netns| netns.as_str().into()),
         announced: if options.cluster { announced(pod) } else { None },
         enrolment: Enrolment::NotSelected,
-    }
-}
-
-/// The ports that probes and hooks of its containers name, in order.
-fn probe_ports(pod: &Pod, addresses: &[IpAddr]) -> Box<[u16]> {
-    let mut all = Vec::new();
-    for container in pod.spec.containers.iter().chain(&pod.spec.init_containers) {
-        let hooks = container.lifecycle.iter().flat_map(|life| [&life.post_start, &life.pre_stop]);
-        let probes = [&container.liveness_probe, &container.readiness_probe, &container.startup_probe];
-        for probe in probes.into_iter().chain(hooks).flatten() {
-            let targets = [&probe.http_get, &probe.tcp_socket, &probe.grpc].into_iter().flatten();
-            all.extend(targets.filter_map(|target| probe_port(container, target, addresses)));
-        }
-    }
-    all.sort_unstable();
-    all.dedup();
-    all.into()
-}
-
-/// `None`: the probe goes to no port of this pod.
-fn probe_port(container: &Container, target: &ProbeTarget, addresses: &[IpAddr]) -> Option<u16> {
-    let is_own = || target.host.parse().is_ok_and(|host: IpAddr| addresses.contains(&host));
-    if !target.host.is_empty() && !is_own() {
-        return None;
-    }
-    let named = |name: &str| {
-        let port = container.ports.iter().find(|port| port.name == name)?;
-        Some(port.container_port)
-    };
-    match target.port.as_ref()? {
-        IntOrString::Int(number) => Some(*number),
-        IntOrString::String(text) => text.parse().ok().or_else(|| named(text)),
     }
 }
 
@@ -301,24 +270,13 @@ mod tests {
     }
 
     #[test]
-    fn probes_name_ports_of_the_pod() {
+    fn probes_are_the_business_of_the_pods_own_node() {
         let pod = |node: &str| {
             json!({"metadata": {"name": "p", "namespace": "n"}, "status": {"podIP": "10.0.0.1"}, "spec": {
-            "nodeName": node,
-            "initContainers": [{"name": "log", "startupProbe": {"grpc": {"port": 9000}}}],
-            "containers": [
-                {"name": "web", "ports": [{"name": "http", "containerPort": 8080}],
-                 "livenessProbe": {"httpGet": {"path": "/", "port": "http"}},
-                 "readinessProbe": {"httpGet": {"path": "/", "port": "8081", "host": "10.0.0.1"}},
-                 "lifecycle": {"preStop": {"httpGet": {"port": 8083}}, "postStart": {"exec": {"command": ["x"]}}}},
-                {"name": "db", "livenessProbe": {"tcpSocket": {"port": 8082}},
-                 "readinessProbe": {"exec": {"command": ["x"]}},
-                 "startupProbe": {"httpGet": {"port": 1, "host": "example.com"}}},
-                {"name": "bad", "livenessProbe": {"httpGet": {"port": "http"}}},
-            ]}})
+                "nodeName": node, "containers": [{"name": "db", "livenessProbe": {"tcpSocket": {"port": 8082}}}]}})
         };
-        assert_eq!(*compiled(pod(""), Wish::In).workload.probe_ports, [8080, 8081, 8082, 8083, 9000]);
-        assert!(compiled(pod("n2"), Wish::In).workload.probe_ports.is_empty());
+        assert!(compiled(pod(""), Wish::In).workload.probes.connect_to(8082));
+        assert_eq!(compiled(pod("n2"), Wish::In).workload.probes, Probes::default());
     }
 
     #[test]

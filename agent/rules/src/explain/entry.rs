@@ -27,6 +27,8 @@ pub(super) struct Caller<'a> {
     /// `None`: somebody outside the mesh.
     pub(super) workload: Option<&'a Workload>,
     pub(super) address: IpAddr,
+    /// It is a process of the node itself that calls a pod of it.
+    pub(super) is_node: bool,
     /// Whether this agent has certificates.
     pub(super) certificates: bool,
 }
@@ -154,6 +156,9 @@ impl Caller<'_> {
             let refused = head.and_then(|head| self.ask_gateway(to, head, &mut policies));
             return Entry { tls: "plaintext".to_owned(), policies, refused };
         }
+        if let Some(entry) = self.as_probe(to, head) {
+            return entry;
+        }
         let (mode, peer) = self.snapshot.peer_policy(to.workload, to.address.port());
         let (mut tls, identity) = self.travel(to, mode);
         let refused = mode == Mtls::Strict && identity.is_none();
@@ -172,8 +177,8 @@ impl Caller<'_> {
             tls = format!("refused under STRICT ({tls})");
             let mut reason =
                 format!("reset: port {} takes mutual TLS only, and the caller has none", to.address.port());
-            if to.workload.probe_ports.contains(&to.address.port()) {
-                reason.push_str("; the node's own probes pass");
+            if to.workload.probes.are_at(to.address.port()) {
+                reason.push_str("; what the pod's probes ask for passes, from the node's own processes");
             }
             return Entry { tls, policies, refused: Some(reason) };
         }
@@ -186,6 +191,26 @@ impl Caller<'_> {
         let request = request.as_ref().filter(|_| protocol != Protocol::Tcp);
         let refused = self.refusal(to.workload, &inbound, request, &mut policies);
         Entry { tls, policies, refused }
+    }
+
+    /// What the node asks of a pod by its probes passes, whatever the rules are.
+    fn as_probe(&self, to: &Place<'_>, head: Option<&Parts>) -> Option<Entry> {
+        let (probes, port) = (&to.workload.probes, to.address.port());
+        let path = |head: &Parts| head.uri.path_and_query().map_or("/".to_owned(), ToString::to_string);
+        let asked = match head {
+            Some(head) => probes.ask_for(port, &head.method, &path(head)),
+            None => probes.connect_to(port),
+        };
+        (self.is_node && asked).then(|| Entry {
+            tls: "plaintext".to_owned(),
+            policies: vec![Decision {
+                name: format!("Pod/{}", to.workload.key),
+                action: "PROBE".to_owned(),
+                decided: "allowed: the pod's own probes ask for this, and it is the node that calls"
+                    .to_owned(),
+            }],
+            refused: None,
+        })
     }
 
     /// Asks a gateway pod's own policies, which are for all that comes there. Answers why it is turned away.

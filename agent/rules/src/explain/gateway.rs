@@ -57,6 +57,7 @@ pub(super) fn answer(
         snapshot,
         workload: None,
         address: client.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |client: IpAddr| client.to_canonical()),
+        is_node: false,
         certificates: false,
     };
     let place = Place { workload: pod, address, protocol: Protocol::Http, tls: None };

@@ -19,11 +19,12 @@ const NAMESPACE: &str = "default";
 
 pub(super) fn answer(
     snapshot: &Snapshot,
-    address: &str,
+    (address, is_node): (&str, bool),
     question: &ExplainRequest,
 ) -> Result<Explanation, ExplainError> {
     let address: IpAddr = address.parse().map_err(|_| ExplainError::NotAnAddress(address.to_owned()))?;
-    let from = Caller { snapshot, workload: None, address: address.to_canonical(), certificates: false };
+    let from =
+        Caller { snapshot, workload: None, address: address.to_canonical(), is_node, certificates: false };
     let target = Target::parse(&question.to)?;
     let mut explanation = Explanation { action: "passthrough".to_owned(), ..Explanation::default() };
     let in_words = question.method.is_some() || question.path.is_some() || !question.headers.is_empty();
@@ -40,7 +41,8 @@ pub(super) fn answer(
             explanation.notes.push(format!("{} is pod {}", to.ip(), workload.key));
             let protocol = snapshot.inbound_protocol(workload, to.port());
             let http = protocol != Protocol::Tcp && (in_words || protocol != Protocol::Detect);
-            let head = Some(&head).filter(|_| http);
+            // What the node sends to a probed port is read, whatever the port is declared as.
+            let head = Some(&head).filter(|_| http || (is_node && in_words));
             entries.meet(&from, &Place { workload, address: to, protocol, tls: None }, head);
         }
         Found::Service(entry) => {
@@ -56,6 +58,8 @@ pub(super) fn answer(
             if cluster.endpoints.is_empty() {
                 "unavailable".clone_into(&mut explanation.action);
             }
+            // The kubelet asks pods, not services: from the node, that is a caller as any other.
+            let from = Caller { is_node: false, ..from };
             let http =
                 cluster.protocol != Protocol::Tcp && (in_words || cluster.protocol != Protocol::Detect);
             entries.add(&from, cluster, &[], Some(&head).filter(|_| http));

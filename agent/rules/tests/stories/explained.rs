@@ -1,7 +1,7 @@
 //! What `weft explain` says.
 
 use weft_api::admin::{ExplainRequest, Explanation};
-use weft_rules::explain::answer;
+use weft_rules::explain::{answer, answer_for_node};
 
 use crate::support::World;
 
@@ -238,6 +238,51 @@ fn what_a_stranger_gets_is_told() {
     assert_eq!(ask(&world, &stranger("details.bookinfo:81")).action, "unavailable");
     let wrong = ExplainRequest { from_address: Some("ten".into()), ..stranger("x") };
     assert!(answer(&world.snapshot, &wrong, true).is_err());
+}
+
+#[test]
+fn the_node_is_let_in_where_the_pods_probes_ask_and_is_a_stranger_elsewhere() {
+    let world = World::of(
+        "
+apiVersion: v1
+kind: Namespace
+metadata: {name: shop, labels: {weft.dev/mesh: enabled}}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: web, namespace: shop}
+spec:
+  containers:
+  - name: web
+    livenessProbe: {httpGet: {path: /healthz, port: 8080}}
+    readinessProbe: {tcpSocket: {port: 9000}}
+status: {podIP: 10.0.0.8}
+---
+apiVersion: security.istio.io/v1
+kind: PeerAuthentication
+metadata: {name: default, namespace: istio-system}
+spec: {mtls: {mode: STRICT}}
+---
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: nothing, namespace: shop}
+spec: {}
+",
+    );
+    let question = |to: &str| ExplainRequest { to: to.into(), ..ExplainRequest::default() };
+    let node = |to: &str| answer_for_node(&world.snapshot, "10.0.0.1", &question(to)).unwrap();
+    for to in ["http://10.0.0.8:8080/healthz", "10.0.0.8:9000"] {
+        let told = node(to);
+        assert_eq!((told.action.as_str(), told.tls.as_str()), ("passthrough", "plaintext"), "{to}: {told:?}");
+        assert!(decisions(&told)[0].starts_with("Pod/shop/web PROBE: allowed"), "{told:?}");
+    }
+    for to in ["http://10.0.0.8:8080/", "http://10.0.0.8:8080/healthz?x", "10.0.0.8:8080", "10.0.0.8:81"] {
+        let told = node(to);
+        assert_eq!(told.action, "deny", "{to}: {told:?}");
+    }
+    let stranger =
+        ExplainRequest { from_address: Some("10.0.0.1".into()), ..question("http://10.0.0.8:8080/healthz") };
+    assert_eq!(ask(&world, &stranger).action, "deny", "the address alone is no proof");
 }
 
 #[test]

@@ -10,7 +10,7 @@ use weft_api::admin::PodEnrolment;
 use super::{COMES_WITHIN, Control, OWN_CERTIFICATES};
 use crate::agent::pods::{self, Desired, Enrolled};
 use crate::causes;
-use crate::datapath::{LocalPod, PodListener, PodNetwork};
+use crate::datapath::{Asked, LocalPod, PodListener, PodNetwork};
 use crate::proxy::{Command, LocalPods};
 
 impl Control {
@@ -22,6 +22,7 @@ impl Control {
         self.local = local.map(|workload| (workload.key.clone(), workload.clone())).collect();
         let wanted = self.local.iter().filter(|(_, pod)| self.obstacle(pod).is_none());
         self.desired = wanted.map(|(key, pod)| (key.clone(), Desired::new(pod))).collect();
+        self.finder.keep(|key| self.desired.contains_key(key));
     }
 
     /// Enrols and releases what differs. True: something changed.
@@ -61,12 +62,29 @@ impl Control {
             }
         }
         self.want_certificates();
+        self.ask();
         if moved {
             self.unconfirmed = true;
             self.publish_pods();
         }
         self.serve(arrivals);
         self.note_waiting(waiting) || moved
+    }
+
+    /// Tells the kernel's side what the node asks of its pods.
+    fn ask(&self) {
+        let mut asked = Asked::new();
+        for (key, enrolled) in &self.enrolled {
+            let Some(workload) = self.local.get(key) else { continue };
+            for address in &enrolled.pod.network.addresses {
+                for port in workload.probes.ports() {
+                    asked.insert((*address, port), workload.probes.connect_to(port));
+                }
+            }
+        }
+        if let Err(error) = self.datapath.ask(&asked) {
+            tracing::warn!(error = causes::all(&error), "probes of kind tcpSocket are answered by the agent");
+        }
     }
 
     /// Has the workers serve pods, which they know as local before the first connection arrives.

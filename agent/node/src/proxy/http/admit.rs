@@ -73,6 +73,10 @@ pub(super) async fn admit<B: LookAhead>(
     arrival: &Arrival,
     request: Request<B>,
 ) -> Result<Request<B>, Answer> {
+    if exchange.is_probe() {
+        exchange.note(|outcome| outcome.upstream.probe = true);
+        return Ok(request);
+    }
     match arrival.decide(request).await {
         Ok(Admitted { request, answer_headers, dry_runs }) => {
             if !dry_runs.is_empty() {

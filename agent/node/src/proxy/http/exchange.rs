@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use http::header::{HOST, USER_AGENT};
+use http::header::{HOST, UPGRADE, USER_AGENT};
 use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, Version};
@@ -17,6 +17,7 @@ use weft_rules::workload::Workload;
 use super::client::Client;
 use super::headers::{self, X_FORWARDED_FOR};
 use crate::proxy::connection::Downstream;
+use crate::proxy::probe;
 use crate::telemetry::{HttpRecord, ResponseFlag, Upstream};
 
 /// A request under way. Shared by its task and by both bodies; recorded once.
@@ -42,6 +43,8 @@ pub(super) struct Exchange {
     started: SystemTime,
     method: Method,
     target: Option<PathAndQuery>,
+    /// It asks for another protocol.
+    upgrade: bool,
     version: Version,
     authority: Option<HeaderValue>,
     request_id: RefCell<Option<HeaderValue>>,
@@ -116,6 +119,7 @@ impl Exchange {
             started: SystemTime::now(),
             method: request.method.clone(),
             target: request.uri.path_and_query().cloned(),
+            upgrade: headers.contains_key(UPGRADE),
             version: request.version,
             authority: match request.uri.authority() {
                 Some(authority) => HeaderValue::from_str(authority.as_str()).ok(),
@@ -127,6 +131,12 @@ impl Exchange {
             outcome: RefCell::new(outcome),
             recorded: Cell::new(false),
         })
+    }
+
+    /// Whether it is the node that asks, for what the pod's probes want, as it was sent.
+    pub(super) fn is_probe(&self) -> bool {
+        let path = self.target.as_ref().map_or("/", |target| target.as_str());
+        probe::is_request(&self.down, &self.method, path, self.upgrade)
     }
 
     /// The pod that it was last sent to, where that is known.
