@@ -6,6 +6,7 @@
 mod certificates;
 mod edges;
 mod explain;
+mod limits;
 mod peer;
 mod tap;
 
@@ -19,6 +20,7 @@ pub use certificates::{
 };
 pub use edges::{EdgeEnd, EdgeRow, EdgeSecurity};
 pub use explain::{Backend, Decision, ExplainRequest, Explanation, FaultPlan, Matched, RetryPlan};
+pub use limits::{LimitRow, Limits};
 pub use peer::{NotASelector, PeerSelector};
 pub use tap::{
     HttpTap, Peer, StatusRange, TapClause, TapEvent, TapFilter, TapRecord, TapTerm, TcpState, TcpTap, Verdict,
@@ -86,6 +88,8 @@ pub struct Status {
     pub certificates: Certificates,
     /// Who is at a bound of what is counted for it, in words.
     pub full: Vec<String>,
+    /// What it may hold for others, and who is at a bound.
+    pub limits: Limits,
 }
 
 /// Where an agent's objects come from.

@@ -16,6 +16,8 @@ mod explain;
 mod gather;
 mod get;
 mod install;
+#[cfg(target_os = "linux")]
+mod limits;
 mod list;
 #[cfg(target_os = "linux")]
 mod logging;
@@ -41,7 +43,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 use crate::output::Outcome;
 
 /// Workers hand memory to each other's threads all the time; jemalloc's caches are per thread and its resident size
-/// stays flat under churn.
+/// stays flat under churn. What a flood took goes back to the system within seconds (`.cargo/config.toml`).
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 

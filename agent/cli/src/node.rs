@@ -14,6 +14,7 @@ use weft_node::identity::{CaOptions, LONGEST_LIFE, REVOCATIONS, SHORTEST_LIFE, S
 use weft_node::telemetry::{AccessLog, METRIC_SERIES};
 
 use crate::cni;
+use crate::limits::LimitArgs;
 use crate::logging;
 use crate::output::{self, Outcome};
 use crate::supervise;
@@ -134,6 +135,8 @@ pub struct AgentArgs {
     /// Take the taint weft.dev/agent-not-ready from this node when the agent is ready
     #[arg(long, env = "WEFT_NODE_TAINT")]
     node_taint: bool,
+    #[command(flatten)]
+    limits: LimitArgs,
     /// Name of the pod that the agent is in: then it takes over by itself
     #[arg(long, value_name = "NAME", env = "WEFT_POD_NAME", hide = true)]
     pod_name: Option<String>,
@@ -196,6 +199,7 @@ impl AgentArgs {
                 strict: self.cni_strict,
             }),
             node_taint: self.node_taint,
+            limits: self.limits.options(),
         }
     }
 

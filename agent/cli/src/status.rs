@@ -9,7 +9,7 @@ use anyhow::Context;
 use clap::Args;
 use futures_util::future::join_all;
 use weft_api::admin::{
-    Applied, AuthorityKind, CertificateState, Certificates, Mode, Status, WaitApplied, paths,
+    Applied, AuthorityKind, CertificateState, Certificates, Limits, Mode, Status, WaitApplied, paths,
 };
 use weft_api::finding::Finding;
 
@@ -194,6 +194,7 @@ fn render(status: &Status, paint: Paint) -> Result<String, std::fmt::Error> {
     for unproven in &status.datapath.unproven {
         writeln!(text, "{} {}", paint.word(Tone::Warn, "Not proven:"), safe(unproven))?;
     }
+    limits(&mut text, &status.limits, paint)?;
     if !status.pods.is_empty() {
         let mut table = Table::new(&["NAMESPACE", "POD", "ADDRESSES", "IN MESH", "WHY NOT"]);
         for pod in &status.pods {
@@ -212,6 +213,34 @@ fn render(status: &Status, paint: Paint) -> Result<String, std::fmt::Error> {
     section(&mut text, paint, "Accepted, and not in force", &status.not_in_force)?;
     section(&mut text, paint, "In force, and probably not meant", &status.warnings)?;
     Ok(text)
+}
+
+/// Who is at a bound of what the agent holds for others, and how near the agent is to its own.
+fn limits(text: &mut String, limits: &Limits, paint: Paint) -> std::fmt::Result {
+    if !matches!(&*limits.pressure, "" | "none") {
+        let told = format!("{}: load is shed (docs/limits.md)", safe(&limits.pressure));
+        writeln!(text, "Memory {}", paint.word(Tone::Bad, &told))?;
+    }
+    for row in &limits.holders {
+        let (used, max) = match &*row.resource {
+            "descriptors" => (row.used.to_string(), row.max.to_string()),
+            _ => (mebibytes(row.used), mebibytes(row.max)),
+        };
+        let resource = row.resource.trim_end_matches("_bytes");
+        let ago = row.refused_seconds_ago.unwrap_or(0);
+        let holder = paint.word(Tone::Warn, &safe(&row.holder));
+        writeln!(
+            text,
+            "Limit  {holder} has {used} of {max} {}; refused or held up {} times, {ago} s ago the last time",
+            safe(resource),
+            row.refused
+        )?;
+    }
+    Ok(())
+}
+
+fn mebibytes(bytes: u64) -> String {
+    format!("{} MiB", bytes.div_ceil(1 << 20))
 }
 
 /// Who signs, and how the certificates are.
@@ -321,6 +350,18 @@ mod tests {
                 unproven: vec!["this kernel is old".into()],
                 ..weft_api::admin::Datapath::default()
             },
+            limits: Limits {
+                pressure: "high".into(),
+                holders: vec![weft_api::admin::LimitRow {
+                    holder: "pod shop/catalog".into(),
+                    resource: "standing_bytes".into(),
+                    used: 24 << 20,
+                    max: 24 << 20,
+                    refused: 7,
+                    refused_seconds_ago: Some(2),
+                }],
+                ..Limits::default()
+            },
             ..Status::default()
         };
         let text = render(&status, Paint::plain()).unwrap();
@@ -331,6 +372,8 @@ mod tests {
              Pods   0 of 1 in the mesh; 2 connections\n\
              mTLS   no certificate authority: between nodes all is plain text (--ca-dir or --ca-address gives one)\n\
              Not proven: this kernel is old\n\
+             Memory high: load is shed (docs/limits.md)\n\
+             Limit  pod shop/catalog has 24 MiB of 24 MiB standing; refused or held up 7 times, 2 s ago the last time\n\
              \n\
              NAMESPACE  POD      ADDRESSES  IN MESH  WHY NOT\n\
              shop       catalog  10.0.0.1   no       a label on the pod opts out\n"

@@ -35,6 +35,8 @@ use crate::discovery::cluster::{Cluster, ClusterOptions, ConnectError};
 use crate::discovery::folder::Followed;
 use crate::discovery::{News, Source};
 use crate::identity::{CaOptions, Identities, IdentityOptions};
+use crate::limits::machine::Machine;
+use crate::limits::{Budget, LimitOptions, Limits, watch};
 use crate::telemetry::{AccessLog, Telemetry};
 use crate::tokens::Keyring;
 pub use control::{Message, Succeeding};
@@ -111,6 +113,8 @@ pub struct AgentOptions {
     pub cni: Option<CniOptions>,
     /// Take the taint of a node without an agent from this one.
     pub node_taint: bool,
+    /// What may be held for others.
+    pub limits: LimitOptions,
 }
 
 impl AgentOptions {
@@ -193,6 +197,8 @@ pub struct Shared {
     pub identities: Option<Arc<Identities>>,
     /// Keys of the issuers of tokens.
     pub keyring: Arc<Keyring>,
+    /// Who may hold how much.
+    pub limits: Arc<Budget>,
     /// To the control thread.
     pub control: mpsc::UnboundedSender<Message>,
     /// Who comes after this agent.
@@ -231,6 +237,9 @@ async fn serve(options: AgentOptions) -> Result<(), AgentError> {
     let telemetry =
         Telemetry::start(options.access_log, &options.node, options.workers, options.metric_series)
             .map_err(start("the log writer"))?;
+    let limits = Budget::new(Limits::new(&options.limits, &Machine::here()));
+    watch::start(&limits).map_err(start("the watcher of limits"))?;
+    telemetry.tell_limits(&limits);
     let (control, messages) = mpsc::unbounded_channel();
     let readiness = Arc::new(Readiness::default());
     let identities = identities(&options, &control)?;
@@ -242,6 +251,7 @@ async fn serve(options: AgentOptions) -> Result<(), AgentError> {
         telemetry,
         identities,
         keyring,
+        limits,
         control,
         succession: Succession::default(),
         keep_pinned: AtomicBool::new(options.keep_pinned),

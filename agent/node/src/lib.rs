@@ -1,6 +1,6 @@
 //! What a weft node does, in the order of a request's way: [`discovery`] reads objects, `weft-rules` compiles
 //! them to a snapshot, [`datapath`] redirects the sockets of enrolled pods, [`proxy`] routes what arrives,
-//! [`telemetry`] counts it and [`admin`] shows it. [`agent`] starts all of it in order.
+//! [`telemetry`] counts it and [`admin`] shows it. [`limits`] bounds what anybody can make it hold. [`agent`] starts all of it in order.
 pub mod admin;
 pub mod agent;
 pub mod causes;
@@ -10,6 +10,7 @@ pub mod cni;
 pub mod datapath;
 pub mod discovery;
 pub mod identity;
+pub mod limits;
 pub mod proxy;
 pub mod telemetry;
 pub mod tokens;

@@ -13,7 +13,7 @@
 //! TLS, or as it is.
 //!
 //! Each phase is one file, and all of them work on a [`stream`]. What a connection is for is in `connection`, what an exchange came to in
-//! `http::exchange`, how anything can fail in `error`, every bound in `limits`.
+//! `http::exchange`, how anything can fail in `error`, every bound of one connection in `limits`.
 
 mod accept;
 mod authority;
@@ -49,6 +49,7 @@ use weft_rules::snapshot::Snapshot;
 
 use crate::datapath::{LocalPod, PodListener};
 use crate::identity::Identities;
+use crate::limits::Budget;
 use crate::telemetry::Recorder;
 use crate::tokens::Keyring;
 
@@ -65,6 +66,8 @@ pub struct Shared {
     pub keyring: Arc<Keyring>,
     /// Certificates of this node's service accounts; `None`: there is no CA, and nothing is encrypted.
     pub identities: Option<Arc<Identities>>,
+    /// Who may hold how much.
+    pub limits: Arc<Budget>,
 }
 
 /// Enrolled pods by address.

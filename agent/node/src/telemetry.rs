@@ -24,7 +24,7 @@ mod writer;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 use std::{fmt, io};
 
@@ -39,6 +39,8 @@ pub use record::{HttpRecord, TcpEvent, TcpRecord, Upstream};
 pub use registry::SERIES as METRIC_SERIES;
 pub use security::{Plaintext, Refusal, Security};
 pub use tap::Subscription;
+
+use crate::limits::Budget;
 
 use self::access_log::Lines;
 use self::copies::Copies;
@@ -170,6 +172,7 @@ pub struct Telemetry {
     copies: Vec<Arc<Copies>>,
     dry_runs: Arc<DryRunRegistry>,
     own: Own,
+    limits: OnceLock<Arc<Budget>>,
     started: SystemTime,
 }
 
@@ -187,6 +190,7 @@ impl Telemetry {
             copies: (0..workers).map(|_| Arc::default()).collect(),
             dry_runs: Arc::default(),
             own: Own::default(),
+            limits: OnceLock::new(),
             started: SystemTime::now(),
         }))
     }
@@ -236,6 +240,11 @@ impl Telemetry {
     /// Who is at a bound of what is counted, in words.
     pub fn full(&self) -> Vec<String> {
         self.registry.fill().full
+    }
+
+    /// Tells of limits, too.
+    pub fn tell_limits(&self, limits: &Arc<Budget>) {
+        self.limits.get_or_init(|| limits.clone());
     }
 
     /// Takes note of a compilation.

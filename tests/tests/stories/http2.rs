@@ -15,15 +15,18 @@ use weft_tests::{Mesh, story};
 
 use crate::deploy;
 
-type Body = http_body_util::combinators::BoxBody<Bytes, std::convert::Infallible>;
+/// A body of any kind.
+pub type Body = http_body_util::combinators::BoxBody<Bytes, std::convert::Infallible>;
 
-fn block_on(work: impl Future<Output = Result<()>>) -> Result<()> {
+/// Runs to its end, or for a minute.
+pub fn block_on(work: impl Future<Output = Result<()>>) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let patience = Duration::from_mins(1);
     runtime.block_on(async { tokio::time::timeout(patience, work).await.context("never ended")? })
 }
 
-async fn connect(mesh: &Mesh, service: &str) -> Result<SendRequest<Body>> {
+/// A connection from the client.
+pub async fn connect(mesh: &Mesh, service: &str) -> Result<SendRequest<Body>> {
     let stream = mesh.the("client")?.connect(mesh.service_at(service, 80)?)?;
     stream.set_nonblocking(true)?;
     let io = TokioIo::new(tokio::net::TcpStream::from_std(stream)?);
@@ -47,7 +50,8 @@ fn message(text: &str) -> Bytes {
     bytes.into()
 }
 
-fn whole(bytes: Bytes) -> Body {
+/// A body that is there.
+pub fn whole(bytes: Bytes) -> Body {
     Full::new(bytes).boxed()
 }
 

@@ -30,6 +30,7 @@ mod hostile;
 mod http1;
 mod http2;
 mod lifecycle;
+mod limits;
 mod matching;
 mod node_ports;
 mod probes;

@@ -57,6 +57,7 @@ pub fn status(shared: &Shared, datapath: Option<&DatapathStatus>) -> Status {
         },
         certificates: certificates(shared),
         full: shared.telemetry.full(),
+        limits: crate::limits::report::status(&shared.limits),
     }
 }
 

@@ -198,6 +198,7 @@ impl Control {
                     trust_domain: options.trust_domain.as_str().into(),
                     keyring: shared.keyring.clone(),
                     identities: shared.identities.clone(),
+                    limits: shared.limits.clone(),
                 };
                 proxy::spawn(index, proxy_shared, recorder)
             })

@@ -1,12 +1,12 @@
 //! Accepting: takes connections off a pod's listeners and says what each is for.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{Semaphore, watch};
 
 use super::connection::Downstream;
 use super::stream::Stream;
@@ -29,11 +29,10 @@ pub(super) async fn run(
     (direction, socket): (Direction, Rc<TcpListener>),
     mut stop: watch::Receiver<()>,
 ) {
-    let room = Arc::new(Semaphore::new(limits::CONNECTIONS_PER_LISTENER));
     let gate = Rc::new(Gate { handshakes: Semaphore::new(limits::HANDSHAKES), stop: stop.clone() });
-    let take = async || match accept_if_room(&socket, &room).await {
-        (permit, Ok((stream, peer))) => start(&core, &pod, (direction, &gate), (stream, permit), peer),
-        (_, Err(error)) => {
+    let take = async || match accept_if_room(&core, &pod, direction, &socket).await {
+        Ok((stream, peer)) => start(&core, &pod, (direction, &gate), stream, peer),
+        Err(error) => {
             // Out of file descriptors or memory: the queue holds them meanwhile.
             tracing::warn!(pod = %pod.network.key, ?direction, %error, "accept failed");
             tokio::time::sleep(std::time::Duration::from_millis(20)).await;
@@ -59,18 +58,23 @@ pub(super) async fn run(
         }
     }
     while let Some(Ok((stream, peer))) = poll_once(socket.accept()).await {
-        start(&core, &pod, (direction, &gate), (stream, None), peer);
+        start(&core, &pod, (direction, &gate), stream, peer);
     }
 }
 
-/// Accepts once the pod has fewer connections than it may have; those beyond wait in the kernel's queue. Cancel-safe.
+/// Accepts once the pod has room for a connection more; those beyond wait in the kernel's queue. Cancel-safe.
 async fn accept_if_room(
+    core: &Core,
+    pod: &LocalPod,
+    direction: Direction,
     socket: &TcpListener,
-    room: &Arc<Semaphore>,
-) -> (Option<OwnedSemaphorePermit>, io::Result<(TcpStream, SocketAddr)>) {
-    // Fails only for a semaphore that was closed; this one never is.
-    let permit = Arc::clone(room).acquire_owned().await.ok();
-    (permit, socket.accept().await)
+) -> io::Result<(TcpStream, SocketAddr)> {
+    let account = core.account(pod, direction == Direction::Inbound, None);
+    while !account.has_room(limits::CONNECTION) {
+        core.pool.close_idle_of(pod);
+        tokio::time::sleep(limits::ACCEPT_AGAIN).await;
+    }
+    socket.accept().await
 }
 
 /// Polls once: `None` if it would wait.
@@ -89,24 +93,36 @@ fn start(
     core: &Rc<Core>,
     pod: &Arc<LocalPod>,
     (direction, gate): (Direction, &Rc<Gate>),
-    (stream, permit): (TcpStream, Option<OwnedSemaphorePermit>),
+    stream: TcpStream,
     peer: SocketAddr,
 ) {
-    let held = (core.enter(), permit);
+    let account = core.account(pod, direction == Direction::Inbound, caller(direction, peer));
+    let charge = match direction {
+        Direction::Outbound => Some(account.charge_anyway(limits::CONNECTION)),
+        // That the pod has room does not mean that this caller has.
+        Direction::Inbound => account.charge(limits::CONNECTION),
+    };
+    let Some(charge) = charge else { return Stream::from(stream).reset() };
+    let held = (core.enter(), charge);
     let (core, pod) = (Rc::clone(core), Arc::clone(pod));
     match direction {
-        Direction::Outbound => tokio::task::spawn_local(async move {
+        Direction::Outbound => account.serve(async move {
             outbound(core, pod, stream.into(), peer).await;
             drop(held);
         }),
         Direction::Inbound => {
             let gate = Rc::clone(gate);
-            tokio::task::spawn_local(async move {
+            account.serve(async move {
                 arrived(&core, &pod, &gate, stream, peer).await;
                 drop(held);
-            })
+            });
         }
-    };
+    }
+}
+
+/// Who pays beside the pod.
+fn caller(direction: Direction, peer: SocketAddr) -> Option<IpAddr> {
+    (direction == Direction::Inbound).then(|| peer.ip())
 }
 
 /// A connection that a program in the pod opened.

@@ -16,6 +16,7 @@ use weft_rules::workload::{Enrolment, Workload};
 use super::inbound::{Caller, Seen};
 use super::worker::Core;
 use crate::datapath::LocalPod;
+use crate::limits::Account;
 
 /// A connection that a program in an enrolled pod opened, or one that arrived for a program in it.
 #[derive(Debug)]
@@ -28,6 +29,8 @@ pub(super) struct Downstream {
     pub(super) peer: SocketAddr,
     /// The address that the caller dialled.
     pub(super) dialled: SocketAddr,
+    /// Who pays for its requests and bodies.
+    pub(super) account: Rc<Account>,
     direction: Direction,
     caller: RefCell<Option<(u64, Arc<Workload>)>>,
 }
@@ -42,8 +45,8 @@ enum Direction {
 impl Downstream {
     /// A connection that a program in `pod` opened.
     pub(super) fn new(core: Rc<Core>, pod: Arc<LocalPod>, peer: SocketAddr, dialled: SocketAddr) -> Rc<Self> {
-        let direction = Direction::Outbound;
-        Rc::new(Self { core, pod, peer, dialled, direction, caller: RefCell::new(None) })
+        let (direction, account) = (Direction::Outbound, core.account(&pod, false, None));
+        Rc::new(Self { core, pod, peer, dialled, account, direction, caller: RefCell::new(None) })
     }
 
     /// A connection that arrived for a program in `pod`, and came from `caller`.
@@ -53,8 +56,9 @@ impl Downstream {
         dialled: SocketAddr,
         caller: Caller,
     ) -> Rc<Self> {
+        let account = core.account(&pod, true, Some(caller.peer.ip()));
         let (peer, direction) = (caller.peer, Direction::Inbound(caller));
-        Rc::new(Self { core, pod, peer, dialled, direction, caller: RefCell::new(None) })
+        Rc::new(Self { core, pod, peer, dialled, account, direction, caller: RefCell::new(None) })
     }
 
     /// A connection that came to `pod` as a gateway: from here on it is the pod's own, by the rules bound to that gateway.
@@ -64,8 +68,16 @@ impl Downstream {
         peer: SocketAddr,
         dialled: SocketAddr,
     ) -> Rc<Self> {
-        let direction = Direction::Gateway;
-        Rc::new(Self { core, pod, peer, dialled, direction, caller: RefCell::new(None) })
+        let (direction, account) = (Direction::Gateway, core.account(&pod, true, Some(peer.ip())));
+        Rc::new(Self { core, pod, peer, dialled, account, direction, caller: RefCell::new(None) })
+    }
+
+    /// Who pays for connections that are opened for it. A gateway's are the gateway's own: its callers share them.
+    pub(super) fn pays_onward(&self) -> Rc<Account> {
+        match self.direction {
+            Direction::Gateway => self.core.account(&self.pod, false, None),
+            Direction::Outbound | Direction::Inbound(_) => Rc::clone(&self.account),
+        }
     }
 
     /// Whether the pod serves it as a gateway.

@@ -61,6 +61,8 @@ pub(super) enum Kind {
     BadRequest,
     /// The client went away.
     DownstreamGone,
+    /// The caller holds as much of the agent as it may.
+    Overloaded,
 }
 
 /// A failure, with its cause where one is known.
@@ -113,7 +115,8 @@ impl Error {
             | Kind::RefusedStream
             | Kind::ConnectionTermination
             | Kind::RemoteReset
-            | Kind::UpstreamProtocol) => reset_body(kind).into(),
+            | Kind::UpstreamProtocol
+            | Kind::Overloaded) => reset_body(kind).into(),
             Kind::Denied => "RBAC: access denied".into(),
             Kind::BadRequest => "Bad Request".into(),
             Kind::NoRoute | Kind::NoCluster | Kind::BlackHole | Kind::DownstreamGone => "".into(),
@@ -154,7 +157,7 @@ impl Kind {
             | Self::UpstreamProtocol
             | Self::RequestTimeout
             | Self::PerTryTimeout => Side::Upstream,
-            Self::BadRequest | Self::DownstreamGone => Side::Downstream,
+            Self::BadRequest | Self::DownstreamGone | Self::Overloaded => Side::Downstream,
         }
     }
 
@@ -173,7 +176,8 @@ impl Kind {
             | Self::RequestTimeout
             | Self::Denied
             | Self::BadRequest
-            | Self::DownstreamGone => Retry::Never,
+            | Self::DownstreamGone
+            | Self::Overloaded => Retry::Never,
         }
     }
 
@@ -188,7 +192,8 @@ impl Kind {
             | Self::ConnectTimeout
             | Self::RefusedStream
             | Self::ConnectionTermination
-            | Self::RemoteReset => StatusCode::SERVICE_UNAVAILABLE,
+            | Self::RemoteReset
+            | Self::Overloaded => StatusCode::SERVICE_UNAVAILABLE,
             Self::BlackHole | Self::UpstreamProtocol => StatusCode::BAD_GATEWAY,
             Self::RequestTimeout | Self::PerTryTimeout => StatusCode::GATEWAY_TIMEOUT,
             Self::BadRequest | Self::DownstreamGone => StatusCode::BAD_REQUEST,
@@ -209,6 +214,7 @@ impl Kind {
             Self::RequestTimeout | Self::PerTryTimeout => ResponseFlag::UpstreamRequestTimeout,
             Self::BadRequest => ResponseFlag::DownstreamProtocolError,
             Self::DownstreamGone => ResponseFlag::DownstreamConnectionTermination,
+            Self::Overloaded => ResponseFlag::UpstreamOverflow,
         })
     }
 
@@ -230,6 +236,7 @@ impl Kind {
             Self::Denied => "rbac_access_denied",
             Self::BadRequest => "http1.codec_error",
             Self::DownstreamGone => "downstream_remote_disconnect",
+            Self::Overloaded => "upstream_reset_before_response_started{overflow}",
         }
     }
 }

@@ -294,8 +294,9 @@ async fn read(
 ) {
     match protocol {
         Protocol::Http | Protocol::Http2 => {
-            tcp::keep_for_http(&down, upstream.filter(|_| protocol == Protocol::Http));
             if let Some(first) = detect::http_version(&mut stream).await {
+                // Of who leaves without a word nothing is kept.
+                tcp::keep_for_http(&down, upstream.filter(|_| protocol == Protocol::Http));
                 http::serve(down, stream, first).await;
             }
         }

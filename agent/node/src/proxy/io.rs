@@ -10,7 +10,7 @@ use std::task::{Context, Poll, ready};
 use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::http::{Heads, Interim, restore};
+use super::http::{HalfClose, Heads, Interim, restore};
 use super::stream::Stream;
 
 /// A stream whose first bytes have been read already, and which writes interim responses between hyper's messages.
@@ -27,6 +27,7 @@ pub(super) struct ClientIo {
     /// flushes or tries to at once, so bytes of an earlier response cannot come after such a flush.)
     flushed: bool,
     registered: bool,
+    half_close: Option<Rc<HalfClose>>,
 }
 
 impl ClientIo {
@@ -37,7 +38,30 @@ impl ClientIo {
         interim: Option<Arc<Interim>>,
         heads: Option<Rc<Heads>>,
     ) -> Self {
-        Self { stream, first, interim, heads, sending: Bytes::new(), flushed: true, registered: false }
+        Self {
+            stream,
+            first,
+            interim,
+            heads,
+            sending: Bytes::new(),
+            flushed: true,
+            registered: false,
+            half_close: None,
+        }
+    }
+
+    /// Has its reader hear of the client's end only when the answer to what it asked before is through, or it has waited for long.
+    pub(super) fn half_closing(mut self, half_close: Option<Rc<HalfClose>>) -> Self {
+        self.half_close = half_close;
+        self
+    }
+
+    /// Whether the client's end is to be told now.
+    fn poll_end(&self, context: &mut Context<'_>) -> Poll<()> {
+        match &self.half_close {
+            Some(half_close) => half_close.poll_end(self.flushed, context),
+            None => Poll::Ready(()),
+        }
     }
 
     /// The stream, and what of its first bytes nobody has taken.
@@ -73,7 +97,14 @@ impl AsyncRead for ClientIo {
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         if self.first.is_empty() {
+            if self.half_close.as_ref().is_some_and(|half_close| half_close.is_closed()) {
+                ready!(self.poll_end(context));
+                return Poll::Ready(Ok(()));
+            }
             ready!(Pin::new(&mut self.stream).poll_read(context, buffer))?;
+            if buffer.filled().len() == before && buffer.remaining() > 0 {
+                ready!(self.poll_end(context));
+            }
         } else {
             let count = self.first.len().min(buffer.remaining());
             buffer.put_slice(&self.first[..count]);
@@ -119,6 +150,9 @@ impl AsyncWrite for ClientIo {
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.flushed = true;
+        if let Some(half_close) = &self.half_close {
+            half_close.look_again();
+        }
         if !std::mem::replace(&mut self.registered, true)
             && let Some(interim) = &self.interim
         {

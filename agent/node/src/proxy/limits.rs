@@ -2,13 +2,39 @@
 
 use std::time::Duration;
 
-/// Connections of one pod in one direction that a worker serves at once; those beyond wait to be accepted, so that a pod
-/// that floods takes its own share only.
-pub(super) const CONNECTIONS_PER_LISTENER: usize = 16 * 1024;
+use crate::limits::Cost;
+
+/// What a client's connection costs its account: its task, and what HTTP reads into.
+pub(super) const CONNECTION: Cost = Cost { standing: 8 << 10, descriptors: 1 };
+/// What a request under way costs beside its headers: its task, and its part of both connections.
+const REQUEST_BYTES: u32 = 16 << 10;
+/// What a request costs whose head is of this size. Headers stay for as long as it does: it may be tried again, and is recorded.
+pub(super) fn request(head_bytes: usize) -> Cost {
+    let head = u32::try_from(head_bytes).unwrap_or(u32::MAX);
+    Cost { standing: REQUEST_BYTES.saturating_add(head), descriptors: 0 }
+}
+/// What a connection to an endpoint costs whoever it was opened for, also while it is kept for the next request.
+pub(super) const UPSTREAM: Cost = Cost { standing: 16 << 10, descriptors: 1 };
+/// What a connection between nodes costs: TLS, and the queues of its tunnels.
+pub(super) const CARRIER: Cost = Cost { standing: 64 << 10, descriptors: 1 };
+/// What one that arrives costs beside a client's connection.
+pub(super) const CARRIED: Cost = Cost { standing: 48 << 10, descriptors: 0 };
+/// What a tunnel that arrives costs beside the connection that it leads to.
+pub(super) const TUNNEL: Cost = Cost { standing: 8 << 10, descriptors: 0 };
+/// What two ends within a worker cost.
+pub(super) const PIPE: Cost = Cost { standing: 16 << 10, descriptors: 0 };
+/// Between two looks whether a pod may have one connection more.
+pub(super) const ACCEPT_AGAIN: Duration = Duration::from_millis(50);
+/// Between two looks at all accounts.
+pub(super) const ACCOUNTS_TICK: Duration = Duration::from_millis(100);
 
 /// Request or response head, as Envoy's `max_request_headers_kb`; over it the client gets 431. (Header lines are limited to
 /// 100 by hyper's default, which is Envoy's too; setting it would cost an allocation for each request.)
 pub(super) const HEADER_BYTES: usize = 60 * 1024;
+/// What HTTP/2 reads of a head to be able to answer 431; over it the connection ends (ENHANCE_YOUR_CALM).
+pub(super) const HTTP2_HEADER_BYTES: u32 = 240 * 1024;
+/// What waits to be sent on one HTTP/2 stream. What a stream sends beyond its peer's window, or its peer does not read, stays here.
+pub(super) const HTTP2_SEND_BUFFER_BYTES: usize = 128 * 1024;
 /// What hyper may buffer for one HTTP/1 message side.
 pub(super) const HTTP1_BUFFER_BYTES: usize = 128 * 1024;
 /// Streams that one HTTP/2 client may have open.
@@ -39,6 +65,8 @@ pub(super) const POOL_IDLE_PER_KEY: usize = 256;
 pub(super) const POOL_IDLE: usize = 8192;
 /// Age at which an idle upstream connection is closed (Istio's `idleTimeout`).
 pub(super) const POOL_IDLE_TIMEOUT: Duration = Duration::from_hours(1);
+/// Age at which one is closed that was opened ahead and never used.
+pub(super) const POOL_UNUSED_TIMEOUT: Duration = Duration::from_secs(10);
 /// How often idle connections are looked through.
 pub(super) const POOL_SWEEP: Duration = Duration::from_secs(15);
 
@@ -65,6 +93,10 @@ pub(super) const QUIET: Duration = Duration::from_millis(20);
 /// How long such a connection may go on at the longest.
 pub(super) const REVOKED: Duration = Duration::from_secs(5);
 
+/// How long a client of HTTP/1.1 that has said all is taken to wait for its answer: one that has gone looks the same.
+pub(super) const HALF_CLOSED: Duration = Duration::from_secs(15);
+/// The same where not all of its request has been seen: it may have, for the endpoint has not taken all of it.
+pub(super) const HALF_ASKED: Duration = Duration::from_secs(1);
 /// How long a closed client's last bytes are read, so that a reset does not overtake the answer.
 pub(super) const LINGER: Duration = Duration::from_secs(1);
 /// How many of them.

@@ -5,7 +5,6 @@ use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use hyper::client::conn::{http1, http2};
@@ -14,11 +13,11 @@ use tokio::sync::watch;
 
 use super::connection::Downstream;
 use super::error::{Error, Kind};
-use super::http::{LocalExecutor, RequestBody};
+use super::http::{LocalExecutor, MeteredRequestBody as RequestBody};
 use super::io::EndpointIo;
 use super::originate::Origination;
 use super::stream::Leaving;
-use super::upstream::{self, Connection, Purpose, Towards, Way};
+use super::upstream::{self, Connection, Held, Purpose, Towards, Way};
 use super::{LocalPods, limits};
 use crate::datapath::LocalPod;
 use crate::telemetry::Security;
@@ -62,6 +61,8 @@ pub(super) struct Http1 {
     pub(super) reused: bool,
     /// The next request's target is to be written as its client wrote it.
     pub(super) restore: Rc<Cell<bool>>,
+    /// It has carried a request.
+    used: bool,
     key: Rc<Key>,
     /// Cookie of the pod that the connection holds.
     holds: u64,
@@ -126,29 +127,33 @@ impl Pool {
     pub(super) async fn dedicated(
         down: &Rc<Downstream>,
         to: &Towards,
-    ) -> Result<(Http1, Driver, Arc<LocalPod>), Error> {
+    ) -> Result<(Http1, Driver, Held), Error> {
         let Connection { stream, pod, security, .. } =
             upstream::connect(down, to, Purpose::Requests { http2: false }).await?;
         let (local_address, leaving) = (stream.local_addr(), stream.leaving());
         let restore = Rc::<Cell<bool>>::default();
         let (sender, driver) = handshake_http1(EndpointIo::new(stream, Rc::clone(&restore))).await?;
         let (key, holds) = (Rc::new(Key::new(down, to)), pod.cookie);
-        Ok((
-            Http1 { sender, local_address, security, reused: false, restore, key, holds, leaving },
-            driver,
-            pod,
-        ))
+        let reused = false;
+        let opened =
+            Http1 { sender, local_address, security, reused, used: false, restore, key, holds, leaving };
+        Ok((opened, driver, pod))
     }
 
     /// Takes back a connection whose exchange is over. One that is still at work closes when it is done.
     pub(super) fn give_back(&self, mut connection: Http1) {
+        connection.used = true;
+        self.keep(connection);
+    }
+
+    fn keep(&self, mut connection: Http1) {
+        connection.reused = true;
         if connection.sender.is_closed()
             || connection.leaving.is_wanted()
             || self.idle.get() >= limits::POOL_IDLE
         {
             return;
         }
-        connection.reused = true;
         let mut http1 = self.http1.borrow_mut();
         let idle = http1.entry(Rc::clone(&connection.key)).or_default();
         if idle.len() < limits::POOL_IDLE_PER_KEY {
@@ -162,7 +167,7 @@ impl Pool {
         let (down, key) = (Rc::clone(down), Rc::new(Key::new(down, to)));
         tokio::task::spawn_local(async move {
             if let Ok(connection) = open_http1(key, connection).await {
-                down.core.pool.give_back(connection);
+                down.core.pool.keep(connection);
             }
         });
     }
@@ -215,15 +220,16 @@ impl Pool {
     pub(super) fn sweep(&self, limit: Duration, pods: &LocalPods) {
         let now = Instant::now();
         let enrolled: HashSet<u64> = pods.values().map(|pod| pod.cookie).collect();
-        let stays = |key: &Key, holds: u64, since: Instant| {
+        let stays = |key: &Key, holds: u64, since: Instant, limit: Duration| {
             now - since < limit && enrolled.contains(&key.pod) && enrolled.contains(&holds)
         };
         let mut kept = 0;
         self.http1.borrow_mut().retain(|key, idle| {
             idle.retain(|Idle { connection, since }| {
+                let limit = if connection.used { limit } else { limit.min(limits::POOL_UNUSED_TIMEOUT) };
                 !connection.sender.is_closed()
                     && !connection.leaving.is_wanted()
-                    && stays(key, connection.holds, *since)
+                    && stays(key, connection.holds, *since, limit)
             });
             kept += idle.len();
             !idle.is_empty()
@@ -234,10 +240,16 @@ impl Pool {
                 !connection.sender.is_closed()
                     && (connection.streams.get() > 0
                         || !connection.leaving.is_wanted()
-                            && stays(key, connection.holds, connection.used.get()))
+                            && stays(key, connection.holds, connection.used.get(), limit))
             });
             !shared.open.is_empty() || shared.opening.is_some()
         });
+    }
+
+    /// Closes what is idle on behalf of a pod, which needs the room.
+    pub(super) fn close_idle_of(&self, pod: &LocalPod) {
+        self.http1.borrow_mut().retain(|key, _| key.pod != pod.cookie);
+        self.idle.set(self.http1.borrow().values().map(Vec::len).sum());
     }
 
     /// Closes what is idle to or from a pod that leaves the mesh; what is at work ends with its exchange.
@@ -306,7 +318,8 @@ async fn open_http1(key: Rc<Key>, connection: Connection) -> Result<Http1, Error
         drop(driver.await);
         drop(pod);
     });
-    Ok(Http1 { sender, local_address, security, reused: false, restore, key, holds, leaving })
+    let (reused, used) = (false, false);
+    Ok(Http1 { sender, local_address, security, reused, used, restore, key, holds, leaving })
 }
 
 fn start_http2(down: &Rc<Downstream>, to: &Towards) -> Opening {
@@ -327,6 +340,7 @@ async fn open_http2(down: &Rc<Downstream>, to: &Towards) -> Result<Rc<Http2>, Er
         .initial_stream_window_size(limits::HTTP2_STREAM_WINDOW_BYTES)
         .initial_connection_window_size(limits::HTTP2_CONNECTION_WINDOW_BYTES)
         .max_header_list_size(limits::HEADER_BYTES as u32)
+        .max_send_buf_size(limits::HTTP2_SEND_BUFFER_BYTES)
         .handshake(TokioIo::new(stream))
         .await
         .map_err(|error| Error::new(Kind::ConnectFailure, error))?;

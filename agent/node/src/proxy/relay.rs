@@ -4,6 +4,7 @@
 
 use std::io;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
@@ -12,9 +13,14 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use super::standing::Activity;
 use super::stream::Stream;
 use super::worker;
+use crate::limits::Account;
+use crate::limits::account::Buffered;
 
 /// Size of a worker's buffer. Larger reads save system calls until the copy no longer fits the second-level cache.
 const BUFFER_BYTES: usize = 256 * 1024;
+
+/// The same where whoever pays for what is read has no room.
+const NARROW_BYTES: usize = 8 * 1024;
 
 /// What a relay moved.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -42,10 +48,11 @@ pub(super) async fn run(
     mut up: Stream,
     ahead: Ahead,
     activity: &Activity,
+    account: Option<&Rc<Account>>,
     end: impl Future<Output = ()>,
 ) -> Totals {
-    let mut received = Flow::new(ahead.received);
-    let mut sent = Flow::new(ahead.sent);
+    let mut received = Flow::new(ahead.received, account);
+    let mut sent = Flow::new(ahead.sent, account);
     let moving = std::future::poll_fn(|context| {
         let before = (received.moved, sent.moved);
         let there = received.poll(context, &mut down, &mut up)?;
@@ -70,6 +77,9 @@ pub(super) async fn run(
 struct Flow {
     /// Read, not yet written.
     rest: Bytes,
+    /// Who pays for that while it waits, and what.
+    account: Option<Rc<Account>>,
+    paid: Option<Buffered>,
     /// Something was written that the target may still hold.
     unflushed: bool,
     moved: u64,
@@ -78,8 +88,9 @@ struct Flow {
 }
 
 impl Flow {
-    fn new(ahead: Bytes) -> Self {
-        Self { rest: ahead, unflushed: false, moved: 0, ended: false, closed: false }
+    fn new(ahead: Bytes, account: Option<&Rc<Account>>) -> Self {
+        let account = account.map(Rc::clone);
+        Self { rest: ahead, account, paid: None, unflushed: false, moved: 0, ended: false, closed: false }
     }
 
     /// Moves what can be moved. Ready: the source has closed, and so has this direction of the target.
@@ -92,10 +103,14 @@ impl Flow {
         loop {
             while !self.rest.is_empty() {
                 self.unflushed = true;
-                let written = ready!(Pin::new(&mut *to).poll_write(context, &self.rest))?;
+                let Poll::Ready(written) = Pin::new(&mut *to).poll_write(context, &self.rest)? else {
+                    self.pay();
+                    return Poll::Pending;
+                };
                 self.rest.advance(written);
                 self.moved += written as u64;
             }
+            self.paid = None;
             if self.closed {
                 return Poll::Ready(Ok(()));
             }
@@ -109,13 +124,28 @@ impl Flow {
                     self.ended = bytes.is_empty();
                     self.rest = bytes;
                 }),
-                None => worker::with_scratch(BUFFER_BYTES, |buffer| self.pass(context, from, to, buffer)),
+                None => worker::with_scratch(self.most(), |buffer| self.pass(context, from, to, buffer)),
             };
             if moved.is_pending() && self.unflushed {
                 // Nothing follows for now: what was written must not wait for more.
                 self.unflushed = Pin::new(&mut *to).poll_flush(context)?.is_pending();
             }
             ready!(moved)?;
+        }
+    }
+
+    /// How much may be read at once: what the target does not take has to be kept.
+    fn most(&self) -> usize {
+        match &self.account {
+            Some(account) if !account.may_buffer() => NARROW_BYTES,
+            Some(_) | None => BUFFER_BYTES,
+        }
+    }
+
+    /// Pays for what is kept.
+    fn pay(&mut self) {
+        if self.paid.is_none() {
+            self.paid = self.account.as_ref().map(|account| Buffered::new(account, self.rest.len()));
         }
     }
 
@@ -140,6 +170,7 @@ impl Flow {
                 }
                 Poll::Pending => {
                     self.rest = Bytes::copy_from_slice(bytes);
+                    self.pay();
                     break;
                 }
             }
@@ -170,7 +201,7 @@ mod tests {
             server,
             tokio::task::spawn_local(async move {
                 let activity = Activity::default();
-                run(down.into(), up.into(), ahead, &activity, std::future::pending()).await
+                run(down.into(), up.into(), ahead, &activity, None, std::future::pending()).await
             }),
         )
     }

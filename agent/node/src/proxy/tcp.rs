@@ -112,7 +112,7 @@ async fn relay_reporting(
                 revoked = standing::revoked(arrived.as_ref().or(Some(down)), &activity).await;
             };
             let ahead = Ahead { received: first, ..Ahead::default() };
-            let totals = relay::run(stream, server, ahead, &activity, end).await;
+            let totals = relay::run(stream, server, ahead, &activity, Some(&down.account), end).await;
             drop((pod, upstream.in_use));
             life.report(TcpEvent::Closed, totals, revoked.as_ref());
         }

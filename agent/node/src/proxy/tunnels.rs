@@ -16,12 +16,13 @@ use super::error::{Error, Kind};
 use super::inbound::{self, Caller, Seen, Verdict};
 use super::mtls::{self, Account, Spoken};
 use super::stream::Stream;
-use super::upstream::{Purpose, Towards, finish};
+use super::upstream::{Held, Purpose, Towards, finish, pay};
 use super::wire::Wire;
 use super::worker::Core;
-use super::{LocalPods, hbone, lean, tcp};
+use super::{LocalPods, hbone, lean, limits, tcp};
 use crate::datapath::LocalPod;
 use crate::identity::Tls;
+use crate::limits::Charge;
 use crate::telemetry::Security;
 
 /// The port that every pod in the mesh takes tunnels at.
@@ -60,7 +61,7 @@ impl Tunnels {
             );
             match first.await.unwrap_or_else(|_| Err(Kind::ConnectTimeout.into()))? {
                 Reached::Lean(tunnel) => return Ok(tunnel),
-                Reached::Hbone(dialled) => self.hbone.begin(down, &key, *dialled),
+                Reached::Hbone(dialled) => self.hbone.begin(&key, *dialled),
             }
         }
         let (tunnel, security) = self.hbone.connect(down, &key, address, to.timeout).await?;
@@ -120,6 +121,8 @@ enum Reached {
 #[derive(Debug)]
 pub(super) struct Dialled {
     pub(super) stream: Wire,
+    /// What it holds for as long as it is open.
+    pub(super) held: Held,
     pub(super) spoken: Spoken,
     pub(super) local_address: Option<SocketAddr>,
     pub(super) security: Security,
@@ -146,6 +149,7 @@ pub(super) async fn dial(
 ) -> Result<Dialled, Error> {
     let shared = &down.core.shared;
     let caller = connection::workload_of(&shared.snapshot.load(), &down.pod);
+    let held = Held::new(Arc::clone(&down.pod), Some(pay(down, limits::CARRIER)?));
     let socket = finish(down.pod.dial_outside(SocketAddr::new(key.destination, PORT)), timeout).await?;
     let local_address = socket.local_addr().ok();
     let (stream, found, spoken) =
@@ -153,6 +157,7 @@ pub(super) async fn dial(
     let own = Identity::of(&caller, &shared.trust_domain);
     Ok(Dialled {
         stream,
+        held,
         spoken,
         local_address,
         security: Security::mutual_tls(own, found),
@@ -180,6 +185,8 @@ pub(super) struct Carrier {
 
 /// A program's connection that may be tunnelled to, and does stand.
 pub(super) struct Opened {
+    /// What is paid for the tunnel.
+    _charge: Charge,
     down: Rc<Downstream>,
     verdict: Verdict,
     upstream: Box<tcp::Upstream>,
@@ -211,8 +218,12 @@ impl Carrier {
             tcp::report_refused(&down, &error);
             return Err(NotOpened::Denied);
         }
-        match tcp::dial(&down).await {
-            Ok(upstream) => Ok(Opened { down, verdict, upstream }),
+        let opened = match pay(&down, limits::TUNNEL) {
+            Ok(charge) => tcp::dial(&down).await.map(|upstream| (charge, upstream)),
+            Err(error) => Err(error),
+        };
+        match opened {
+            Ok((charge, upstream)) => Ok(Opened { _charge: charge, down, verdict, upstream }),
             Err(error) => {
                 tcp::report_refused(&down, &error);
                 Err(NotOpened::Unavailable)
@@ -251,7 +262,7 @@ pub(super) async fn serve(
     let opened = async {
         // Fails only for a semaphore that was closed; this one never is.
         let _permit = handshakes.acquire().await.ok();
-        let tls = mtls::of_account(shared.identities.as_ref(), &account, super::limits::HANDSHAKE).await?;
+        let tls = mtls::of_account(shared.identities.as_ref(), &account, limits::HANDSHAKE).await?;
         mtls::accept(&tls, socket).await
     };
     let (stream, identity, spoken) = match opened.await {
@@ -262,6 +273,9 @@ pub(super) async fn serve(
         trust_domain: shared.trust_domain.clone(),
         namespace: account.namespace,
         service_account: account.name,
+    };
+    let Some(_charge) = core.account(pod, true, Some(peer.ip())).charge(limits::CARRIED) else {
+        return tracing::debug!(pod = %pod.network.key, %peer, "no tunnel: the caller holds as much as it may");
     };
     let carrier = Rc::new(Carrier {
         core: Rc::clone(core),

@@ -21,20 +21,45 @@ use super::limits;
 use super::originate::{self, Origination};
 use super::stream::Stream;
 use crate::datapath::LocalPod;
+use crate::limits::{Charge, Cost};
 use crate::telemetry::{Plaintext, Security};
 
-/// A connection, and the pod in whose network namespace it is open. The pod's routing rules stay for as long as anybody
-/// holds it, also after it has left the mesh: whoever keeps the connection keeps both.
+/// A connection, and what it holds: whoever keeps the connection keeps both.
 #[derive(Debug)]
 pub(super) struct Connection {
     /// The connection.
     pub(super) stream: Stream,
-    /// Whose namespace it is in.
-    pub(super) pod: Arc<LocalPod>,
+    /// What it holds.
+    pub(super) pod: Held,
     /// How its ends know each other.
     pub(super) security: Security,
     /// As its destination sees it, where that was decided here: in a pod of this node.
     pub(super) arrived: Option<Rc<Downstream>>,
+}
+
+/// What a connection holds for as long as it is open.
+#[derive(Debug)]
+pub(super) struct Held {
+    /// The pod in whose network namespace it is. The pod's routing rules stay for as long as anybody holds it, also after it has
+    /// left the mesh.
+    pod: Arc<LocalPod>,
+    /// What is paid for it; `None`: it is one of many on a connection that is paid for.
+    _charge: Option<Charge>,
+}
+
+impl Held {
+    /// A connection in `pod`'s namespace.
+    pub(super) fn new(pod: Arc<LocalPod>, charge: Option<Charge>) -> Self {
+        Self { pod, _charge: charge }
+    }
+}
+
+impl std::ops::Deref for Held {
+    type Target = LocalPod;
+
+    fn deref(&self) -> &LocalPod {
+        &self.pod
+    }
 }
 
 /// What is connected to.
@@ -187,25 +212,38 @@ pub(super) async fn connect(
     let address = canonical(to.address);
     match path(down, to) {
         Path::Arrived { peer, security } => {
+            let held = Held::new(Arc::clone(&down.pod), Some(pay(down, limits::UPSTREAM)?));
             let stream = dial_inside(&down.pod, peer.ip(), to).await?.into();
-            Ok(Connection { stream, pod: Arc::clone(&down.pod), security, arrived: None })
+            Ok(Connection { stream, pod: held, security, arrived: None })
         }
         Path::Local { pod, from } => local(down, pod, from, to, purpose).await,
         Path::Tunnel(destination) => {
             let (stream, security) = down.core.tunnels.connect(down, to, &destination, purpose).await?;
-            Ok(Connection { stream, pod: Arc::clone(&down.pod), security, arrived: None })
+            let held = Held::new(Arc::clone(&down.pod), None);
+            Ok(Connection { stream, pod: held, security, arrived: None })
         }
         Path::Plain(_) if to.mode() == Some(TlsMode::IstioMutual) => Err(Error::new(
             Kind::ConnectFailure,
             format!("a DestinationRule wants ISTIO_MUTUAL, and {address} is no pod in the mesh"),
         )),
         Path::Plain(why) => {
+            let held = Held::new(Arc::clone(&down.pod), Some(pay(down, limits::UPSTREAM)?));
             let socket = finish(down.pod.dial_outside(address), to.timeout).await?;
             let stream = originate::wrap(&down.core, socket, to, purpose).await?;
             let security = Security::Plaintext(why);
-            Ok(Connection { stream, pod: Arc::clone(&down.pod), security, arrived: None })
+            Ok(Connection { stream, pod: held, security, arrived: None })
         }
     }
+}
+
+/// Has the caller of `down` pay for a connection; what it has of idle ones goes first.
+pub(super) fn pay(down: &Downstream, cost: Cost) -> Result<Charge, Error> {
+    let account = down.pays_onward();
+    let charge = account.charge(cost).or_else(|| {
+        down.core.pool.close_idle_of(&down.pod);
+        account.charge(cost)
+    });
+    charge.ok_or_else(|| Kind::Overloaded.into())
 }
 
 /// To a program on this node: what the destination's node would decide of a tunnel is decided here, of the same
@@ -240,20 +278,22 @@ async fn local(
     }
     let security = arrived.visitor().map(|caller| caller.security.clone()).unwrap_or_default();
     let unread = matches!((purpose, &verdict), (Purpose::Bytes { .. }, Verdict::Requests(_)));
-    let (stream, arrived) = if unread {
+    let (stream, arrived, charge) = if unread {
         // Nobody has read what is in it: that is done as for a connection from another node.
+        let charge = pay(down, limits::PIPE)?;
         let (near, far) = Stream::pipe();
         let entered = down.core.enter();
         tokio::task::spawn_local(async move {
             inbound::serve(arrived, far, verdict, None).await;
             drop(entered);
         });
-        (near, None)
+        (near, None, charge)
     } else {
+        let charge = pay(down, limits::UPSTREAM)?;
         let socket = dial_inside(&pod, from, to).await?;
-        (originate::wrap(&down.core, socket, to, purpose).await?, Some(arrived))
+        (originate::wrap(&down.core, socket, to, purpose).await?, Some(arrived), charge)
     };
-    Ok(Connection { stream, pod, security, arrived })
+    Ok(Connection { stream, pod: Held::new(pod, Some(charge)), security, arrived })
 }
 
 fn plaintext(peer: SocketAddr, why: Plaintext, purpose: Purpose) -> Caller {

@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::os::fd::AsFd;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -16,6 +17,8 @@ use super::pool::Pool;
 use super::tunnels::Tunnels;
 use super::{Command, Shared, accept, limits, peers};
 use crate::datapath::{LocalPod, PodListener};
+use crate::limits::Account;
+use crate::limits::account::Accounts;
 use crate::telemetry::{OpenConnection, Recorder};
 use weft_common::Listener;
 
@@ -32,6 +35,8 @@ pub(super) struct Core {
     pub(super) tunnels: Tunnels,
     /// How endpoints outside of the mesh are spoken to in TLS.
     pub(super) origins: Origins,
+    /// Who pays for what is held.
+    pub(super) accounts: Accounts,
     /// Copies of requests under way.
     pub(super) mirrors: Cell<usize>,
     connections: Cell<usize>,
@@ -56,6 +61,7 @@ enum Phase {
 impl Core {
     pub(super) fn new(shared: Shared, recorder: Recorder) -> Rc<Self> {
         Rc::new(Self {
+            accounts: Accounts::new(Arc::clone(&shared.limits)),
             shared,
             recorder,
             pool: Pool::default(),
@@ -108,6 +114,14 @@ impl Core {
         if self.generation.replace(generation) != generation {
             self.rules.notify_waiters();
         }
+    }
+
+    /// Who pays for what a pod opens, or what comes to it, there from `peer`.
+    pub(super) fn account(&self, pod: &LocalPod, inbound: bool, peer: Option<IpAddr>) -> Rc<Account> {
+        let key = &pod.network.key;
+        self.accounts.of((pod.cookie, key), inbound, peer, || {
+            self.shared.snapshot.load().workload(key).is_some_and(|workload| workload.is_gateway())
+        })
     }
 
     /// Counts a connection until the guard drops: a drain waits for it.
@@ -167,6 +181,7 @@ struct Served {
 
 async fn serve(core: Rc<Core>, mut commands: mpsc::UnboundedReceiver<Command>) {
     let sweeper = tokio::task::spawn_local(sweep(Rc::clone(&core)));
+    let keeper = tokio::task::spawn_local(keep_accounts(Rc::clone(&core)));
     let mut served: HashMap<Arc<str>, Served> = HashMap::new();
     let mut longest = Duration::ZERO;
     while let Some(command) = commands.recv().await {
@@ -229,6 +244,20 @@ async fn serve(core: Rc<Core>, mut commands: mpsc::UnboundedReceiver<Command>) {
     served.clear();
     drop(tokio::time::timeout(longest, core.empty()).await);
     sweeper.abort();
+    keeper.abort();
+}
+
+/// Looks after the accounts, and closes what is idle where memory is short.
+async fn keep_accounts(core: Rc<Core>) {
+    let mut trimmed = core.shared.limits.trimmed();
+    loop {
+        tokio::time::sleep(limits::ACCOUNTS_TICK).await;
+        core.accounts.tick();
+        let asked = core.shared.limits.trimmed();
+        if std::mem::replace(&mut trimmed, asked) != asked {
+            core.sweep(Duration::ZERO);
+        }
+    }
 }
 
 async fn sweep(core: Rc<Core>) {

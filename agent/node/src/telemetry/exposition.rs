@@ -26,6 +26,9 @@ pub fn write(telemetry: &Telemetry, to: &mut impl fmt::Write) -> fmt::Result {
     let mut registry = Registry::default();
     registry.register_collector(Box::new(Traffic::read(telemetry)));
     registry.register_collector(Box::new(Agent::read(telemetry)));
+    if let Some(limits) = telemetry.limits.get() {
+        registry.register_collector(Box::new(crate::limits::report::Metrics(limits.clone())));
+    }
     encode(to, &registry)
 }
 

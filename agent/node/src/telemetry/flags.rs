@@ -16,6 +16,8 @@ pub enum ResponseFlag {
     UpstreamRemoteReset,
     /// `URX`: the retry limit was reached.
     UpstreamRetryLimitExceeded,
+    /// `UO`: a bound of the agent was reached.
+    UpstreamOverflow,
     /// `NR`: no route matched.
     NoRouteFound,
     /// `NC`: the destination does not exist.
@@ -35,12 +37,13 @@ pub enum ResponseFlag {
 }
 
 /// All flags in the order in which Envoy writes them (its `CORE_RESPONSE_FLAGS`).
-const ORDER: [(ResponseFlag, &str); 14] = [
+const ORDER: [(ResponseFlag, &str); 15] = [
     (ResponseFlag::NoHealthyUpstream, "UH"),
     (ResponseFlag::UpstreamRequestTimeout, "UT"),
     (ResponseFlag::UpstreamRemoteReset, "UR"),
     (ResponseFlag::UpstreamConnectionFailure, "UF"),
     (ResponseFlag::UpstreamConnectionTermination, "UC"),
+    (ResponseFlag::UpstreamOverflow, "UO"),
     (ResponseFlag::NoRouteFound, "NR"),
     (ResponseFlag::DelayInjected, "DI"),
     (ResponseFlag::FaultInjected, "FI"),

@@ -21,6 +21,7 @@ use crate::datapath::LocalPod;
 use crate::proxy::connection::Downstream;
 use crate::proxy::error::{Error, Kind};
 use crate::proxy::tunnels::{self, Dialled, Key};
+use crate::proxy::upstream::Held;
 use crate::proxy::wire::Wire;
 use crate::proxy::{LocalPods, limits};
 use crate::telemetry::{Refusal, Security};
@@ -111,12 +112,11 @@ impl Client {
     }
 
     /// Goes on with a connection on which both ends have agreed to speak this.
-    pub(in crate::proxy) fn begin(&self, down: &Rc<Downstream>, key: &Key, dialled: Dialled) {
+    pub(in crate::proxy) fn begin(&self, key: &Key, dialled: Dialled) {
         let mut by_key = self.by_key.borrow_mut();
         let shared = by_key.entry(key.clone()).or_default();
         if shared.opening.is_none() {
-            let down = Rc::clone(down);
-            shared.opening = Some(start(async move { begin(&down, dialled).await }));
+            shared.opening = Some(start(begin(dialled)));
         }
     }
 
@@ -287,14 +287,14 @@ fn dial(
         let dialling = async {
             let tls = tunnels::tls_of(&down, timeout).await?;
             let dialled = tunnels::dial(&down, &key, &tls, timeout, &tls.hbone_client).await?;
-            begin(&down, dialled).await
+            begin(dialled).await
         };
         tokio::time::timeout(timeout, dialling).await.unwrap_or_else(|_| Err(Kind::ConnectTimeout.into()))
     }
 }
 
 /// Begins HTTP/2.
-async fn begin(down: &Rc<Downstream>, dialled: Dialled) -> Result<Rc<Open>, Error> {
+async fn begin(dialled: Dialled) -> Result<Rc<Open>, Error> {
     let (sender, driver) = h2::client::Builder::new()
         .initial_window_size(limits::HBONE_STREAM_WINDOW_BYTES)
         .initial_connection_window_size(limits::HBONE_CONNECTION_WINDOW_BYTES)
@@ -305,7 +305,7 @@ async fn begin(down: &Rc<Downstream>, dialled: Dialled) -> Result<Rc<Open>, Erro
         .handshake(dialled.stream)
         .await
         .map_err(|error| Error::new(Kind::ConnectFailure, error))?;
-    tokio::task::spawn_local(drive(driver, Arc::clone(&down.pod)));
+    tokio::task::spawn_local(drive(driver, dialled.held));
     Ok(Rc::new(Open {
         sender,
         streams: Arc::default(),
@@ -318,7 +318,7 @@ async fn begin(down: &Rc<Downstream>, dialled: Dialled) -> Result<Rc<Open>, Erro
 }
 
 /// Moves a connection's bytes until it ends or falls silent. Holds the pod, in whose namespace it is.
-async fn drive(mut driver: Connection<Wire, Bytes>, pod: Arc<LocalPod>) {
+async fn drive(mut driver: Connection<Wire, Bytes>, pod: Held) {
     let silent = until_silent(driver.ping_pong());
     tokio::select! {
         ended = driver => if let Err(error) = ended {

@@ -236,7 +236,9 @@ impl Arrival {
             let remote = remote_of(&head.headers, connection.peer);
             let asked = InboundRequest { head: &head, remote, claims: claims.as_ref() };
             if let Some(consult) = guard.consult(&connection, &asked) {
-                answer_headers = ext_authz::ask(&self.parties, consult, &mut head, &mut body).await?;
+                // Seldom asked, and large: requests that ask nobody need no room for it.
+                let asking = Box::pin(ext_authz::ask(&self.parties, consult, &mut head, &mut body));
+                answer_headers = asking.await?;
             }
             let asked = InboundRequest { head: &head, remote, claims: claims.as_ref() };
             if let RequestVerdict::Denied(denial) = guard.admit_request(&connection, &asked) {

@@ -8,7 +8,9 @@ use http::{Request, response};
 use hyper::body::Incoming;
 use weft_rules::cluster::InUse;
 
-use super::body::{Lease, Leased, RequestBody};
+use super::MeteredRequestBody as RequestBody;
+use super::body::{Lease, Leased};
+use super::framing;
 use super::target::Escaped;
 use super::upgrade::Switched;
 use crate::proxy::connection::Downstream;
@@ -82,6 +84,10 @@ async fn send_http1(
             connection.restore.set(true);
         }
         match connection.sender.try_send_request(request).await {
+            Ok(response) if !framing::is_framed_plainly(response.headers()) => {
+                let error = Error::new(Kind::UpstreamProtocol, "a transfer coding that weft does not know");
+                return Err(Failed { error, unsent: None });
+            }
             Ok(response) => {
                 let (head, body) = response.into_parts();
                 let local_address = connection.local_address;

@@ -3,6 +3,8 @@
 
 mod ahead;
 mod grpc;
+mod metered;
+mod pace;
 mod replay;
 
 use std::collections::VecDeque;
@@ -20,6 +22,8 @@ use weft_rules::cluster::InUse;
 
 pub(in crate::proxy::http) use self::ahead::{Ahead, LookAhead, Peeked};
 use self::grpc::Messages;
+pub(in crate::proxy) use self::metered::Metered;
+use self::pace::Pace;
 pub(in crate::proxy::http) use self::replay::Replay;
 use super::exchange::Exchange;
 use super::headers;
@@ -132,6 +136,7 @@ pub(in crate::proxy) struct ClientBody {
     incoming: Incoming,
     exchange: Rc<Exchange>,
     messages: Messages,
+    pace: Pace,
     copies: Vec<Feed>,
     /// What has come already and was looked at.
     ahead: VecDeque<Frame<Bytes>>,
@@ -144,6 +149,7 @@ impl ClientBody {
             incoming,
             exchange,
             messages: Messages::default(),
+            pace: Pace::default(),
             copies: Vec::new(),
             ahead: VecDeque::new(),
         };
@@ -158,7 +164,7 @@ impl ClientBody {
         if self.is_end_stream() {
             return RequestBody::Empty;
         }
-        let feed = Feed::default();
+        let feed = Feed::paid_by(&self.exchange.down.account);
         self.copies.push(feed.clone());
         RequestBody::Copy(feed)
     }
@@ -166,6 +172,7 @@ impl ClientBody {
     /// Something came from the client.
     fn count(&mut self, frame: &Frame<Bytes>) {
         if let Some(bytes) = frame.data_ref() {
+            self.pace.note(bytes.len());
             let exchange = &self.exchange;
             exchange.request_bytes.set(exchange.request_bytes.get() + bytes.len() as u64);
             if exchange.grpc {
@@ -197,6 +204,7 @@ impl Body for ClientBody {
         let frame = if let Some(frame) = this.ahead.pop_front() {
             Some(Ok(frame))
         } else {
+            ready!(this.pace.poll(context));
             let frame = ready!(Pin::new(&mut this.incoming).poll_frame(context));
             if let Some(Ok(frame)) = &frame {
                 this.count(frame);
@@ -259,6 +267,7 @@ pub(in crate::proxy::http) struct ResponseBody {
     source: Source,
     exchange: Rc<Exchange>,
     messages: Messages,
+    pace: Pace,
     deadline: Option<Pin<Box<Sleep>>>,
     gate: Option<Arc<Gate>>,
     ended: bool,
@@ -274,7 +283,8 @@ impl ResponseBody {
     /// A body of weft's own.
     pub(in crate::proxy::http) fn own(bytes: Bytes, exchange: Rc<Exchange>) -> Self {
         let source = Source::Own((!bytes.is_empty()).then_some(bytes));
-        Self { source, exchange, messages: Messages::default(), deadline: None, gate: None, ended: false }
+        let (messages, pace) = (Messages::default(), Pace::default());
+        Self { source, exchange, messages, pace, deadline: None, gate: None, ended: false }
     }
 
     /// An endpoint's body. At `deadline` it breaks off; with its end `gate` closes.
@@ -289,7 +299,8 @@ impl ResponseBody {
             .filter(|_| !incoming.is_end_stream())
             .map(|deadline| Box::pin(tokio::time::sleep_until(deadline)));
         let source = Source::Endpoint { incoming, lease: Some(lease) };
-        Self { source, exchange, messages: Messages::default(), deadline, gate, ended: false }
+        let (messages, pace) = (Messages::default(), Pace::default());
+        Self { source, exchange, messages, pace, deadline, gate, ended: false }
     }
 
     /// Nothing: the connection leaves HTTP, and the exchange is recorded by what follows.
@@ -300,6 +311,7 @@ impl ResponseBody {
     }
 
     fn pass_data(&mut self, bytes: &Bytes) {
+        self.pace.note(bytes.len());
         let exchange = &self.exchange;
         exchange.response_bytes.set(exchange.response_bytes.get() + bytes.len() as u64);
         if exchange.grpc {
@@ -352,6 +364,7 @@ impl Body for ResponseBody {
             self.fail(ResponseFlag::UpstreamRequestTimeout, "response_timeout");
             return Poll::Ready(Some(Err("upstream request timeout".into())));
         }
+        ready!(self.pace.poll(context));
         let frame = match &mut self.source {
             Source::Own(bytes) => bytes.take().map(|bytes| Ok(Frame::data(bytes))),
             Source::Endpoint { incoming, .. } => ready!(Pin::new(incoming).poll_frame(context)),

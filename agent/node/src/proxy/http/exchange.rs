@@ -15,7 +15,9 @@ use weft_rules::http_route::HttpRoute;
 use weft_rules::workload::Workload;
 
 use super::client::Client;
+use super::half_close::Owed;
 use super::headers::{self, X_FORWARDED_FOR};
+use crate::limits::Charge;
 use crate::proxy::connection::Downstream;
 use crate::proxy::probe;
 use crate::telemetry::{HttpRecord, ResponseFlag, Upstream};
@@ -52,6 +54,8 @@ pub(super) struct Exchange {
     forwarded_for: Option<HeaderValue>,
     outcome: RefCell<Outcome>,
     recorded: Cell<bool>,
+    /// What is paid for it, unless it is refused for that.
+    _charge: Option<Charge>,
 }
 
 /// What became of it so far.
@@ -97,7 +101,7 @@ impl Outcome {
 
 impl Exchange {
     /// Begins with a request as the client sent it.
-    pub(super) fn begin(client: &Rc<Client>, request: &Parts) -> Rc<Self> {
+    pub(super) fn begin(client: &Rc<Client>, request: &Parts, charge: Option<Charge>) -> Rc<Self> {
         let headers = &request.headers;
         let down = &client.down;
         let mut outcome = Outcome::default();
@@ -130,6 +134,7 @@ impl Exchange {
             forwarded_for: headers.get(X_FORWARDED_FOR).cloned(),
             outcome: RefCell::new(outcome),
             recorded: Cell::new(false),
+            _charge: charge,
         })
     }
 
@@ -174,6 +179,9 @@ impl Exchange {
         if self.request_ended.get().is_none() {
             self.request_ended.set(Some(Instant::now()));
             self.request_end.notify_waiters();
+            if let Some(half_close) = &self.client.half_close {
+                half_close.seen();
+            }
         }
     }
 
@@ -202,6 +210,9 @@ impl Exchange {
             return;
         }
         self.client.heads.answered();
+        if let Some(half_close) = &self.client.half_close {
+            half_close.owe(Owed::Nothing);
+        }
         let outcome = self.outcome.borrow();
         let count = outcome.flags.iter().flatten().count();
         let mut flags = [ResponseFlag::NoRouteFound; 4];

@@ -23,7 +23,7 @@ use self::decision::Decision;
 use self::over_grpc::{Asked, Ends};
 use super::admit::{Arrival, Refused};
 use super::attempt::{self, Answer, Endpoint};
-use super::body::{Leased, LookAhead, Peeked, RequestBody};
+use super::body::{Leased, LookAhead, Metered, Peeked, RequestBody};
 use super::headers;
 use crate::datapath::LocalPod;
 use crate::proxy::connection::Downstream;
@@ -207,7 +207,7 @@ async fn exchange(
     {
         return Err(Undecided::Failed("its own policies refuse it".to_owned()));
     }
-    let question = Request::from_parts(head, question);
+    let question = Request::from_parts(head, Metered::new(question, &down.account));
     let answer = attempt::send(&down, Endpoint { to, in_use: Some(in_use), http2 }, question).await;
     let Answer { mut head, body, lease, .. } = answer.map_err(|failed| {
         Undecided::Failed(failed.error.cause().unwrap_or_else(|| failed.error.to_string()))

@@ -16,12 +16,12 @@ use weft_rules::snapshot::Protocol;
 
 use super::admit::{self, Arrival};
 use super::attempt::{self, Answer, Endpoint, Failed};
-use super::body::{ClientBody, Replay, RequestBody, ResponseBody};
+use super::body::{ClientBody, Metered, Replay, RequestBody, ResponseBody};
 use super::exchange::Exchange;
 use super::interim::Gate;
 use super::target::Escaped;
 use super::upgrade::Switch;
-use super::{headers, interim, local_reply, mirror, upgrade};
+use super::{MeteredRequestBody, headers, interim, local_reply, mirror, upgrade};
 use crate::proxy::error::{Error, Kind};
 use crate::proxy::upstream::Towards;
 use crate::telemetry::ResponseFlag;
@@ -210,14 +210,21 @@ impl Forwarding<'_> {
     }
 
     /// Connects a request with what its endpoint says before its response.
-    fn prepare(&self, mut request: Request<RequestBody>, gate: Option<&Arc<Gate>>) -> Request<RequestBody> {
+    fn prepare(
+        &self,
+        mut request: Request<RequestBody>,
+        gate: Option<&Arc<Gate>>,
+    ) -> Request<MeteredRequestBody> {
         if !self.http2 {
             interim::listen(&mut request, self.exchange.client.interim.as_ref(), gate);
         }
-        match gate {
-            Some(gate) => request.map(|body| body.held(Arc::clone(gate))),
-            None => request,
-        }
+        request.map(|body| {
+            let body = match gate {
+                Some(gate) => body.held(Arc::clone(gate)),
+                None => body,
+            };
+            Metered::new(body, &self.exchange.down.account)
+        })
     }
 
     /// Keeps what a retry would need: only where a policy could ask for it.
@@ -231,7 +238,7 @@ impl Forwarding<'_> {
             (true, true) => (RequestBody::Empty, Some(Spare { head: request.clone(), body: None })),
             (false, false) => (RequestBody::Stream(body), None),
             (false, true) => {
-                let (replay, body) = Replay::new(body);
+                let (replay, body) = Replay::new(body, Some(&self.exchange.down.account));
                 (RequestBody::Kept(body), Some(Spare { head: request.clone(), body: Some(replay) }))
             }
         }
@@ -240,7 +247,7 @@ impl Forwarding<'_> {
     /// Tries endpoints until one answers for good.
     async fn tries(
         &self,
-        request: Request<RequestBody>,
+        request: Request<MeteredRequestBody>,
         spare: Option<Spare>,
         gate: Option<&Arc<Gate>>,
     ) -> Result<Answer, Ended> {
@@ -317,7 +324,7 @@ impl Forwarding<'_> {
         result: &mut Result<Answer, Failed>,
         spare: Option<&Spare>,
         gate: Option<&Arc<Gate>>,
-    ) -> Option<Request<RequestBody>> {
+    ) -> Option<Request<MeteredRequestBody>> {
         if let Err(Failed { unsent, .. }) = result
             && let Some(request) = unsent.take()
         {
@@ -331,7 +338,11 @@ impl Forwarding<'_> {
         Some(self.prepare(Request::from_parts(spare.head.clone(), body), gate))
     }
 
-    async fn try_once(&self, endpoint: Endpoint, request: Request<RequestBody>) -> Result<Answer, Failed> {
+    async fn try_once(
+        &self,
+        endpoint: Endpoint,
+        request: Request<MeteredRequestBody>,
+    ) -> Result<Answer, Failed> {
         let down = &self.exchange.down;
         let sending = async {
             if self.upgrade {
@@ -449,6 +460,7 @@ fn outcome_of(kind: Kind) -> Option<TryOutcome<'static>> {
         | Kind::Denied
         | Kind::RequestTimeout
         | Kind::BadRequest
-        | Kind::DownstreamGone => None,
+        | Kind::DownstreamGone
+        | Kind::Overloaded => None,
     }
 }

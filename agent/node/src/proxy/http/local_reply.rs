@@ -9,9 +9,11 @@ use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use super::body::ResponseBody;
 use super::exchange::Exchange;
 use super::headers;
-use crate::proxy::error::Error;
+use crate::proxy::error::{Error, Kind};
 
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
+/// Says to clients that trying again soon is of no use, as Envoy does.
+const OVERLOADED: HeaderName = HeaderName::from_static("x-envoy-overloaded");
 const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 
 /// Answers a failure, and notes it.
@@ -31,7 +33,11 @@ pub(super) fn failure(exchange: &Rc<Exchange>, error: &Error) -> Response<Respon
         std::borrow::Cow::Borrowed(text) => Bytes::from_static(text.as_bytes()),
         std::borrow::Cow::Owned(text) => Bytes::from(text),
     };
-    plain(exchange, error.kind.status(), body)
+    let mut headers = HeaderMap::new();
+    if error.kind == Kind::Overloaded {
+        headers.insert(OVERLOADED, HeaderValue::from_static("true"));
+    }
+    plain_with(exchange, error.kind.status(), headers, body)
 }
 
 /// Answers with a status and a text.

@@ -22,9 +22,11 @@ use weft_rules::workload::Workload;
 
 use super::admit::{Arrival, Refused};
 use super::attempt::{self, Endpoint};
-use super::body::{BodyError, ClientBody, Leased, RequestBody};
+use super::body::{BodyError, ClientBody, Leased, Metered, RequestBody};
 use super::exchange::Exchange;
 use super::headers;
+use crate::limits::Account;
+use crate::limits::account::Buffered;
 use crate::proxy::connection::Downstream;
 use crate::proxy::limits;
 use crate::proxy::upstream::Towards;
@@ -40,6 +42,8 @@ struct State {
     bytes: usize,
     /// Bytes that were sent on.
     passed: u64,
+    /// Who pays for them; without, nobody counts.
+    account: Option<Rc<Account>>,
     ended: bool,
     given_up: Option<CopyEnd>,
     waker: Option<Waker>,
@@ -47,21 +51,30 @@ struct State {
 
 #[derive(Debug)]
 enum Piece {
-    Data(Bytes),
+    Data(Bytes, #[expect(dead_code, reason = "held for its drop")] Option<Buffered>),
     Trailers(HeaderMap),
 }
 
 impl Feed {
+    /// A copy that `account` pays for; it is given up where that has no room.
+    pub(in crate::proxy::http) fn paid_by(account: &Rc<Account>) -> Self {
+        let state = State { account: Some(Rc::clone(account)), ..State::default() };
+        Self(Rc::new(RefCell::new(state)))
+    }
+
     /// A frame of the request passes.
     pub(in crate::proxy::http) fn push(&self, frame: &Frame<Bytes>) {
         self.change(|state| {
             if let Some(bytes) = frame.data_ref() {
                 state.bytes += bytes.len();
-                state.queue.push_back(Piece::Data(bytes.clone()));
+                let paid = state.account.as_ref().map(|account| Buffered::new(account, bytes.len()));
+                state.queue.push_back(Piece::Data(bytes.clone(), paid));
             } else if let Some(trailers) = frame.trailers_ref() {
                 state.queue.push_back(Piece::Trailers(trailers.clone()));
             }
-            if state.bytes > limits::MIRROR_BYTES {
+            if state.bytes > limits::MIRROR_BYTES
+                || state.account.as_ref().is_some_and(|account| !account.may_buffer())
+            {
                 state.give_up(CopyEnd::TooSlow);
             }
         });
@@ -86,7 +99,7 @@ impl Feed {
             return Poll::Ready(Some(Err("the copy was given up".into())));
         }
         match state.queue.pop_front() {
-            Some(Piece::Data(bytes)) => {
+            Some(Piece::Data(bytes, _)) => {
                 state.bytes -= bytes.len();
                 state.passed += bytes.len() as u64;
                 Poll::Ready(Some(Ok(Frame::data(bytes))))
@@ -203,6 +216,7 @@ async fn exchange_copy(report: &mut Report, endpoint: Endpoint, mut copy: Reques
             }
         }
     }
+    let copy = copy.map(|body| Metered::new(body, &down.account));
     let mut answer = match attempt::send(&down, endpoint, copy).await {
         Ok(answer) => answer,
         Err(failed) => {

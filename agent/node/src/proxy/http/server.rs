@@ -13,14 +13,16 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::io::AsyncWriteExt as _;
 
-use super::LocalExecutor;
-use super::body::ResponseBody;
+use super::body::{Metered, ResponseBody};
 use super::client::Client;
 use super::exchange::Exchange;
+use super::half_close::Owed;
 use super::interim::Interim;
 use super::target::Escaped;
+use super::{LocalExecutor, framing, local_reply};
 use crate::proxy::connection::Downstream;
 use crate::proxy::detect::HttpStart;
+use crate::proxy::error::Kind;
 use crate::proxy::io::ClientIo;
 use crate::proxy::stream::Stream;
 use crate::proxy::{limits, standing};
@@ -39,7 +41,7 @@ pub(in crate::proxy) async fn serve(down: Rc<Downstream>, stream: Stream, start:
 
 async fn serve_http1(down: Rc<Downstream>, mut stream: Stream, mut first: Bytes) {
     let interim = Arc::<Interim>::default();
-    let client = Client::new(Rc::clone(&down), Some(Arc::clone(&interim)));
+    let client = Client::http1(Rc::clone(&down), Arc::clone(&interim));
     while let Some(better) = read_http1(&down, &client, &interim, stream, first).await {
         (stream, first) = better;
     }
@@ -55,8 +57,15 @@ async fn read_http1(
     first: Bytes,
 ) -> Option<(Stream, Bytes)> {
     let heads = Some(Rc::clone(&client.heads));
-    let io = TokioIo::new(ClientIo::new(stream, first, Some(Arc::clone(interim)), heads));
-    let service = service_fn(|request| respond(Rc::clone(client), request));
+    let io = ClientIo::new(stream, first, Some(Arc::clone(interim)), heads);
+    let io = TokioIo::new(io.half_closing(client.half_close.clone()));
+    let service = service_fn(|request| {
+        // At once: hyper looks for the client's end before it polls what answers.
+        if let Some(half_close) = &client.half_close {
+            half_close.owe(Owed::Unseen);
+        }
+        respond(Rc::clone(client), request)
+    });
     let mut connection = http1::Builder::new()
         .max_buf_size(limits::HTTP1_BUFFER_BYTES)
         .max_header_size(limits::HEADER_BYTES)
@@ -118,14 +127,15 @@ async fn linger(mut stream: Stream) {
 }
 
 async fn serve_http2(down: Rc<Downstream>, stream: Stream, first: Bytes) {
-    let client = Client::new(Rc::clone(&down), None);
+    let client = Client::http2(Rc::clone(&down));
     let io = TokioIo::new(ClientIo::new(stream, first, None, None));
     let service = service_fn(|request| respond(Rc::clone(&client), request));
     let mut connection = http2::Builder::new(LocalExecutor)
         .max_concurrent_streams(limits::HTTP2_STREAMS)
         .initial_stream_window_size(limits::HTTP2_STREAM_WINDOW_BYTES)
         .initial_connection_window_size(limits::HTTP2_CONNECTION_WINDOW_BYTES)
-        .max_header_list_size(limits::HEADER_BYTES as u32)
+        .max_header_list_size(limits::HTTP2_HEADER_BYTES)
+        .max_send_buf_size(limits::HTTP2_SEND_BUFFER_BYTES)
         .serve_connection(io, service);
     let ended = tokio::select! {
         ended = &mut connection => Some(ended),
@@ -150,13 +160,25 @@ fn log_end(down: &Downstream, ended: hyper::Result<()>) {
 async fn respond(
     client: Rc<Client>,
     request: Request<Incoming>,
-) -> Result<Response<ResponseBody>, Infallible> {
+) -> Result<Response<Metered<ResponseBody>>, Infallible> {
     let (mut parts, body) = request.into_parts();
     if client.is_http1() && client.heads.begin() {
         parts.extensions.insert(Escaped);
     }
-    let unanswered = Unanswered(Some(Exchange::begin(&client, &parts)));
-    let mut response = super::route::answer(unanswered.exchange(), parts, body).await;
+    let head_bytes = framing::head_bytes(&parts);
+    let account = &client.down.account;
+    let charge = account.charge(limits::request(head_bytes));
+    let has_room = charge.is_some();
+    let unanswered = Unanswered(Some(Exchange::begin(&client, &parts, charge)));
+    let mut response = match framing::refusal(&parts, head_bytes) {
+        Some((status, details)) => {
+            let response = local_reply::plain(unanswered.exchange(), status, Bytes::new());
+            unanswered.exchange().note(|outcome| outcome.details = details);
+            response
+        }
+        None if !has_room => local_reply::failure(unanswered.exchange(), &Kind::Overloaded.into()),
+        None => super::route::answer(unanswered.exchange(), parts, body).await,
+    };
     // A connection between two requests is not closed: its next request may be on its way.
     if client.is_http1()
         && client.down.core.is_retiring()
@@ -164,7 +186,7 @@ async fn respond(
     {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
-    Ok(unanswered.answered(response))
+    Ok(unanswered.answered(response).map(|body| Metered::new(body, account)))
 }
 
 /// An exchange whose client may leave while it waits: hyper then drops the future that holds this.

@@ -1,25 +1,25 @@
 //! `Connection: upgrade`: after a 101 both connections leave HTTP, and their bytes are relayed.
 
 use std::rc::Rc;
-use std::sync::Arc;
 
 use bytes::Bytes;
 use http::Request;
 use tokio::sync::oneshot;
 
+use super::MeteredRequestBody as RequestBody;
 use super::attempt::{Answer, Endpoint, Failed, classify};
-use super::body::{Lease, Leased, RequestBody};
+use super::body::{Lease, Leased};
 use super::exchange::Exchange;
 use super::target::Escaped;
-use crate::datapath::LocalPod;
 use crate::proxy::connection::Downstream;
 use crate::proxy::pool::Pool;
 use crate::proxy::relay::{self, Ahead};
 use crate::proxy::standing::{self, Activity};
 use crate::proxy::stream::Stream;
+use crate::proxy::upstream::Held;
 
 /// An endpoint's socket, once its connection has left HTTP, and what was read from it beyond the 101.
-pub(super) type Switched = oneshot::Receiver<(Stream, Arc<LocalPod>, Bytes)>;
+pub(super) type Switched = oneshot::Receiver<(Stream, Held, Bytes)>;
 
 /// A client's connection that is leaving HTTP.
 #[derive(Debug)]
@@ -78,7 +78,15 @@ impl Switch {
             Ok((stream, pod, server_first)) => {
                 let ahead = Ahead { received: client_first, sent: server_first };
                 let end = standing::unproved(&exchange.down);
-                let totals = relay::run(client, stream, ahead, &Activity::default(), end).await;
+                let totals = relay::run(
+                    client,
+                    stream,
+                    ahead,
+                    &Activity::default(),
+                    Some(&exchange.down.account),
+                    end,
+                )
+                .await;
                 drop(pod);
                 exchange.request_bytes.set(exchange.request_bytes.get() + totals.received);
                 exchange.response_bytes.set(exchange.response_bytes.get() + totals.sent);

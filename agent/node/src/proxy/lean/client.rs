@@ -21,7 +21,7 @@ use crate::proxy::connection::Downstream;
 use crate::proxy::error::{Error, Kind};
 use crate::proxy::stream::Stream;
 use crate::proxy::tunnels::{Asking, Dialled, Key};
-use crate::proxy::upstream::Purpose;
+use crate::proxy::upstream::{Held, Purpose};
 use crate::proxy::wire::Wire;
 use crate::proxy::worker::Core;
 use crate::proxy::{LocalPods, limits};
@@ -44,8 +44,7 @@ struct Idle {
 #[derive(Debug)]
 pub(in crate::proxy) struct Home {
     core: Rc<Core>,
-    /// In whose namespace it is.
-    _pod: Arc<LocalPod>,
+    _held: Held,
     key: Key,
     security: Security,
     local_address: Option<SocketAddr>,
@@ -134,7 +133,7 @@ pub(in crate::proxy) async fn open(
 ) -> Result<(Stream, Security), Error> {
     let home = Home {
         core: Rc::clone(&down.core),
-        _pod: Arc::clone(&down.pod),
+        _held: dialled.held,
         key: key.clone(),
         security: dialled.security,
         local_address: dialled.local_address,

@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 use bytes::{Bytes, BytesMut};
 use http_body::{Body, Frame, SizeHint};
 
-use super::{BodyError, ClientBody, RequestBody};
+use super::{BodyError, ClientBody, Metered, RequestBody};
 
 /// A body whose beginning has come already.
 #[derive(Debug)]
@@ -45,6 +45,12 @@ impl LookAhead for RequestBody {
         let rest = std::mem::replace(self, Self::Empty);
         *self = Self::Ahead(Box::new(Ahead { frames, rest: (!ended).then_some(rest) }));
         Ok(peeked)
+    }
+}
+
+impl<B: LookAhead> LookAhead for Metered<B> {
+    async fn look_ahead(&mut self, limit: usize) -> Result<Peeked, BodyError> {
+        self.get_mut().look_ahead(limit).await
     }
 }
 

@@ -10,6 +10,8 @@ use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 
 use super::BodyError;
+use crate::limits::Account;
+use crate::limits::account::Buffered;
 use crate::proxy::limits;
 
 /// A body that can be read again from its beginning, until it is too long or [`Replay::release`]d.
@@ -25,6 +27,9 @@ struct Kept<B> {
     ended: bool,
     /// Pieces are still kept.
     keeping: bool,
+    /// Who pays for them, and what; without, nobody counts.
+    account: Option<Rc<Account>>,
+    paid: Option<Buffered>,
     /// The reader that may read: an earlier try's must not take what belongs to a later one.
     reader: u32,
 }
@@ -53,10 +58,12 @@ pub(in crate::proxy) struct Reader<B> {
 }
 
 impl<B: Body<Data = Bytes, Error = BodyError> + Unpin> Replay<B> {
-    /// Keeps a body, and reads it for the first time.
-    pub(in crate::proxy::http) fn new(body: B) -> (Self, Reader<B>) {
+    /// Keeps a body for as long as `account` has room for it, and reads it for the first time.
+    pub(in crate::proxy::http) fn new(body: B, account: Option<&Rc<Account>>) -> (Self, Reader<B>) {
         let ended = body.is_end_stream();
-        let kept = Kept { body, pieces: Vec::new(), bytes: 0, ended, keeping: true, reader: 0 };
+        let account = account.map(Rc::clone);
+        let kept =
+            Kept { body, pieces: Vec::new(), bytes: 0, ended, keeping: true, account, paid: None, reader: 0 };
         let replay = Self(Rc::new(RefCell::new(kept)));
         let first = replay.reader();
         (replay, first)
@@ -84,6 +91,10 @@ impl<B> Kept<B> {
     fn keep(&mut self, frame: &Frame<Bytes>) {
         if let Some(bytes) = frame.data_ref() {
             self.bytes += bytes.len();
+            if let Some(account) = &self.account {
+                self.keeping = account.may_buffer();
+                self.paid.get_or_insert_with(|| Buffered::new(account, 0)).add(account, bytes.len());
+            }
             self.pieces.push(Piece::Data(bytes.clone()));
         } else if let Some(trailers) = frame.trailers_ref() {
             self.pieces.push(Piece::Trailers(trailers.clone()));
@@ -110,6 +121,7 @@ impl<B: Body<Data = Bytes, Error = BodyError> + Unpin> Reader<B> {
         }
         if !kept.keeping && !kept.pieces.is_empty() {
             kept.pieces = Vec::new();
+            kept.paid = None;
             self.next = 0;
         }
         if kept.ended {
@@ -194,7 +206,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_later_try_reads_from_the_beginning() {
-        let (replay, mut first) = Replay::new(script(&[3, 4, 5]));
+        let (replay, mut first) = Replay::new(script(&[3, 4, 5]), None);
         assert_eq!(next(&mut first).await, Some(Ok(3)));
         assert_eq!(next(&mut first).await, Some(Ok(4)));
         let mut second = replay.read().unwrap();
@@ -205,7 +217,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_earlier_try_reads_no_more() {
-        let (replay, mut first) = Replay::new(script(&[3, 4]));
+        let (replay, mut first) = Replay::new(script(&[3, 4]), None);
         assert_eq!(next(&mut first).await, Some(Ok(3)));
         let mut second = replay.read().unwrap();
         assert!(next(&mut first).await.unwrap().is_err());
@@ -214,7 +226,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_long_body_is_sent_once_and_not_kept() {
-        let (replay, mut first) = Replay::new(script(&[limits::REPLAY_BYTES, 1, 1, 1]));
+        let (replay, mut first) = Replay::new(script(&[limits::REPLAY_BYTES, 1, 1, 1]), None);
         assert_eq!(next(&mut first).await, Some(Ok(limits::REPLAY_BYTES)));
         assert_eq!(next(&mut first).await, Some(Ok(1)));
         assert!(replay.read().is_none());
@@ -224,7 +236,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_released_body_is_read_through_and_forgotten() {
-        let (replay, mut first) = Replay::new(script(&[3, 4, 5]));
+        let (replay, mut first) = Replay::new(script(&[3, 4, 5]), None);
         assert_eq!(next(&mut first).await, Some(Ok(3)));
         let mut second = replay.read().unwrap();
         replay.release();
