@@ -286,7 +286,16 @@ impl Budget {
 
     fn is_little(&self, chain: &[Arc<Share>], resource: Resource, amount: u64) -> bool {
         let nearest = chain.first().map_or(0, |share| share.used(resource));
-        nearest + amount <= self.all.max(resource) / LITTLE
+        nearest + amount <= self.little(resource)
+    }
+
+    /// What is little. Of memory also where more than there is was promised.
+    fn little(&self, resource: Resource) -> u64 {
+        let all = self.all.max(resource);
+        match resource {
+            Resource::Standing | Resource::Buffered => all.min(self.limits.memory) / LITTLE,
+            Resource::Descriptors => all / LITTLE,
+        }
     }
 
     fn allowed(&self, share: &Share, max: u64, little: bool) -> u64 {
@@ -333,8 +342,7 @@ impl Budget {
             Holder::All | Holder::Namespace(_) | Holder::Pod { .. } => false,
         });
         let heaviest = nearest.max_by_key(|share| share.bytes())?;
-        let little = self.all.max(Resource::Standing) / LITTLE;
-        (heaviest.bytes() > little).then(|| {
+        (heaviest.bytes() > self.little(Resource::Standing)).then(|| {
             heaviest.ended.fetch_add(1, Relaxed);
             self.ended.fetch_add(1, Relaxed);
             heaviest.holder.clone()

@@ -136,7 +136,7 @@ impl Pool {
         let (key, holds) = (Rc::new(Key::new(down, to)), pod.cookie);
         let reused = false;
         let opened =
-            Http1 { sender, local_address, security, reused, used: false, restore, key, holds, leaving };
+            Http1 { sender, local_address, security, reused, restore, used: false, key, holds, leaving };
         Ok((opened, driver, pod))
     }
 
@@ -319,7 +319,7 @@ async fn open_http1(key: Rc<Key>, connection: Connection) -> Result<Http1, Error
         drop(pod);
     });
     let (reused, used) = (false, false);
-    Ok(Http1 { sender, local_address, security, reused, used, restore, key, holds, leaving })
+    Ok(Http1 { sender, local_address, security, reused, restore, used, key, holds, leaving })
 }
 
 fn start_http2(down: &Rc<Downstream>, to: &Towards) -> Opening {
