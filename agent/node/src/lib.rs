@@ -14,6 +14,7 @@ pub mod limits;
 pub mod proxy;
 pub mod telemetry;
 pub mod tokens;
+mod whole_file;
 
 #[cfg(test)]
 mod test_dir;

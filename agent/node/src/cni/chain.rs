@@ -1,15 +1,16 @@
 //! The conf list in force: the file that libcni, and with it every container runtime, takes, which is the first valid one by
 //! name. The plugin is its last; what was there before is kept beside it.
 
-use std::fs::{self, Permissions};
-use std::io::{self, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
 use super::PLUGIN;
 use super::plugin::VERSIONS;
+use crate::whole_file;
 
 /// Added to the name of what is kept. No runtime reads files that end so.
 const ORIGINAL: &str = ".weft-original";
@@ -184,13 +185,7 @@ fn original(path: &Path) -> PathBuf {
 /// Writes a file whole or not at all, as readable as `like` is.
 pub fn write(path: &Path, like: &Path, bytes: &[u8]) -> io::Result<()> {
     let mode = fs::metadata(like)?.mode() & 0o7777;
-    let draft = beside(path, ".weft-draft");
-    let _ = fs::remove_file(&draft);
-    let mut file = fs::File::options().write(true).create_new(true).mode(0o600).open(&draft)?;
-    file.write_all(bytes)?;
-    file.set_permissions(Permissions::from_mode(mode))?;
-    file.sync_all()?;
-    fs::rename(&draft, path)
+    whole_file::write_durably(path, mode, bytes)
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ use notify::{RecursiveMode, Watcher};
 
 use super::chain::{self, Entry};
 use super::{PLUGIN, kept};
+use crate::whole_file;
 
 /// How often it is looked after without being told to.
 const CHECK: Duration = Duration::from_secs(10);
@@ -176,7 +177,7 @@ fn copy(bin_dir: &Path) -> io::Result<()> {
     }
     let copied = || -> io::Result<()> {
         fs::create_dir_all(bin_dir)?;
-        let draft = bin_dir.join(format!(".{PLUGIN}.weft-draft"));
+        let draft = whole_file::draft(&to);
         fs::copy(own, &draft)?;
         fs::set_permissions(&draft, std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
         File::open(&draft)?.sync_all()?;

@@ -2,8 +2,8 @@
 //! the plugin, so does it.
 
 use std::fs::{self, File, Metadata};
-use std::io::{self, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::thread::JoinHandle;
@@ -11,6 +11,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use weft_rules::last_known::LastKnown;
+
+use crate::whole_file;
 
 /// The file's name. No runtime reads files that end so.
 const NAME: &str = "weft-cni.last-known";
@@ -61,19 +63,7 @@ pub fn begin(path: &Path) -> io::Result<()> {
 
 /// Writes the file whole or not at all, as it stands after a power cut as well.
 fn write(path: &Path, known: Option<LastKnown>) -> io::Result<()> {
-    let draft = path.with_extension("weft-draft");
-    match fs::remove_file(&draft) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    let mut file = File::options().write(true).create_new(true).mode(0o600).open(&draft)?;
-    file.write_all(&serde_json::to_vec(&Kept { version: VERSION, known })?)?;
-    file.sync_all()?;
-    fs::rename(&draft, path)?;
-    match path.parent() {
-        Some(dir) => File::open(dir)?.sync_all(),
-        None => Ok(()),
-    }
+    whole_file::write_durably(path, 0o600, &serde_json::to_vec(&Kept { version: VERSION, known })?)
 }
 
 /// Removes it.

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::error::{Context, DatapathError};
 use super::object::PinnedPod;
 use super::routing::Sysctls;
+use crate::whole_file;
 
 /// A pod whose namespace the agent has changed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -52,11 +53,9 @@ impl Records {
             }
         }
         let path = self.path(record.cookie);
-        let partial = path.with_extension("partial");
         let write = || -> io::Result<()> {
             fs::create_dir_all(&self.0)?;
-            fs::write(&partial, serde_json::to_vec_pretty(&record)?)?;
-            fs::rename(&partial, &path)
+            whole_file::write(&path, 0o600, &serde_json::to_vec_pretty(&record)?)
         };
         write().context(|| format!("cannot write {}", path.display()))?;
         Ok(record)

@@ -2,9 +2,9 @@
 //! `cert-chain.pem` what stands between that and a root, `root-cert.pem` every root that is trusted. Made by the first
 //! agent that finds it empty; shared by several; looked at again while they run.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::fs::{self, DirBuilder, File};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -18,6 +18,7 @@ use super::Issued;
 use super::authority::{self, Authority, AuthorityError, Parts};
 use super::request::Request;
 use super::succession::Succession;
+use crate::whole_file;
 
 const KEY: &str = "ca-key.pem";
 const CERTIFICATE: &str = "ca-cert.pem";
@@ -215,16 +216,6 @@ fn make(dir: &Path, lock: &File, trust_domain: &str, now: SystemTime) -> Result<
 
 /// Writes a file whole or not at all.
 fn put(path: &Path, mode: u32, text: &str) -> Result<(), FolderError> {
-    let fresh = path.with_extension("pem.new");
-    let write = || {
-        match fs::remove_file(&fresh) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&fresh)?;
-        file.write_all(text.as_bytes())?;
-        file.sync_all()?;
-        fs::rename(&fresh, path)
-    };
-    write().map_err(|why| FolderError::Unusable { path: path.to_owned(), why })
+    whole_file::write_durably(path, mode, text.as_bytes())
+        .map_err(|why| FolderError::Unusable { path: path.to_owned(), why })
 }

@@ -1,5 +1,7 @@
 use super::*;
 use crate::test_dir::TestDir;
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
 
 struct Dir(TestDir);
 

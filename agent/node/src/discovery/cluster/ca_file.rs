@@ -13,6 +13,7 @@ use super::contact::Contact;
 use super::item::Item;
 use super::kinds::Watched;
 use super::watch::{self, Event};
+use crate::whole_file;
 
 /// What belongs into which file.
 #[derive(Debug, Clone)]
@@ -70,9 +71,7 @@ fn write(file: &Path, roots: &str) -> io::Result<bool> {
     if std::fs::read(file).is_ok_and(|before| before == roots.as_bytes()) {
         return Ok(false);
     }
-    let fresh = file.with_extension("pem.new");
-    std::fs::write(&fresh, roots)?;
-    std::fs::rename(&fresh, file)?;
+    whole_file::write(file, 0o644, roots.as_bytes())?;
     Ok(true)
 }
 
