@@ -39,6 +39,10 @@ pub const TUNNEL_PORT: u16 = 15008;
 
 /// A taint with which nodes may be registered, until their agents are ready.
 pub const AGENT_TAINT: &str = "weft.dev/agent-not-ready";
+
+/// Port of each gateway pod that says whether its node's agent serves it, as Istio's gateways have it.
+pub const GATEWAY_HEALTH_PORT: u16 = 15021;
+
 /// Condition of a Pod: whether its traffic is in the mesh.
 pub const ENROLLED_CONDITION: &str = "weft.dev/Enrolled";
 /// Condition of an Istio object: whether weft accepts it.

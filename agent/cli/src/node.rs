@@ -9,7 +9,7 @@ use ipnet::IpNet;
 use weft_node::admin::{DEFAULT_READERS, Readers};
 use weft_node::agent::{AgentOptions, SourceOptions, run};
 use weft_node::cni::install::CniOptions;
-use weft_node::discovery::cluster::ClusterOptions;
+use weft_node::discovery::cluster::{ClusterOptions, kept};
 use weft_node::identity::{CaOptions, LONGEST_LIFE, REVOCATIONS, SHORTEST_LIFE, ServiceOptions};
 use weft_node::telemetry::{AccessLog, METRIC_SERIES};
 
@@ -120,6 +120,10 @@ pub struct AgentArgs {
     /// Start the agent as a process of its own, and start it again at once when a signal has ended it
     #[arg(long, env = "WEFT_SUPERVISE")]
     supervise: bool,
+    /// Stand by, with --supervise: start an agent only where the one that uses the run directory is gone, and hand over to
+    /// the next that comes
+    #[arg(long, env = "WEFT_STANDBY")]
+    standby: bool,
     /// Be the last of this node's CNI plugins, so that pods are in the mesh before their first program runs
     #[arg(long, env = "WEFT_CNI")]
     cni: bool,
@@ -158,7 +162,7 @@ impl AgentArgs {
     pub fn run(self) -> anyhow::Result<Outcome> {
         logging::start();
         if self.supervise {
-            return supervise::run();
+            return supervise::run(self.standby.then_some(&self.run_dir));
         }
         supervise::end_with_supervisor()?;
         run(self.options())?;
@@ -191,7 +195,8 @@ impl AgentArgs {
             keep_pinned: self.keep_pinned,
             workers: self.workers.map_or(cores, usize::from),
             drain_timeout: self.drain_timeout,
-            take_over: self.take_over || self.pod_name.is_some(),
+            take_over: !self.standby && (self.take_over || self.pod_name.is_some()),
+            stands_by: self.standby,
             pod: self.pod_name.clone(),
             cni: self.cni.then(|| CniOptions {
                 conf_dir: self.cni_conf_dir.clone(),
@@ -216,6 +221,7 @@ impl AgentArgs {
                 root_namespace: self.root_namespace.clone(),
                 ca_root: self.run_dir.join(CA_ROOT_FILE),
                 ca_revocations: self.run_dir.join(REVOCATIONS),
+                kept: self.run_dir.join(kept::FILE),
             }),
         }
     }

@@ -2,10 +2,16 @@
 //!
 //! The kubelet looks at its containers once a second, and lets those wait that end more than once in ten minutes; pods in
 //! the mesh are cut off meanwhile. So the container's first process does nothing but start the agent, and start it
-//! again when a signal has ended it. An agent that ends by itself has said why: its code is passed on.
+//! again when a signal has ended it: at once, then after pauses that grow. An agent that ends by itself has said why: its
+//! code is passed on.
+//!
+//! The first process itself may be killed, and its container with it. With `--standby`, in another container of the same
+//! pod, a supervisor waits until no agent holds the run directory. Its agent serves until the kubelet has started the first
+//! container again, however long it lets that wait; the agent there takes over, and this one stands by again.
 
 use std::ffi::OsStr;
 use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
@@ -21,14 +27,19 @@ const FLAG: &str = "--supervise";
 const SUPERVISOR: &str = "WEFT_SUPERVISOR";
 /// An agent that lived for so long was well.
 const WELL: Duration = Duration::from_secs(30);
-/// How often one that was not is started again before the kubelet is left to deal with it.
-const CRASHES: u32 = 5;
-/// Waits before the second of these starts; doubled for each that follows.
+/// Waits before the second of the starts that follow an agent that was not; doubled for each that follows, up to these.
 const PAUSE: Duration = Duration::from_millis(200);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+/// After so many in a row, each start costs the API server more than it brings: then up to this.
+const MANY: u32 = 20;
+const LONGEST_PAUSE_OF_MANY: Duration = Duration::from_secs(30);
+/// How often one that stands by looks whether there is an agent.
+const LOOK: Duration = Duration::from_millis(50);
 
-/// Runs the agent with the flags of this process, until it ends by itself or crashes again and again.
-pub fn run() -> anyhow::Result<Outcome> {
-    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(supervise())
+/// Runs the agent with the flags of this process, until it ends by itself. `standby`: the run directory, where it is to
+/// start only while no other agent has that.
+pub fn run(standby: Option<&PathBuf>) -> anyhow::Result<Outcome> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(supervise(standby))
 }
 
 /// In the agent: it is not to outlive its supervisor, which the container's end kills.
@@ -41,34 +52,86 @@ pub fn end_with_supervisor() -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn supervise() -> anyhow::Result<Outcome> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let (mut crashes, mut told_to_end) = (0, false);
+async fn supervise(standby: Option<&PathBuf>) -> anyhow::Result<Outcome> {
+    let mut told =
+        Told { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? };
+    let mut crashes = 0;
     loop {
+        if let Some(run_dir) = standby {
+            tokio::select! {
+                () = vacancy(run_dir) => {}
+                _ = told.next() => return Ok(Outcome::Good),
+            }
+            tracing::warn!("no agent is there: standing in for it");
+        }
         let started = Instant::now();
         let mut agent = start()?;
+        let mut told_to_end = false;
         let status = loop {
-            let told = tokio::select! {
+            let signal = tokio::select! {
                 status = agent.wait() => break status?,
-                _ = terminate.recv() => Signal::TERM,
-                _ = interrupt.recv() => Signal::INT,
+                signal = told.next() => signal,
             };
             told_to_end = true;
-            pass_on(&agent, told);
+            pass_on(&agent, signal);
         };
-        let Some(killer) = status.signal() else {
-            // It has said by itself what was wrong.
+        let killer = status.signal();
+        // It has said by itself what was wrong; one that stands by is followed, or was not the first to come.
+        if killer.is_none() && (standby.is_none() || told_to_end) {
             return Ok(if status.success() { Outcome::Good } else { Outcome::Bad });
-        };
-        // An agent that was to end has a successor, from which nothing may be taken back.
-        anyhow::ensure!(!told_to_end, "signal {killer} ended the agent before it had drained");
-        crashes = if started.elapsed() > WELL { 1 } else { crashes + 1 };
-        anyhow::ensure!(crashes <= CRASHES, "signal {killer} ended the agent {crashes} times in a row");
-        tracing::error!(signal = killer, lived = ?started.elapsed(), "the agent was killed; starting it again");
-        if crashes > 1 {
-            tokio::time::sleep(PAUSE * 2_u32.pow(crashes - 2)).await;
         }
+        // An agent that was to end has a successor, from which nothing may be taken back.
+        anyhow::ensure!(!told_to_end, "signal {} ended the agent before it had drained", killer.unwrap_or(0));
+        crashes = if status.success() || started.elapsed() > WELL { 1 } else { crashes + 1 };
+        if let Some(killer) = killer {
+            tracing::error!(signal = killer, lived = ?started.elapsed(), crashes, "the agent was killed; starting it again");
+        }
+        tokio::select! {
+            () = tokio::time::sleep(pause(crashes)) => {}
+            _ = told.next() => return Ok(Outcome::Good),
+        }
+    }
+}
+
+/// How long to wait before an agent is started again that has been killed so often in a row.
+fn pause(crashes: u32) -> Duration {
+    let longest = if crashes < MANY { LONGEST_PAUSE } else { LONGEST_PAUSE_OF_MANY };
+    let doubled = |times: u32| PAUSE.saturating_mul(2_u32.saturating_pow(times));
+    match crashes {
+        0 | 1 => Duration::ZERO,
+        2..MANY => doubled(crashes - 2).min(longest),
+        _ => (LONGEST_PAUSE * 2_u32.saturating_pow(crashes - MANY)).min(longest),
+    }
+}
+
+/// Signals by which this process is told to end.
+struct Told {
+    terminate: tokio::signal::unix::Signal,
+    interrupt: tokio::signal::unix::Signal,
+}
+
+impl Told {
+    /// Waits for one. Cancel-safe.
+    async fn next(&mut self) -> Signal {
+        tokio::select! {
+            _ = self.terminate.recv() => Signal::TERM,
+            _ = self.interrupt.recv() => Signal::INT,
+        }
+    }
+}
+
+/// Waits until an agent has had the run directory, and none has it any more. Cancel-safe.
+async fn vacancy(run_dir: &Path) {
+    let mut seen = false;
+    loop {
+        let taken = weft_node::agent::is_run_dir_taken(run_dir);
+        if seen && !taken {
+            return;
+        }
+        if taken && !std::mem::replace(&mut seen, true) {
+            tracing::info!("an agent is there: standing by");
+        }
+        tokio::time::sleep(LOOK).await;
     }
 }
 
@@ -87,5 +150,20 @@ fn pass_on(agent: &Child, signal: Signal) {
     // Gone already: its end is about to be seen.
     if let Some(id) = agent.id().and_then(|id| Pid::from_raw(id.cast_signed())) {
         let _ = kill_process(id, signal);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_killed_agent_is_started_within_a_second_until_that_has_become_a_habit() {
+        assert_eq!(pause(1), Duration::ZERO);
+        let seconds: Vec<f32> = (2..7).map(|crashes| pause(crashes).as_secs_f32()).collect();
+        assert_eq!(seconds, [0.2, 0.4, 0.8, 1.0, 1.0]);
+        assert!((1..=MANY).all(|crashes| pause(crashes) <= LONGEST_PAUSE));
+        assert_eq!(pause(MANY + 1), LONGEST_PAUSE * 2);
+        assert_eq!(pause(u32::MAX), LONGEST_PAUSE_OF_MANY);
     }
 }

@@ -31,7 +31,7 @@ use weft_rules::snapshot::Snapshot;
 
 use crate::admin::Readers;
 use crate::cni::install::{self, CniOptions, Installed};
-use crate::discovery::cluster::{Cluster, ClusterOptions, ConnectError};
+use crate::discovery::cluster::{Cluster, ClusterOptions, ConnectError, kept};
 use crate::discovery::folder::Followed;
 use crate::discovery::{News, Source};
 use crate::identity::{CaOptions, Identities, IdentityOptions};
@@ -43,6 +43,7 @@ pub use control::{Message, Succeeding};
 pub use doors::{Doors, Public};
 pub use handover::Succession;
 pub use readiness::Readiness;
+pub use run_dir::is_taken as is_run_dir_taken;
 pub use view::View;
 
 /// Where an agent's objects come from.
@@ -107,6 +108,8 @@ pub struct AgentOptions {
     pub drain_timeout: Option<Duration>,
     /// Take over from the agent that uses the run directory.
     pub take_over: bool,
+    /// It stands in for an agent that is gone: it ends when it has handed over to the next.
+    pub stands_by: bool,
     /// The Kubernetes pod that the agent is in, if any.
     pub pod: Option<String>,
     /// Where the CNI plugin is to be, if anywhere.
@@ -220,6 +223,7 @@ pub fn run(options: AgentOptions) -> Result<(), AgentError> {
 /// an agent runs there.
 pub fn cleanup(run_dir: &std::path::Path, bpf_dir: &std::path::Path) -> Result<Vec<String>, AgentError> {
     let _taken = run_dir.exists().then(|| run_dir::RunDir::take(run_dir)).transpose()?;
+    kept::remove(&run_dir.join(kept::FILE));
     Ok(crate::datapath::cleanup(run_dir, bpf_dir)?)
 }
 
@@ -314,6 +318,9 @@ async fn serve(options: AgentOptions) -> Result<(), AgentError> {
     drop(local);
     let stays =
         shared.keep_pinned.load(Ordering::Relaxed) || shared.succession.state() == handover::State::Done;
+    if let (false, SourceOptions::Cluster(options)) = (stays, &shared.options.source) {
+        kept::remove(&options.kept);
+    }
     if let Some(CniOptions { conf_dir, bin_dir, .. }) = shared.options.cni.as_ref().filter(|_| !stays)
         && let Err(error) = install::remove(conf_dir, bin_dir)
     {

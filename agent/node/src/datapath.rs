@@ -9,6 +9,7 @@ mod bpf;
 mod enclose;
 mod error;
 mod handover;
+mod listeners;
 mod mounts;
 mod netns;
 mod node_process;
@@ -41,7 +42,7 @@ pub use error::DatapathError;
 pub use handover::Standing;
 pub use netns::addresses_in;
 pub use node_process::NodeProcesses;
-pub use pod::LocalPod;
+pub use pod::{Life, LocalPod};
 pub use probe::check;
 pub use routing::leads_here;
 pub use status::{DatapathStatus, PodStatus};
@@ -253,7 +254,8 @@ impl Datapath {
     ) -> (Arc<LocalPod>, Vec<Vec<PodListener>>) {
         let cookie = prepared.cookie;
         let kernel = Arc::clone(&self.kernel);
-        let pod = Arc::new(LocalPod { network, cookie, prepared, kernel, between: false.into() });
+        let pod =
+            Arc::new(LocalPod { network, cookie, prepared, kernel, between: false.into(), life: 0.into() });
         self.pods.insert(Arc::clone(&pod.network.key), Arc::clone(&pod));
         let mut by_worker: Vec<Vec<PodListener>> = (0..self.workers).map(|_| Vec::new()).collect();
         for bound in listeners.bound {

@@ -9,7 +9,7 @@ mod fingerprint;
 pub mod folder;
 
 use std::collections::BTreeMap;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use weft_api::finding::Finding;
 use weft_rules::compile::Change;
@@ -101,6 +101,14 @@ impl Source {
         match self {
             Self::Folder(folder) => folder.waiting_for(),
             Self::Cluster(cluster) => cluster.waiting_for(),
+        }
+    }
+
+    /// From when what is in force is, where it was not learnt by this agent but kept by one before.
+    pub fn kept(&self) -> Option<SystemTime> {
+        match self {
+            Self::Folder(_) => None,
+            Self::Cluster(cluster) => cluster.kept(),
         }
     }
 

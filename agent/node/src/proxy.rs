@@ -19,6 +19,7 @@ mod accept;
 mod authority;
 mod connection;
 mod detect;
+mod ends;
 mod error;
 mod gateway;
 mod hbone;
@@ -87,6 +88,13 @@ pub enum Command {
     Release {
         /// `namespace/name`.
         key: Arc<str>,
+    },
+    /// A pod's life has gone on: have its connections see how far.
+    GoOn {
+        /// The pod.
+        pod: Arc<LocalPod>,
+        /// Hears when the connections that had to be closed are.
+        done: Option<tokio::sync::oneshot::Sender<()>>,
     },
     /// Answer duplicates of all listeners: another agent is going to accept from them, too.
     Lend(tokio::sync::oneshot::Sender<std::io::Result<Vec<Lent>>>),

@@ -145,6 +145,8 @@ struct Own {
     generation: AtomicU64,
     pods: AtomicU64,
     refused: AtomicU64,
+    /// Seconds since 1970 from when the objects in force are; 0: they are the source's own.
+    kept: AtomicU64,
     compilations: AtomicU64,
     compile_micros: AtomicU64,
     strangers: AtomicU64,
@@ -264,6 +266,12 @@ impl Telemetry {
         self.own.generation.store(generation, Ordering::Relaxed);
         self.own.pods.store(pods as u64, Ordering::Relaxed);
         self.own.refused.store(refused as u64, Ordering::Relaxed);
+    }
+
+    /// Takes note from when the objects in force are, where an agent before has kept them.
+    pub fn kept(&self, as_of: Option<SystemTime>) {
+        let seconds = as_of.and_then(|at| at.duration_since(SystemTime::UNIX_EPOCH).ok());
+        self.own.kept.store(seconds.map_or(0, |since| since.as_secs()), Ordering::Relaxed);
     }
 
     /// Takes note of an object that the API server has sent, and of its size.

@@ -260,6 +260,7 @@ fn somebody_in(namespace: &Arc<str>) -> Workload {
         probes: Probes::default(),
         uid: "".into(),
         announced: None,
+        terminating: false,
         enrolment: Enrolment::NotSelected,
     }
 }

@@ -39,6 +39,8 @@ pub struct Workload {
     pub probes: Probes,
     /// In a cluster, what its condition `weft.dev/Enrolled` says; `None`: nothing.
     pub announced: Option<Announced>,
+    /// Its deletion was asked for; known for pods of this node only.
+    pub terminating: bool,
     /// Whether its sockets should be redirected, if it is of this node; whether they are, if it is of another.
     pub enrolment: Enrolment,
 }

@@ -1,10 +1,12 @@
 //! Scenario 3, without TLS: traffic from outside, host by host, with a canary behind.
 
-use std::net::{IpAddr, SocketAddr};
+use std::collections::BTreeSet;
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 use weft_tests::{Cluster, Namespace, cluster_story};
 
@@ -87,6 +89,94 @@ const SERVICES: [&str; 11] = [
     "storefront",
     "user",
 ];
+
+/// Asks for a page on a connection that is kept.
+fn ask_on(stream: &mut TcpStream) -> Result<()> {
+    stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+    stream.write_all(b"GET / HTTP/1.1\r\nhost: any.test\r\n\r\n")?;
+    let mut answer = vec![0; 64 * 1024];
+    let length = stream.read(&mut answer)?;
+    ensure!(answer[..length].starts_with(b"HTTP/1.1 200"), "{}", answer[..length].escape_ascii());
+    Ok(())
+}
+
+/// Whether a connection that is kept, and was asked nothing, has been closed by its other end.
+fn is_closed(mut stream: TcpStream) -> Result<()> {
+    stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+    match stream.read(&mut [0]) {
+        Ok(0) => Ok(()),
+        Err(error) if error.kind() == ErrorKind::ConnectionReset => Ok(()),
+        other => bail!("nobody has closed it: {other:?}"),
+    }
+}
+
+#[test]
+#[ignore = "needs a cluster: cargo xtask test --cluster"]
+fn gateways_follow_one_another_and_nobody_is_left_hanging() {
+    cluster_story(|cluster| {
+        cluster.weft(&["install", "-y", "--set", "profile=demo"])?.good()?;
+        cluster.rolled_out("weft-system", "deployment/istio-ingressgateway")?;
+        let shop = cluster.namespace("rolling")?;
+        shop.join_mesh()?;
+        shop.apply(&App::new("storefront", &["echo"], 8080).yaml())?;
+        shop.apply(&service("storefront", "storefront", "http", 80, 8080))?;
+        shop.rolled_out("deployment/storefront")?;
+        shop.apply(
+            "apiVersion: networking.istio.io/v1\nkind: Gateway\nmetadata: {name: shop}\nspec:\n  \
+             selector: {istio: ingressgateway}\n  servers: [{port: {number: 80, name: http, protocol: HTTP}, hosts: ['*']}]\n\
+             ---\napiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: edge}\nspec:\n  \
+             hosts: ['*']\n  gateways: [shop]\n  http: [{route: [{destination: {host: storefront}}]}]\n",
+        )?;
+        let at = outside(cluster)?;
+        let url = format!("http://{at}/");
+        shop.eventually("the gateway", Duration::from_secs(30), || {
+            for _ in 0..10 {
+                let answer = cluster.http(&url).send()?;
+                ensure!(answer.status == 200, "{answer:?}");
+            }
+            Ok(())
+        })?;
+        // Callers that ask all the time, and callers that keep a connection and ask nothing.
+        let load = cluster.load(&[&url, "-c", "64"])?;
+        let mut idle = (0..16).map(|_| Ok(TcpStream::connect(at)?)).collect::<Result<Vec<_>>>()?;
+        idle.iter_mut().try_for_each(ask_on)?;
+        let pods = || {
+            let list =
+                cluster.get(&["pods", "--namespace=weft-system", "--selector=istio=ingressgateway"])?;
+            let all = list["items"].as_array().into_iter().flatten();
+            let text = |pod: &Value, path: &str| {
+                pod.pointer(path).and_then(Value::as_str).unwrap_or_default().to_owned()
+            };
+            Ok::<Vec<_>, anyhow::Error>(
+                all.map(|pod| (text(pod, "/metadata/name"), text(pod, "/spec/nodeName"))).collect(),
+            )
+        };
+        let before = pods()?;
+        let begun = Instant::now();
+        cluster.kubectl(&[
+            "rollout",
+            "restart",
+            "--namespace=weft-system",
+            "deployment/istio-ingressgateway",
+        ])?;
+        shop.eventually("the end of those before", Duration::from_mins(2), || {
+            let now = pods()?;
+            ensure!(now.len() == 2 && !now.iter().any(|pod| before.contains(pod)), "{now:?}");
+            Ok(())
+        })?;
+        println!("two new gateways stand alone after {:.1} s: {:?}", begun.elapsed().as_secs_f32(), pods()?);
+        let report = load.finish()?;
+        println!(
+            "gateway rollout under 64 connections: {} requests, {} failed, longest gap {:.0} ms",
+            report.requests, report.failed, report.longest_gap_ms
+        );
+        report.none_failed()?;
+        idle.into_iter().try_for_each(is_closed)?;
+        let nodes: BTreeSet<String> = pods()?.into_iter().map(|(_, node)| node).collect();
+        ensure!(nodes.len() == 2, "both are on {nodes:?}");
+        Ok(())
+    });
+}
 
 fn deploy(shop: &Namespace) -> Result<()> {
     shop.join_mesh()?;

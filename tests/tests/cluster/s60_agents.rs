@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use weft_tests::{Cluster, ClusterPod, Load, Namespace, cluster_story};
 
-use crate::agent::Agent;
+use crate::agent::{Agent, process};
 use crate::apps::{App, client, service};
 use crate::mesh::in_mesh;
 
@@ -132,9 +132,9 @@ fn a_killed_agent_fails_closed_and_is_back() {
         let namespace = cluster.namespace("s61-killed")?;
         let client = deploy(&namespace)?;
         let http = client.load(&[URL, "-c", "4"])?;
-        // Twice: the kubelet would let a container wait that ends a second time.
+        // The kubelet would let a container wait that ends a second time.
         let agent = Agent::on(cluster, "n1");
-        for turn in ["first", "second"] {
+        for turn in 1..=10 {
             let before = agent.process()?;
             agent.kill()?;
             let killed = Instant::now();
@@ -144,15 +144,57 @@ fn a_killed_agent_fails_closed_and_is_back() {
                 ensure!(answer.header("server") == Some("envoy"), "{answer:?}");
                 Ok(())
             })?;
-            println!("back {:.1} s after the {turn} SIGKILL", killed.elapsed().as_secs_f32());
+            println!("back {:.1} s after SIGKILL number {turn}", killed.elapsed().as_secs_f32());
         }
         let report = http.finish()?;
         println!(
-            "SIGKILL of the client's agent, twice: {} requests, {} failed (closed: {:?}), longest gap {:.0} ms",
+            "SIGKILL of the client's agent, ten times: {} requests, {} failed (closed: {:?}), longest gap {:.0} ms",
             report.requests, report.failed, report.errors, report.longest_gap_ms
         );
         ensure!(report.failed > 0, "nothing failed while the agent was dead: was it in the mesh?");
         ensure!(report.longest_gap_ms < 10_000.0, "away for {} ms", report.longest_gap_ms);
+        Ok(())
+    });
+}
+
+#[test]
+#[ignore = "needs a cluster: cargo xtask test --cluster"]
+fn an_agent_whose_first_process_is_killed_is_stood_in_for() {
+    const FIRST: &str = "/weft agent --supervise";
+    cluster_story(|cluster| {
+        let namespace = cluster.namespace("s61-first")?;
+        let client = deploy(&namespace)?;
+        let http = client.load(&[URL, "-c", "4"])?;
+        // The kubelet lets the container wait for 10 s the second time, and for 20 s the third.
+        for turn in 1..=3 {
+            let first = process(cluster, "n1", FIRST)?;
+            cluster.on_node("n1", &["kill", "-9", &first])?.good()?;
+            let killed = Instant::now();
+            namespace.eventually("an answer", Duration::from_secs(30), || {
+                ensure!(process(cluster, "n1", FIRST).ok() != Some(first.clone()), "it still runs");
+                let answer = client.get(URL)?;
+                ensure!(answer.header("server") == Some("envoy"), "{answer:?}");
+                Ok(())
+            })?;
+            println!("back {:.1} s after SIGKILL number {turn}", killed.elapsed().as_secs_f32());
+            // The CLI finds the agent wherever it is.
+            cluster.weft(&["status", "--node", "n1"])?.good()?;
+            namespace.eventually("the first container's own agent", Duration::from_mins(2), || {
+                process(cluster, "n1", "/weft agent")?;
+                ensure!(
+                    process(cluster, "n1", "/weft agent --standby").is_err(),
+                    "the other stands in for it"
+                );
+                Ok(())
+            })?;
+            println!("the first container is back {:.1} s after", killed.elapsed().as_secs_f32());
+        }
+        let report = http.finish()?;
+        println!(
+            "SIGKILL of the client's agent's supervisor, three times: {} requests, {} failed (closed: {:?}), longest gap {:.0} ms",
+            report.requests, report.failed, report.errors, report.longest_gap_ms
+        );
+        ensure!(report.longest_gap_ms < 8_000.0, "away for {} ms", report.longest_gap_ms);
         Ok(())
     });
 }

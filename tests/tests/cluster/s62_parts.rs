@@ -1,12 +1,13 @@
 //! Scenario 6, everything else that may go away or be rewritten: API server, node, CNI configuration, CA.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use weft_tests::{Cluster, Namespace, cluster_story};
 
-use crate::apps::client;
+use crate::agent::Agent;
+use crate::apps::{App, client, service};
 use crate::mesh::in_mesh;
 use crate::s60_agents::{deploy, load};
 
@@ -32,6 +33,88 @@ fn traffic_goes_on_while_the_api_server_is_away() {
             namespace.leave_mesh()?;
             in_mesh(&namespace, &namespace.pods("app")?, false)
         })
+    });
+}
+
+#[test]
+#[ignore = "needs a cluster: cargo xtask test --cluster"]
+fn an_agent_that_starts_without_an_api_server_goes_on_by_what_was_known() {
+    cluster_story(|cluster| {
+        let namespace = cluster.namespace("s62-kept")?;
+        namespace.join_mesh()?;
+        namespace.apply(&App::new("server", &["echo"], 8080).on("n1").yaml())?;
+        namespace.apply(&service("server", "server", "http", 80, 8080))?;
+        namespace.apply(&client("client", "n1").yaml())?;
+        namespace.apply(
+            "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: no-secrets}\nspec:\n  \
+             action: DENY\n  rules: [{to: [{operation: {paths: [/secret]}}]}]\n",
+        )?;
+        for name in ["server", "client"] {
+            namespace.rolled_out(&format!("deployment/{name}"))?;
+        }
+        let pods = namespace.pods("app")?;
+        namespace.eventually("in the mesh", Duration::from_secs(15), || in_mesh(&namespace, &pods, true))?;
+        let asking = namespace.pods("app=client")?.pop().context("no client")?;
+        let all_get = |path: &str, status: u16| {
+            let url = format!("http://server{path}");
+            let report = asking.load(&[&url, "-n", "20", "-c", "2"])?.wait()?;
+            ensure!(
+                report.statuses.keys().eq([&status]),
+                "{path}: {:?} {:?}",
+                report.statuses,
+                report.errors
+            );
+            Ok(())
+        };
+        namespace.eventually("the policy", Duration::from_mins(2), || {
+            all_get("/", 200)?;
+            all_get("/secret", 403)
+        })?;
+        let agent = Agent::on(cluster, "n1");
+        namespace.eventually("it is kept", Duration::from_secs(30), || {
+            for object in ["s62-kept/no-secrets", "s62-kept/client-"] {
+                cluster.on_node("n1", &["grep", "-q", object, "/run/weft/objects.kept"])?.good()?;
+            }
+            Ok(())
+        })?;
+        let from_when =
+            || Ok::<f64, anyhow::Error>(agent.metrics()?.sum("weft_kept_objects_timestamp_seconds", &[]));
+        ensure!(from_when()? == 0.0, "it goes by what was kept, and there is an API server");
+
+        cluster.stop_apiserver()?;
+        let outcome = (|| {
+            for turn in ["first", "second"] {
+                let http = asking.load(&["http://server/", "-c", "4"])?;
+                let before = agent.process()?;
+                agent.kill()?;
+                let killed = Instant::now();
+                namespace.eventually("an answer", Duration::from_secs(30), || {
+                    ensure!(agent.process()? != before, "process {before} still runs");
+                    all_get("/", 200)
+                })?;
+                println!(
+                    "back {:.1} s after the {turn} SIGKILL, without an API server",
+                    killed.elapsed().as_secs_f32()
+                );
+                let report = http.finish()?;
+                println!(
+                    "{} requests, {} failed, longest gap {:.0} ms",
+                    report.requests, report.failed, report.longest_gap_ms
+                );
+                all_get("/secret", 403)?;
+                agent.is_ready()?;
+                ensure!(from_when()? > 0.0, "it does not say that it goes by what was kept");
+            }
+            Ok(())
+        })();
+        cluster.start_apiserver()?;
+        outcome?;
+        namespace.eventually("the API server's own objects", Duration::from_mins(1), || {
+            ensure!(from_when()? == 0.0, "it still goes by what was kept");
+            all_get("/", 200)
+        })?;
+        namespace.kubectl(&["delete", "authorizationpolicy/no-secrets"])?;
+        namespace.eventually("the policy's end", Duration::from_secs(10), || all_get("/secret", 200))
     });
 }
 

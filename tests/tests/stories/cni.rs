@@ -20,7 +20,7 @@ pub struct Answer {
 }
 
 /// Runs `weft cni` as a runtime does, for a pod of this world.
-fn plugin(mesh: &Mesh, command: &str, pod: &Pod, strict: bool) -> Result<Answer> {
+pub fn plugin(mesh: &Mesh, command: &str, pod: &Pod, strict: bool) -> Result<Answer> {
     let run_dir = mesh.with_agent(|agent| Ok(agent.run_dir().to_path_buf()))?;
     plugin_with(command, pod, &json!({ "runDir": run_dir, "strict": strict }))
 }

@@ -128,16 +128,19 @@ fn under_a_supervisor_a_killed_agent_is_back_by_itself() {
         ensure!(mesh.get("client", "http://echo/")?.status == 200);
         let holder = mesh.with_agent(|agent| Ok(agent.run_dir().join("agent.lock")))?;
         let running = || Ok::<i32, anyhow::Error>(std::fs::read_to_string(&holder)?.trim().parse()?);
-        let first = running()?;
-        let killed = Instant::now();
-        kill_process(Pid::from_raw(first).context("no agent")?, Signal::KILL)?;
-        eventually("an answer from another agent", Duration::from_secs(20), || {
-            ensure!(running()? != first, "{first} still has the run directory");
-            let answer = mesh.http("client", "http://echo/")?.flag("--max-time").flag("1").send()?;
-            ensure!(answer.status == 200, "{answer:?}");
-            Ok(())
-        })?;
-        println!("answered {:?} after SIGKILL", killed.elapsed());
+        // As often as it takes: what the supervisor bears, the kubelet does not hear of.
+        for turn in 1..=10 {
+            let before = running()?;
+            let killed = Instant::now();
+            kill_process(Pid::from_raw(before).context("no agent")?, Signal::KILL)?;
+            eventually("an answer from another agent", Duration::from_secs(20), || {
+                ensure!(running()? != before, "{before} still has the run directory");
+                let answer = mesh.http("client", "http://echo/")?.flag("--max-time").flag("1").send()?;
+                ensure!(answer.status == 200, "{answer:?}");
+                Ok(())
+            })?;
+            println!("answered {:?} after SIGKILL number {turn}", killed.elapsed());
+        }
 
         // Told to end, both end in order.
         let last = running()?;
@@ -147,6 +150,53 @@ fn under_a_supervisor_a_killed_agent_is_back_by_itself() {
             !std::path::Path::new(&format!("/proc/{last}")).exists(),
             "the agent outlived its supervisor"
         );
+        Ok(())
+    });
+}
+
+#[test]
+fn one_that_stands_by_serves_until_the_first_is_back() {
+    story(|mesh| {
+        deploy::echo_pods(mesh)?;
+        mesh.start_kube_proxy()?;
+        mesh.start_agent_with("node-a", &["--supervise", "--take-over"])?;
+        let holder = mesh.with_agent(|agent| Ok(agent.run_dir().join("agent.lock")))?;
+        let running = || Ok::<i32, anyhow::Error>(std::fs::read_to_string(&holder)?.trim().parse()?);
+        let mut standby = mesh.with_agent(|agent| agent.beside(&["--supervise", "--standby"]))?;
+        eventually("one that stands by", Duration::from_secs(20), || {
+            ensure!(standby.errors().contains("standing by"), "{}", standby.errors());
+            Ok(())
+        })?;
+        for turn in 1..=4 {
+            let first = running()?;
+            let killed = Instant::now();
+            // The supervisor: its agent goes with it.
+            mesh.with_agent(Agent::kill)?;
+            eventually("an answer from the one that stands by", Duration::from_secs(20), || {
+                ensure!(running()? != first, "{first} still has the run directory");
+                let answer = mesh.http("client", "http://echo/")?.flag("--max-time").flag("1").send()?;
+                ensure!(answer.status == 200, "{answer:?}");
+                Ok(())
+            })?;
+            println!("answered {:?} after the end of supervisor number {turn}", killed.elapsed());
+            let second = running()?;
+            let load = mesh.load("client", &["http://echo/", "-c", "4"])?;
+            mesh.with_agent(Agent::spawn)?;
+            eventually("the first is back", Duration::from_secs(20), || {
+                ensure!(running()? != second, "{second} still has the run directory");
+                Ok(())
+            })?;
+            mesh.with_agent(Agent::ready)?;
+            load.finish()?.none_failed()?;
+            eventually("the end of the one that stood in", Duration::from_secs(20), || {
+                ensure!(!std::path::Path::new(&format!("/proc/{second}")).exists(), "it runs");
+                Ok(())
+            })?;
+        }
+        standby.signal(Signal::TERM)?;
+        let code = standby.wait(Duration::from_secs(10))?;
+        ensure!(code == 0, "exit code {code}");
+        ensure!(mesh.get("client", "http://echo/")?.status == 200);
         Ok(())
     });
 }

@@ -18,6 +18,7 @@ mod cni;
 mod deploy;
 mod discovery;
 mod dry_runs;
+mod ends;
 mod endurance;
 mod enrol;
 mod ext_authz;

@@ -27,6 +27,7 @@ pub struct AgentPod {
     pub node: String,
     pods: Api<Pod>,
     name: String,
+    container: String,
 }
 
 impl std::fmt::Debug for AgentPod {
@@ -36,14 +37,14 @@ impl std::fmt::Debug for AgentPod {
 }
 
 impl AgentPod {
-    /// The pod `name` on `node`.
-    pub fn new(pods: Api<Pod>, node: String, name: String) -> Self {
-        Self { node, pods, name }
+    /// A container of the pod `name` on `node`.
+    pub fn new(pods: Api<Pod>, node: String, name: String, container: String) -> Self {
+        Self { node, pods, name, container }
     }
 
     /// Starts a relay to the agent's socket.
     pub async fn dial(&self) -> anyhow::Result<Relayed> {
-        let how = AttachParams::default().container("agent").stdin(true).stdout(true).stderr(true);
+        let how = AttachParams::default().container(&self.container).stdin(true).stdout(true).stderr(true);
         let mut process =
             self.pods.exec(&self.name, ["/weft", "relay"], &how).await.map_err(|e| self.told(e))?;
         let no_stream = || anyhow!("the API server gave no stream to pod {}", self.name);
@@ -59,7 +60,7 @@ impl AgentPod {
 
     /// Runs a weft command there; its standard output.
     pub async fn run(&self, args: &[&str]) -> anyhow::Result<String> {
-        let how = AttachParams::default().container("agent").stdout(true).stderr(false);
+        let how = AttachParams::default().container(&self.container).stdout(true).stderr(false);
         let command = std::iter::once("/weft").chain(args.iter().copied());
         let mut process =
             self.pods.exec(&self.name, command, &how).await.map_err(|error| self.told(error))?;

@@ -14,6 +14,8 @@ use super::exec::AgentPod;
 use super::{Agent, Unreachable, socket};
 use crate::cluster::{Cluster, ClusterAt, NoCluster};
 
+/// The container of an agent's pod that the agent is in, unless that was killed.
+const AGENT_CONTAINER: &str = "agent";
 /// The run directory of an agent that was not told another.
 const RUN_DIR: &str = "/run/weft";
 
@@ -85,7 +87,18 @@ impl AgentAt {
 }
 
 fn agent_in(pods: &Api<Pod>, node: String, pod: &Pod) -> Agent {
-    Agent::InPod(Box::new(AgentPod::new(pods.clone(), node, pod.name_any())))
+    Agent::InPod(Box::new(AgentPod::new(pods.clone(), node, pod.name_any(), container(pod))))
+}
+
+/// The container that runs: the agent's own, else the one that stands by for it. Both reach the agent of the node.
+fn container(pod: &Pod) -> String {
+    let all = pod.status.iter().flat_map(|status| status.container_statuses.iter().flatten());
+    let running: Vec<&str> = all
+        .filter(|container| container.state.as_ref().is_some_and(|state| state.running.is_some()))
+        .map(|container| container.name.as_str())
+        .collect();
+    let own = running.iter().find(|name| **name == AGENT_CONTAINER);
+    own.or(running.first()).map_or(AGENT_CONTAINER, |name| *name).to_owned()
 }
 
 fn is_running(pod: &Pod) -> bool {

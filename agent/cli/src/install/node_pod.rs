@@ -58,6 +58,8 @@ impl NodePod<'_> {
         spec.node_name = Some(self.node.to_owned());
         spec.restart_policy = Some("Never".to_owned());
         spec.termination_grace_period_seconds = Some(5);
+        // Nobody needs to stand by for it.
+        spec.containers.truncate(1);
         for container in &mut spec.containers {
             container.args = Some(self.args.iter().map(|arg| (*arg).to_owned()).collect());
             container.liveness_probe = None;

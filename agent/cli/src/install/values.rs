@@ -121,6 +121,7 @@ impl Values {
             (setting.apply)(&mut objects, value)
                 .map_err(|problem| Usage(format!("--set {key}={value}: {problem}")))?;
         }
+        like_the_agent(&mut objects);
         if !self.set.is_empty()
             && let Some(agent) = objects.iter_mut().find(|object| object.kind() == "DaemonSet")
         {
@@ -195,11 +196,23 @@ fn workload<'a>(objects: &'a mut [Object], name: &str) -> Result<&'a mut Value, 
     found.map(|object| &mut object.0).ok_or_else(|| format!("this profile has no {name}"))
 }
 
-/// The one container of a workload's pods.
+/// The container of a workload's pods that does its work.
 fn container<'a>(objects: &'a mut [Object], name: &str) -> Result<&'a mut Value, String> {
     workload(objects, name)?
         .pointer_mut("/spec/template/spec/containers/0")
         .ok_or_else(|| format!("{name} has no container"))
+}
+
+/// The container that stands by for the agent is as the agent's own.
+fn like_the_agent(objects: &mut [Object]) {
+    let containers = workload(objects, AGENT)
+        .ok()
+        .and_then(|agent| agent.pointer_mut("/spec/template/spec/containers")?.as_array_mut());
+    let Some([agent, standby, ..]) = containers.map(Vec::as_mut_slice) else { return };
+    for field in ["image", "imagePullPolicy", "env", "volumeMounts"] {
+        standby[field] = agent[field].clone();
+    }
+    standby["resources"]["limits"] = agent["resources"]["limits"].clone();
 }
 
 fn set_env(container: &mut Value, variable: &str, value: &str) -> Result<(), String> {
@@ -378,7 +391,25 @@ mod tests {
     fn a_directory_of_the_nodes_is_changed_in_all_places() {
         let text = text(&["cni.confDir=/etc/elsewhere"]);
         assert!(!text.contains("/etc/cni/net.d"));
-        assert_eq!(text.matches("/etc/elsewhere").count(), 4, "{text}");
+        assert_eq!(text.matches("/etc/elsewhere").count(), 7, "{text}");
+    }
+
+    #[test]
+    fn what_stands_by_for_the_agent_is_like_it() {
+        for set in [
+            &["profile=demo"][..],
+            &["profile=minimal", "accessLog=json", "image=a/b:1", "agent.memoryLimit=2Gi"],
+        ] {
+            let mut objects = Values::parse(set.iter().copied()).unwrap().objects().unwrap();
+            let containers =
+                workload(&mut objects, AGENT).unwrap()["spec"]["template"]["spec"]["containers"].clone();
+            let (agent, standby) = (&containers[0], &containers[1]);
+            assert_eq!((&agent["name"], &standby["name"]), (&"agent".into(), &"standby".into()));
+            for field in ["image", "env", "volumeMounts", "securityContext"] {
+                assert_eq!(agent[field], standby[field], "{set:?}: {field}");
+            }
+            assert_eq!(agent["resources"]["limits"], standby["resources"]["limits"]);
+        }
     }
 
     #[test]

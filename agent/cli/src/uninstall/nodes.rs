@@ -66,10 +66,12 @@ fn like(set: &DaemonSet, agents: &[Pod]) -> Option<PodSpec> {
     Some(like)
 }
 
-/// Whether its program has begun at least once.
+/// Whether its program has begun at least once, that of its first container.
 fn has_run(pod: &Pod) -> bool {
+    let first = pod.spec.as_ref().and_then(|spec| spec.containers.first()).map(|container| &container.name);
     let containers = pod.status.as_ref().and_then(|status| status.container_statuses.as_ref());
-    containers.into_iter().flatten().any(|container| {
+    let mut own = containers.into_iter().flatten().filter(|container| Some(&container.name) == first);
+    own.any(|container| {
         let states = [&container.state, &container.last_state];
         states.into_iter().flatten().any(|state| state.running.is_some() || state.terminated.is_some())
     })

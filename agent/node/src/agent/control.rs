@@ -3,6 +3,7 @@
 
 mod announce;
 mod cni;
+mod ends;
 mod enrol;
 mod handover;
 mod intake;
@@ -355,6 +356,7 @@ impl Control {
         }
         if pods_changed {
             self.desire();
+            self.note_ends();
         }
         self.told.forget_gone(&self.local);
         let succeeding = self.succeeding.is_some();
@@ -500,6 +502,7 @@ impl Control {
         let mut refused = self.source.refused();
         refused.extend(self.intake.findings());
         self.shared.telemetry.state(self.generation(), self.enrolled.len(), refused.len());
+        self.shared.telemetry.kept(self.source.kept());
         if let Some(identities) = &self.shared.identities {
             self.shared.telemetry.certificates(identities.ends());
         }

@@ -41,6 +41,13 @@ pub fn handover_socket(dir: &Path) -> PathBuf {
     dir.join("handover.sock")
 }
 
+/// Whether an agent has the run directory. Changes nothing there.
+pub fn is_taken(dir: &Path) -> bool {
+    let lock = File::open(dir.join("agent.lock"));
+    // Shared, and for a moment: what an agent would have to do that comes just now, it does again when it is refused.
+    lock.is_ok_and(|lock| flock(&lock, FlockOperation::NonBlockingLockShared).is_err())
+}
+
 /// A run directory that is ours until this drops; the kernel gives it back even after SIGKILL.
 #[derive(Debug)]
 pub struct RunDir {
@@ -65,7 +72,7 @@ impl RunDir {
             .mode(0o600)
             .open(&path)
             .map_err(unusable)?;
-        if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
+        if !lock_soon(&lock) {
             let mut pid = String::new();
             let _ = lock.read_to_string(&mut pid);
             let pid = pid.trim();
@@ -131,6 +138,17 @@ impl RunDir {
         listener.set_nonblocking(true)?;
         Ok(listener)
     }
+}
+
+/// Takes a lock that nobody has; one who only looks whether it is taken has it for a moment.
+fn lock_soon(lock: &File) -> bool {
+    const TRIES: u32 = 3;
+    (0..TRIES).any(|turn| {
+        if turn > 0 {
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+        flock(lock, FlockOperation::NonBlockingLockExclusive).is_ok()
+    })
 }
 
 impl Drop for RunDir {

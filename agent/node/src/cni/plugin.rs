@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use weft_rules::last_known::{self, Memory, Start, StartingPod};
 
 use super::kept;
-use super::protocol::{Answer, PATIENCE, PRESENCE, Pod, Request};
+use super::protocol::{Answer, LAST_PATIENCE, PATIENCE, PRESENCE, Pod, Request};
 use crate::causes;
 use crate::channel::Channel;
 use crate::datapath::{self, Enclosed};
@@ -99,7 +99,9 @@ fn command(call: &Call<'_>) -> Result<Option<Value>, Failure> {
     if command == "DEL" {
         if let Ok(config) = config(call) {
             let pod = pod(call, &config);
-            let _ = ask(&config, &Request::Delete(pod), None, PATIENCE);
+            // Its callers hear of its end while it still has a network.
+            let netns = File::open(call.get("CNI_NETNS")).ok();
+            let _ = ask(&config, &Request::Delete(pod), netns.as_ref(), LAST_PATIENCE);
         }
         return Ok(None);
     }

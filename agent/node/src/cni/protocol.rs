@@ -13,6 +13,11 @@ pub const PRESENCE: Duration = Duration::from_secs(2);
 /// hundreds of pods that start at once, the API server is seconds behind.
 pub const OBJECT: Duration = Duration::from_secs(10);
 
+/// The same where the pod's network goes, which nothing may hold up.
+pub const LAST_PATIENCE: Duration = Duration::from_secs(3);
+/// How long the agent takes to close what it has open in such a network.
+pub const CLOSING: Duration = Duration::from_secs(1);
+
 /// What the plugin tells.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -21,7 +26,7 @@ pub enum Request {
     Add(Pod),
     /// The plugin has closed a pod by itself, having waited in vain. Its network is attached as an open file.
     Enclosed(Pod),
-    /// A pod's network goes.
+    /// A pod's network goes; it is attached as an open file, where it is there still.
     Delete(Pod),
     /// Is anybody there?
     Status,

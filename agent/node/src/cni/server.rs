@@ -40,7 +40,14 @@ pub enum Told {
         netns: OwnedFd,
     },
     /// A pod's network goes.
-    Delete(Pod),
+    Delete {
+        /// The pod.
+        pod: Pod,
+        /// Its network namespace, where that is there still.
+        netns: Option<OwnedFd>,
+        /// Hears when what the agent has open there is closed.
+        reply: oneshot::Sender<Answer>,
+    },
 }
 
 /// Serves plugins, each on a thread of its own, until it is dropped.
@@ -104,8 +111,13 @@ fn one(channel: &Channel, control: &mpsc::UnboundedSender<Message>) -> io::Resul
             Answer::Done
         }
         Request::Delete(pod) => {
-            let _ = control.send(Message::Cni(Told::Delete(pod)));
-            Answer::Done
+            let (reply, answer) = oneshot::channel();
+            let netns = netns.ok();
+            // It answers in time. An agent that ends has closed all.
+            match control.send(Message::Cni(Told::Delete { pod, netns, reply })) {
+                Ok(()) => answer.blocking_recv().unwrap_or(Answer::Done),
+                Err(_) => Answer::Done,
+            }
         }
         Request::Add(pod) => {
             let netns = netns?;

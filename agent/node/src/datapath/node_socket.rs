@@ -6,18 +6,18 @@ use std::net::{IpAddr, SocketAddr};
 use rustix::net::{self, RecvFlags, SendFlags, SocketFlags, SocketType, netlink};
 
 /// `SOCK_DIAG_BY_FAMILY`, of `linux/sock_diag.h`.
-const SOCK_DIAG_BY_FAMILY: u16 = 20;
+pub(super) const SOCK_DIAG_BY_FAMILY: u16 = 20;
 /// `NLM_F_REQUEST`.
-const REQUEST: u16 = 1;
-const AF_INET: u8 = 2;
-const AF_INET6: u8 = 10;
-const IPPROTO_TCP: u8 = 6;
+pub(super) const REQUEST: u16 = 1;
+pub(super) const AF_INET: u8 = 2;
+pub(super) const AF_INET6: u8 = 10;
+pub(super) const IPPROTO_TCP: u8 = 6;
 /// Length of `struct nlmsghdr`.
-const HEADER: usize = 16;
+pub(super) const HEADER: usize = 16;
 /// Where `struct inet_diag_sockid` begins in a request: behind the header and eight bytes of its own.
-const ID: usize = HEADER + 8;
+pub(super) const ID: usize = HEADER + 8;
 /// Length of `struct inet_diag_sockid`.
-const ID_LENGTH: usize = 48;
+pub(super) const ID_LENGTH: usize = 48;
 /// Where `struct inet_diag_sockid` begins in an answer: behind the header and four bytes.
 const ANSWER_ID: usize = HEADER + 4;
 /// The part of it that names both ends: ports and addresses.
@@ -25,7 +25,7 @@ const ENDS: usize = 36;
 /// Where `struct inet_diag_msg` has the socket's inode.
 const INODE: usize = ANSWER_ID + ID_LENGTH + 16;
 /// `TCP_LISTEN`: a listener of that port is no connection.
-const LISTEN: u8 = 10;
+pub(super) const LISTEN: u8 = 10;
 
 /// The inode, by which processes have it, of the TCP socket with these ends in the calling thread's network namespace.
 pub fn find(local: SocketAddr, remote: SocketAddr) -> io::Result<Option<u32>> {

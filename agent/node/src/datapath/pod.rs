@@ -1,10 +1,11 @@
 //! An enrolled pod, as the workers use it: on the way of every connection, so each call here is counted in system calls.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpStream};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::mpsc::Sender;
 
 use weft_common::{OrigDst, Socket, Source, Words, owner, v4_of};
@@ -16,7 +17,7 @@ use super::netns::Netns;
 use super::node_process::NodeProcesses;
 use super::object::Maps;
 use super::ports::Ports;
-use super::sockets;
+use super::{listeners, sockets};
 
 /// How many source ports are tried before the kernel is asked for one: one may be a program's, or was used to the same
 /// end less than a second ago.
@@ -75,6 +76,19 @@ impl Drop for Prepared {
     }
 }
 
+/// How far a pod's life is, as its connections have to know it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Life {
+    /// It serves.
+    Serving,
+    /// Its deletion was asked for: it still serves, and callers should not come back.
+    Ending,
+    /// Its programs serve no more.
+    Ended,
+    /// Its network goes.
+    Gone,
+}
+
 /// An enrolled pod, shared with the workers that serve it.
 #[derive(Debug)]
 pub struct LocalPod {
@@ -85,6 +99,7 @@ pub struct LocalPod {
     pub(super) prepared: Arc<Prepared>,
     pub(super) kernel: Arc<Kernel>,
     pub(super) between: AtomicBool,
+    pub(super) life: AtomicU8,
 }
 
 impl LocalPod {
@@ -102,6 +117,27 @@ impl LocalPod {
     /// Who tells the node's own processes from others.
     pub fn node(&self) -> &Arc<NodeProcesses> {
         &self.kernel.node
+    }
+
+    /// How far its life is.
+    pub fn life(&self) -> Life {
+        match self.life.load(Ordering::Relaxed) {
+            0 => Life::Serving,
+            1 => Life::Ending,
+            2 => Life::Ended,
+            _ => Life::Gone,
+        }
+    }
+
+    /// Says how far its life is; it never goes back. True: that is news.
+    pub fn set_life(&self, life: Life) -> bool {
+        self.life.fetch_max(life as u8, Ordering::Relaxed) < life as u8
+    }
+
+    /// The TCP ports that its programs listen at.
+    pub fn listening(&self) -> io::Result<BTreeSet<u16>> {
+        let _inside = self.prepared.netns.enter(&self.kernel.home)?;
+        listeners::ports()
     }
 
     /// Takes the address that the pod's program dialled, for an outbound connection accepted from `peer`.

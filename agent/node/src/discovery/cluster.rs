@@ -5,6 +5,7 @@
 //! watch (one per kind) ── events ──▶ set ── changes, in order ──▶ Cluster ──▶ compiler
 //! contact ───────────── away, back ─────────────────────────────▶    │
 //! announce: conditions of this node's pods ◀── what is true ─────────┘
+//!                              kept: for an agent that finds no server
 //! ```
 //!
 //! Objects are decoded on the watches' own thread, one at a time, and handed on in small batches: their number on the
@@ -14,7 +15,9 @@ pub mod announce;
 mod ca_file;
 pub(crate) mod connect;
 mod contact;
+mod follow;
 mod item;
+pub mod kept;
 mod kinds;
 mod served;
 mod set;
@@ -24,9 +27,8 @@ mod watch;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
-use futures_util::StreamExt;
 use kube::Client;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch as watch_channel};
 use tokio::task::LocalSet;
@@ -34,17 +36,13 @@ use weft_api::finding::Finding;
 use weft_rules::compile::Change;
 
 use self::announce::{Announcements, Order, Taken};
-use self::ca_file::Kept;
 pub use self::connect::ConnectError;
 use self::contact::{Away, Contact};
 use self::kinds::Watched;
-use self::set::{Delta, Report, Set};
-use self::watch::Event;
+use self::set::{Delta, Report};
 
 /// Objects on their way to the control thread, at most.
 const ON_THE_WAY: usize = 1024;
-/// Events that are taken in together, at most.
-const BATCH: usize = 128;
 /// Most of what the API server says that is shown in a status.
 const SHOWN: usize = 300;
 
@@ -61,6 +59,8 @@ pub struct ClusterOptions {
     pub ca_root: PathBuf,
     /// Where its revocation lists are kept.
     pub ca_revocations: PathBuf,
+    /// Where what is known is kept.
+    pub kept: PathBuf,
 }
 
 /// How far a watch is.
@@ -70,6 +70,8 @@ enum State {
     Listing,
     /// What is known is what is there.
     Current,
+    /// What is known is what an agent of the past has known, then.
+    Kept(SystemTime),
     /// The server does not have the kind.
     Absent,
     /// What is known may be of the past.
@@ -111,6 +113,8 @@ struct Progress {
     in_force: usize,
     /// The last question that it has answered.
     caught_up: u64,
+    /// From when what is known is, where the server has not told it to this agent.
+    kept: Option<SystemTime>,
 }
 
 /// What is known of the cluster: the control thread's side.
@@ -153,10 +157,8 @@ impl Cluster {
                     match config.and_then(connect::client) {
                         Ok(client) => {
                             let _ = started.send(Ok(()));
-                            let tell = Tell { report, received, node: options.node.into() };
-                            let files =
-                                [Kept::roots(options.ca_root), Kept::revocations(options.ca_revocations)];
-                            run(client, all, asked, files, orders, tell).await;
+                            let tell = Tell { report, received, node: options.node.as_str().into() };
+                            run(client, all, asked, options, orders, tell).await;
                         }
                         Err(error) => _ = started.send(Err(error)),
                     }
@@ -172,8 +174,14 @@ impl Cluster {
         orders: mpsc::UnboundedSender<Order>,
         asked: watch_channel::Sender<u64>,
     ) -> Self {
-        let progress =
-            |kind| Progress { kind, state: State::Listing, complete: false, in_force: 0, caught_up: 0 };
+        let progress = |kind| Progress {
+            kind,
+            state: State::Listing,
+            complete: false,
+            in_force: 0,
+            caught_up: 0,
+            kept: None,
+        };
         Self {
             watches: all.iter().map(|watched| (watched.name().into(), progress(watched.kind))).collect(),
             away: None,
@@ -206,7 +214,11 @@ impl Cluster {
                 if let Some(progress) = self.watches.get_mut(&batch.watch) {
                     progress.in_force = batch.in_force;
                     progress.caught_up = batch.caught_up;
-                    progress.complete |= matches!(batch.state, State::Current | State::Absent);
+                    match batch.state {
+                        State::Current | State::Absent => (progress.complete, progress.kept) = (true, None),
+                        State::Kept(as_of) => (progress.complete, progress.kept) = (true, Some(as_of)),
+                        State::Listing | State::Failing(_) => {}
+                    }
                     progress.state = batch.state;
                 }
             }
@@ -253,11 +265,24 @@ impl Cluster {
         all
     }
 
+    /// From when what is in force is, where some of it is not from the API server but from what an agent before has kept.
+    pub fn kept(&self) -> Option<SystemTime> {
+        self.watches.values().filter_map(|progress| progress.kept).min()
+    }
+
     /// What makes the known state one of the past, for those who ask for the agent's health.
     pub fn troubles(&self) -> Vec<String> {
+        let kept = self.kept().map(|as_of| {
+            let age = as_of.elapsed().unwrap_or_default().as_secs();
+            format!(
+                "the API server has told this agent nothing yet: in force is what the agent before knew at {}, {age} s ago",
+                time(as_of)
+            )
+        });
         if let Some(away) = &self.away {
-            let since = since(away);
-            return vec![format!("the API server does not answer since {since}: {}", away.why)];
+            let since = time(away.since);
+            let away = format!("the API server does not answer since {since}: {}", away.why);
+            return std::iter::once(away).chain(kept).collect();
         }
         let failing = self.watches.iter().filter(|(_, progress)| progress.complete);
         failing
@@ -265,6 +290,7 @@ impl Cluster {
                 State::Failing(why) => Some(format!("watch of {name}: {why}")),
                 _ => None,
             })
+            .chain(kept)
             .collect()
     }
 
@@ -288,8 +314,8 @@ impl Cluster {
     }
 }
 
-fn since(away: &Away) -> String {
-    jiff::Timestamp::try_from(away.since)
+fn time(at: SystemTime) -> String {
+    jiff::Timestamp::try_from(at)
         .map_or_else(|_| "long ago".to_owned(), |at| at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string())
 }
 
@@ -307,94 +333,37 @@ async fn run(
     client: Client,
     all: Vec<Watched>,
     asked: watch_channel::Receiver<u64>,
-    ca_files: [Kept; 2],
+    options: ClusterOptions,
     orders: mpsc::UnboundedReceiver<Order>,
     tell: Tell<impl Fn(News) + Clone + 'static, impl Fn(&'static str, usize) + Clone + 'static>,
 ) {
     let contact = Contact::new();
+    let keeping = follow::Keeping::start(&options, all.len(), &contact);
     let room = Arc::new(Semaphore::new(ON_THE_WAY));
     for watched in all {
-        let (asked, room) = (asked.clone(), room.clone());
-        let follower = follow(client.clone(), contact.clone(), watched, asked, room, tell.clone());
-        tokio::task::spawn_local(follower);
+        let follower = follow::Follower {
+            client: client.clone(),
+            contact: contact.clone(),
+            asked: asked.clone(),
+            room: room.clone(),
+            keeping: keeping.clone(),
+            tell: tell.clone(),
+        };
+        tokio::task::spawn_local(follower.follow(watched));
     }
-    for kept in ca_files {
-        tokio::task::spawn_local(ca_file::keep(client.clone(), contact.clone(), asked.clone(), kept));
+    for file in [ca_file::Kept::roots(options.ca_root), ca_file::Kept::revocations(options.ca_revocations)] {
+        tokio::task::spawn_local(ca_file::keep(client.clone(), contact.clone(), asked.clone(), file));
     }
     let told = tell.report.clone();
     let taken = move |taken| told(News::Taken(taken));
     tokio::task::spawn_local(announce::keep(client.clone(), contact.clone(), orders, taken));
-    contact.keep(client, move |away| (tell.report)(News::Contact(away))).await;
-}
-
-/// Tells what one watch brings.
-async fn follow(
-    client: Client,
-    contact: Contact,
-    watched: Watched,
-    asked: watch_channel::Receiver<u64>,
-    room: Arc<Semaphore>,
-    tell: Tell<impl Fn(News), impl Fn(&'static str, usize)>,
-) {
-    let watch: Arc<str> = watched.name().into();
-    let kind = watched.kind;
-    let mut set = Set::new(kind, &tell.node);
-    let mut state = State::Listing;
-    let mut caught_up = 0;
-    let mut events = Box::pin(watch::follow(client, contact, watched, asked)).ready_chunks(BATCH);
-    while let Some(events) = events.next().await {
-        let before = (state.clone(), caught_up);
-        let mut delta = Delta::default();
-        for event in events {
-            match event {
-                Event::Begin => set.begin(),
-                Event::Is(item) => {
-                    (tell.received)(kind, item.text().len());
-                    set.put(&item, &mut delta);
-                }
-                Event::Gone(item) => {
-                    (tell.received)(kind, item.text().len());
-                    set.gone(&item, &mut delta);
-                }
-                Event::Complete => {
-                    set.complete(&mut delta);
-                    tracing::debug!(%watch, objects = set.in_force(), "listed");
-                    state = State::Current;
-                }
-                Event::Resumed => state = State::Current,
-                Event::CaughtUp(asked) => caught_up = asked,
-                Event::Absent => state = State::Absent,
-                Event::Failed(why) => state = failing(&watch, &state, &why),
-            }
+    let report = |away: Option<Away>| {
+        if away.is_some() {
+            keeping.resort();
         }
-        if (&state, caught_up) == (&before.0, before.1)
-            && delta.changes.is_empty()
-            && delta.reports.is_empty()
-        {
-            continue;
-        }
-        // What the control thread is busy with is waited for; changes of the state alone need no room.
-        let count = delta.changes.len().min(ON_THE_WAY) as u32;
-        let permit = if count == 0 { None } else { room.clone().acquire_many_owned(count).await.ok() };
-        (tell.report)(News::Objects(Batch {
-            watch: watch.clone(),
-            delta,
-            in_force: set.in_force(),
-            state: state.clone(),
-            caught_up,
-            room: permit,
-        }));
-        // Other watches have their turn between two batches.
-        tokio::task::yield_now().await;
-    }
-}
-
-fn failing(watch: &str, before: &State, why: &str) -> State {
-    let state = State::Failing(why.chars().take(SHOWN).collect());
-    if *before != state {
-        tracing::info!(watch, why, "the watch is interrupted; what is known stays in force");
-    }
-    state
+        (tell.report)(News::Contact(away));
+    };
+    contact.keep(client, report).await;
 }
 
 #[cfg(test)]

@@ -31,22 +31,33 @@ impl Fingerprint {
     /// Of an object, by a hasher that is the same for all that is compared.
     pub fn of(object: &Object, hasher: &impl BuildHasher) -> Self {
         let mut writer = HashWriter(hasher.build_hasher());
-        let to = &mut writer;
         // Neither hashing nor writing these types as JSON fails.
-        let _ = match object {
-            Object::Namespace(object) => serde_json::to_writer(to, object),
-            Object::Pod(object) => serde_json::to_writer(to, object),
-            Object::Service(object) => serde_json::to_writer(to, object),
-            Object::EndpointSlice(object) => serde_json::to_writer(to, object),
-            Object::ConfigMap(object) => serde_json::to_writer(to, object),
-            Object::NetworkPolicy(object) => serde_json::to_writer(to, object),
-            Object::VirtualService(object) => serde_json::to_writer(to, object),
-            Object::DestinationRule(object) => serde_json::to_writer(to, object),
-            Object::Gateway(object) => serde_json::to_writer(to, object),
-            Object::PeerAuthentication(object) => serde_json::to_writer(to, object),
-            Object::AuthorizationPolicy(object) => serde_json::to_writer(to, object),
-            Object::RequestAuthentication(object) => serde_json::to_writer(to, object),
-        };
+        let _ = write(object, &mut writer);
         Self { kind: object.kind(), hash: writer.0.finish() }
+    }
+}
+
+/// An object as JSON, as far as weft reads it.
+pub fn json(object: &Object) -> String {
+    let mut bytes = Vec::new();
+    // As above.
+    let _ = write(object, &mut bytes);
+    String::from_utf8(bytes).unwrap_or_default()
+}
+
+fn write(object: &Object, to: impl Write) -> serde_json::Result<()> {
+    match object {
+        Object::Namespace(object) => serde_json::to_writer(to, object),
+        Object::Pod(object) => serde_json::to_writer(to, object),
+        Object::Service(object) => serde_json::to_writer(to, object),
+        Object::EndpointSlice(object) => serde_json::to_writer(to, object),
+        Object::ConfigMap(object) => serde_json::to_writer(to, object),
+        Object::NetworkPolicy(object) => serde_json::to_writer(to, object),
+        Object::VirtualService(object) => serde_json::to_writer(to, object),
+        Object::DestinationRule(object) => serde_json::to_writer(to, object),
+        Object::Gateway(object) => serde_json::to_writer(to, object),
+        Object::PeerAuthentication(object) => serde_json::to_writer(to, object),
+        Object::AuthorizationPolicy(object) => serde_json::to_writer(to, object),
+        Object::RequestAuthentication(object) => serde_json::to_writer(to, object),
     }
 }

@@ -9,6 +9,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 
 use super::connection::Downstream;
+use super::ends::Place;
 use super::stream::Stream;
 use super::worker::Core;
 use super::{detect, gateway, http, inbound, limits, tcp, tunnels};
@@ -18,6 +19,8 @@ use weft_rules::snapshot::Protocol;
 /// What the tunnels of one listener share.
 struct Gate {
     handshakes: Semaphore,
+    /// The pod's end.
+    whole: Rc<Place>,
     /// Ends with the pod's time in the mesh.
     stop: watch::Receiver<()>,
 }
@@ -29,7 +32,8 @@ pub(super) async fn run(
     (direction, socket): (Direction, Rc<TcpListener>),
     mut stop: watch::Receiver<()>,
 ) {
-    let gate = Rc::new(Gate { handshakes: Semaphore::new(limits::HANDSHAKES), stop: stop.clone() });
+    let handshakes = Semaphore::new(limits::HANDSHAKES);
+    let gate = Rc::new(Gate { handshakes, whole: core.ends.of_pod(&pod), stop: stop.clone() });
     let take = async || match accept_if_room(&core, &pod, direction, &socket).await {
         Ok((stream, peer)) => start(&core, &pod, (direction, &gate), stream, peer),
         Err(error) => {
@@ -104,20 +108,22 @@ fn start(
     };
     let Some(charge) = charge else { return Stream::from(stream).reset() };
     let held = (core.enter(), charge);
-    let (core, pod) = (Rc::clone(core), Arc::clone(pod));
-    match direction {
-        Direction::Outbound => account.serve(async move {
-            outbound(core, pod, stream.into(), peer).await;
-            drop(held);
-        }),
-        Direction::Inbound => {
-            let gate = Rc::clone(gate);
-            account.serve(async move {
-                arrived(&core, &pod, &gate, stream, peer).await;
-                drop(held);
-            });
+    let (core, pod, gate) = (Rc::clone(core), Arc::clone(pod), Rc::clone(gate));
+    account.serve(async move {
+        let served = async {
+            match direction {
+                Direction::Outbound => outbound(core, Arc::clone(&pod), stream.into(), peer).await,
+                Direction::Inbound => arrived(&core, &pod, &gate, stream, peer).await,
+            }
+        };
+        tokio::select! {
+            biased;
+            // What is dropped is closed.
+            () = gate.whole.gone(&pod) => {}
+            () = served => {}
         }
-    }
+        drop(held);
+    });
 }
 
 /// Who pays beside the pod.
@@ -160,6 +166,9 @@ async fn arrived(core: &Rc<Core>, pod: &Arc<LocalPod>, gate: &Gate, stream: TcpS
         // The kernel delivers what was sent to an address of the pod; on loopback somebody dialled the listener itself.
         Ok(dialled) if dialled.port() == tunnels::PORT && !is_loopback(dialled) => {
             tunnels::serve(core, pod, stream, peer, &gate.handshakes, gate.stop.clone()).await;
+        }
+        Ok(dialled) if !is_loopback(dialled) && gateway::is_asked_how_it_is(core, pod, dialled.port()) => {
+            gateway::tell_how_it_is(core, pod, stream.into()).await;
         }
         Ok(dialled) if !is_loopback(dialled) && gateway::serves(core, pod, dialled.port()) => {
             gateway::arrive(core, pod, stream.into(), peer, dialled).await;

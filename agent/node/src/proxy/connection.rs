@@ -90,6 +90,11 @@ impl Downstream {
         matches!(self.direction, Direction::Inbound(_))
     }
 
+    /// Whether it came to the pod, be it for a program there or as to a gateway.
+    pub(super) fn arrived(&self) -> bool {
+        self.is_inbound() || self.is_at_gateway()
+    }
+
     /// Who calls, of a connection that arrived.
     pub(super) fn visitor(&self) -> Option<&Caller> {
         match &self.direction {
@@ -224,6 +229,7 @@ fn named_only(pod: &LocalPod) -> Workload {
         probes: Probes::default(),
         uid: "".into(),
         announced: None,
+        terminating: false,
         enrolment: Enrolment::Enrolled,
         key: Arc::clone(&key),
         ..made_up(namespace.into(), "default".into())
@@ -248,6 +254,7 @@ fn made_up(namespace: Arc<str>, service_account: Arc<str>) -> Workload {
         probes: Probes::default(),
         uid: "".into(),
         announced: None,
+        terminating: false,
         enrolment: Enrolment::NotSelected,
     }
 }

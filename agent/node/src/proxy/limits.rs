@@ -88,6 +88,11 @@ pub(super) const INTERIM_BYTES: usize = 16 * 1024;
 /// How long a pod's listeners stay open after it has left the mesh: for connections that were captured, or whose
 /// handshake with a far client had begun, just before.
 pub(super) const LAST_ARRIVALS: Duration = Duration::from_secs(1);
+/// How long somebody who asks how a gateway is may take, and the buffer for what is said.
+pub(super) const HEALTH: Duration = Duration::from_secs(5);
+pub(super) const HEALTH_BUFFER_BYTES: usize = 8 * 1024;
+/// How often it is looked which programs of a pod that is being ended still listen.
+pub(super) const ENDING_LOOK: Duration = Duration::from_millis(100);
 /// How long a connection that has to end keeps still before it does.
 pub(super) const QUIET: Duration = Duration::from_millis(20);
 /// How long such a connection may go on at the longest.

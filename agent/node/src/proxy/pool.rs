@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::TokioIo;
 use tokio::sync::watch;
+use weft_rules::snapshot::Snapshot;
 
 use super::connection::Downstream;
 use super::error::{Error, Kind};
@@ -18,7 +19,8 @@ use super::io::EndpointIo;
 use super::originate::Origination;
 use super::stream::Leaving;
 use super::upstream::{self, Connection, Held, Purpose, Towards, Way};
-use super::{LocalPods, limits};
+use super::worker::Core;
+use super::{LocalPods, ends, limits};
 use crate::datapath::LocalPod;
 use crate::telemetry::Security;
 
@@ -44,6 +46,14 @@ impl Key {
             way: Way::of(down, to),
             tls: to.originated(),
             plaintext: to.is_plaintext(),
+        }
+    }
+
+    /// A connection has ended. Of one to the program of a pod, for somebody who arrived there, that may have been the
+    /// program's end.
+    fn ended(&self, core: &Rc<Core>, pod: &Arc<LocalPod>) {
+        if self.way == Way::Arrived {
+            ends::look(core, pod, self.address.port());
         }
     }
 }
@@ -120,7 +130,8 @@ impl Pool {
         if let Some(idle) = self.take(&key) {
             return Ok(idle);
         }
-        open_http1(Rc::new(key), upstream::connect(down, to, Purpose::Requests { http2: false }).await?).await
+        let connection = upstream::connect(down, to, Purpose::Requests { http2: false }).await?;
+        open_http1(&down.core, Rc::new(key), connection).await
     }
 
     /// A new HTTP/1.1 connection that nobody drives: for an upgrade, whose socket is wanted back.
@@ -166,7 +177,7 @@ impl Pool {
     pub(super) fn adopt(down: &Rc<Downstream>, to: &Towards, connection: Connection) {
         let (down, key) = (Rc::clone(down), Rc::new(Key::new(down, to)));
         tokio::task::spawn_local(async move {
-            if let Ok(connection) = open_http1(key, connection).await {
+            if let Ok(connection) = open_http1(&down.core, key, connection).await {
                 down.core.pool.keep(connection);
             }
         });
@@ -252,6 +263,20 @@ impl Pool {
         self.idle.set(self.http1.borrow().values().map(Vec::len).sum());
     }
 
+    /// Closes what is idle in tunnels to where no pod is any more: its end need not have been heard.
+    pub(super) fn forget_strangers(&self, snapshot: &Snapshot) {
+        let known = |key: &Key| {
+            key.way != Way::Tunnel || snapshot.workload_at(key.address.ip().to_canonical()).is_some()
+        };
+        self.http1.borrow_mut().retain(|key, _| known(key));
+        self.http2.borrow_mut().retain(|key, shared| {
+            known(key)
+                || shared.opening.is_some()
+                || shared.open.iter().any(|connection| connection.streams.get() > 0)
+        });
+        self.idle.set(self.http1.borrow().values().map(Vec::len).sum());
+    }
+
     /// Closes what is idle to or from a pod that leaves the mesh; what is at work ends with its exchange.
     pub(super) fn release(&self, pod: &LocalPod) {
         let concerns = |key: &Key| {
@@ -308,15 +333,16 @@ async fn handshake_http1(io: EndpointIo) -> Result<(http1::SendRequest<RequestBo
         .map_err(|error| Error::new(Kind::ConnectFailure, error))
 }
 
-async fn open_http1(key: Rc<Key>, connection: Connection) -> Result<Http1, Error> {
+async fn open_http1(core: &Rc<Core>, key: Rc<Key>, connection: Connection) -> Result<Http1, Error> {
     let Connection { stream, pod, security, .. } = connection;
     let (local_address, leaving) = (stream.local_addr(), stream.leaving());
     let restore = Rc::<Cell<bool>>::default();
     let (sender, driver) = handshake_http1(EndpointIo::new(stream, Rc::clone(&restore))).await?;
     let holds = pod.cookie;
+    let (core, of) = (Rc::clone(core), Rc::clone(&key));
     tokio::task::spawn_local(async move {
         drop(driver.await);
-        drop(pod);
+        of.ended(&core, &pod);
     });
     let (reused, used) = (false, false);
     Ok(Http1 { sender, local_address, security, reused, restore, used, key, holds, leaving })
@@ -347,6 +373,7 @@ async fn open_http2(down: &Rc<Downstream>, to: &Towards) -> Result<Rc<Http2>, Er
     let allowed = Rc::new(Cell::new(driver.current_max_send_streams()));
     let told = Rc::clone(&allowed);
     let holds = pod.cookie;
+    let (core, key) = (Rc::clone(&down.core), Key::new(down, to));
     tokio::task::spawn_local(async move {
         std::future::poll_fn(|context| {
             let ended = Pin::new(&mut driver).poll(context);
@@ -354,7 +381,7 @@ async fn open_http2(down: &Rc<Downstream>, to: &Towards) -> Result<Rc<Http2>, Er
             ended.map(drop)
         })
         .await;
-        drop(pod);
+        key.ended(&core, &pod);
     });
     Ok(Rc::new(Http2 {
         sender,

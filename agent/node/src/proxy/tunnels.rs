@@ -9,9 +9,11 @@ use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, watch};
 use weft_rules::identity::Identity;
+use weft_rules::snapshot::Snapshot;
 use weft_rules::workload::Workload;
 
 use super::connection::{self, Downstream};
+use super::ends::Place;
 use super::error::{Error, Kind};
 use super::inbound::{self, Caller, Seen, Verdict};
 use super::mtls::{self, Account, Spoken};
@@ -20,7 +22,7 @@ use super::upstream::{Held, Purpose, Towards, finish, pay};
 use super::wire::Wire;
 use super::worker::Core;
 use super::{LocalPods, hbone, lean, limits, tcp};
-use crate::datapath::LocalPod;
+use crate::datapath::{Life, LocalPod};
 use crate::identity::Tls;
 use crate::limits::Charge;
 use crate::telemetry::Security;
@@ -95,6 +97,13 @@ impl Tunnels {
     pub(super) fn sweep(&self, limit: Duration, pods: &LocalPods) {
         self.lean.sweep(limit, pods);
         self.hbone.sweep(limit, pods);
+    }
+
+    /// Closes what carries nothing and leads to where no pod is any more: its end need not have been heard.
+    pub(super) fn forget_strangers(&self, snapshot: &Snapshot) {
+        let known = |key: &Key| snapshot.workload_at(key.destination).is_some();
+        self.lean.retain(known);
+        self.hbone.retain(known);
     }
 
     /// Closes the connections of a pod that leaves the mesh, each when its last tunnel has ended.
@@ -181,6 +190,9 @@ pub(super) struct Carrier {
     pub(super) local_address: Option<SocketAddr>,
     identity: Arc<Identity>,
     security: Security,
+    /// The pod's end, and how far its life was when this began.
+    whole: Rc<Place>,
+    began: Life,
 }
 
 /// A program's connection that may be tunnelled to, and does stand.
@@ -231,11 +243,12 @@ impl Carrier {
         }
     }
 
-    /// Waits until the pod has left the mesh, or the agent is about to end or has a successor. Cancel-safe.
+    /// Waits until no more tunnels should be taken: the pod has left the mesh or is being ended, or the agent is about to end
+    /// or has a successor. Cancel-safe.
     pub(super) async fn left(&self, stop: &mut watch::Receiver<()>) {
         tokio::select! {
             _ = stop.changed() => {}
-            () = self.core.retired() => {}
+            () = self.whole.takes_no_more(&self.core, &self.pod, self.began) => {}
         }
     }
 }
@@ -284,6 +297,8 @@ pub(super) async fn serve(
         local_address,
         security: Security::mutual_tls(identity.clone(), own),
         identity: Arc::new(identity),
+        whole: core.ends.of_pod(pod),
+        began: pod.life(),
     });
     match spoken {
         Spoken::Lean => lean::serve(&carrier, stream, stop).await,

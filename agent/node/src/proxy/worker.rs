@@ -12,6 +12,7 @@ use tokio::net::TcpListener;
 use tokio::runtime::LocalRuntime;
 use tokio::sync::{Notify, mpsc, watch};
 
+use super::ends::{self, Ends};
 use super::originate::Origins;
 use super::pool::Pool;
 use super::tunnels::Tunnels;
@@ -37,6 +38,8 @@ pub(super) struct Core {
     pub(super) origins: Origins,
     /// Who pays for what is held.
     pub(super) accounts: Accounts,
+    /// Ends of pods.
+    pub(super) ends: Ends,
     /// Copies of requests under way.
     pub(super) mirrors: Cell<usize>,
     connections: Cell<usize>,
@@ -67,6 +70,7 @@ impl Core {
             pool: Pool::default(),
             tunnels: Tunnels::default(),
             origins: Origins::default(),
+            ends: Ends::default(),
             mirrors: Cell::new(0),
             connections: Cell::new(0),
             phase: Cell::new(Phase::Serving),
@@ -76,9 +80,9 @@ impl Core {
         })
     }
 
-    /// Waits until the worker drains. Cancel-safe.
-    pub(super) async fn drained(&self) {
-        self.reached(Phase::Draining).await;
+    /// Whether the worker is about to end.
+    pub(super) fn is_draining(&self) -> bool {
+        self.phase.get() >= Phase::Draining
     }
 
     /// Waits until new connections are another agent's, or the worker drains. Cancel-safe.
@@ -100,6 +104,7 @@ impl Core {
     fn enter_phase(&self, phase: Phase) {
         self.phase.set(phase);
         self.changed.notify_waiters();
+        self.ends.wake_all();
         self.sweep(Duration::ZERO);
     }
 
@@ -113,6 +118,9 @@ impl Core {
         let generation = self.shared.snapshot.load().generation;
         if self.generation.replace(generation) != generation {
             self.rules.notify_waiters();
+            let snapshot = self.shared.snapshot.load();
+            self.pool.forget_strangers(&snapshot);
+            self.tunnels.forget_strangers(&snapshot);
         }
     }
 
@@ -135,6 +143,7 @@ impl Core {
         let pods = self.shared.pods.load();
         self.pool.sweep(idle, &pods);
         self.tunnels.sweep(idle.min(limits::HBONE_IDLE), &pods);
+        self.ends.sweep();
     }
 
     async fn empty(&self) {
@@ -210,6 +219,7 @@ async fn serve(core: Rc<Core>, mut commands: mpsc::UnboundedReceiver<Command>) {
                     core.tunnels.release(&pod);
                 }
             }
+            Command::GoOn { pod, done } => ends::go_on(&core, &pod, done),
             Command::Lend(reply) => {
                 let all = served.values().flat_map(|served| &served.listeners);
                 let lent = all.map(|(place, socket)| Ok((*place, socket.as_fd().try_clone_to_owned()?)));

@@ -208,6 +208,11 @@ impl Agent {
             ),
             ("weft_enrolled_pods", "Pods of this node that are in the mesh", load(&own.pods)),
             ("weft_refused_objects", "Objects refused, or in unreadable files", load(&own.refused)),
+            (
+                "weft_kept_objects_timestamp_seconds",
+                "From when the objects in force are, where an agent before has kept them and the API server has told nothing yet; else 0",
+                load(&own.kept),
+            ),
             ("weft_connections", "Connections of clients that stand", connections as f64),
             ("weft_metric_series", "Combinations of labels that Istio's metrics have", fill.series as f64),
             ("weft_metric_series_limit", "The most there may be", fill.limit as f64),

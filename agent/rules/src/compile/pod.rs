@@ -205,6 +205,7 @@ fn workload(pod: &Pod, addresses: Vec<IpAddr>, options: &CompilerOptions, intern
             .filter(|_| !options.cluster)
             .map(|netns| netns.as_str().into()),
         announced: if options.cluster { announced(pod) } else { None },
+        terminating: local && meta.deletion_timestamp.is_some(),
         enrolment: Enrolment::NotSelected,
     }
 }
@@ -267,6 +268,18 @@ mod tests {
         assert_eq!(workload.addresses.len(), 2);
         assert_eq!(workload.enrolment, Enrolment::Enrolled);
         assert!(record.ready);
+    }
+
+    #[test]
+    fn a_pod_of_this_node_is_known_to_end() {
+        let ending = |node: &str| {
+            let pod = json!({"metadata": {"name": "p", "namespace": "n", "deletionTimestamp": "2026-01-01T00:00:00Z"},
+                "spec": {"nodeName": node}, "status": {"podIP": "10.0.0.1"}});
+            let record = compiled(pod, Wish::In);
+            (record.workload.terminating, record.workload.enrolment, record.ready)
+        };
+        assert_eq!(ending("n1"), (true, Enrolment::Enrolled, false));
+        assert_eq!(ending("n2"), (false, Enrolment::Enrolled, false));
     }
 
     #[test]

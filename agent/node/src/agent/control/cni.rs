@@ -58,36 +58,28 @@ struct Asking {
 }
 
 impl ToldPods {
-    /// Takes note of what a plugin tells.
-    pub(super) fn take(&mut self, told: Told) {
+    /// A plugin tells of a pod that has its network.
+    pub(super) fn add(&mut self, pod: Pod, netns: OwnedFd, reply: oneshot::Sender<Answer>) {
         self.news = true;
-        match told {
-            Told::Add { pod, netns, reply } => match pods::netns_of(netns.as_fd()) {
-                Ok(id) => {
-                    let key: Arc<str> = pod.key().into();
-                    let since = Instant::now();
-                    let same = |told: &&ToldPod| told.pod.container == pod.container;
-                    let closed = self.pods.get(&key).filter(same).is_some_and(|told| told.closed);
-                    self.pods.insert(key.clone(), ToldPod { pod, netns, since, known: false, closed });
-                    self.asking.push(Asking { key, netns: id, reply, until: since + OBJECT });
-                }
-                Err(error) => {
-                    let why = format!("its network namespace cannot be used: {error}");
-                    let _ = reply.send(Answer::NotYet(why));
-                }
-            },
-            Told::Enclosed { pod, netns } => self.closed(pod, netns),
-            // Its sandbox may have been made anew, and told of, before the old one goes.
-            Told::Delete(pod) => {
-                let key = pod.key();
-                if self.pods.get(&*key).is_some_and(|told| told.pod.container == pod.container) {
-                    self.pods.remove(&*key);
-                }
+        match pods::netns_of(netns.as_fd()) {
+            Ok(id) => {
+                let key: Arc<str> = pod.key().into();
+                let since = Instant::now();
+                let same = |told: &&ToldPod| told.pod.container == pod.container;
+                let closed = self.pods.get(&key).filter(same).is_some_and(|told| told.closed);
+                self.pods.insert(key.clone(), ToldPod { pod, netns, since, known: false, closed });
+                self.asking.push(Asking { key, netns: id, reply, until: since + OBJECT });
+            }
+            Err(error) => {
+                let why = format!("its network namespace cannot be used: {error}");
+                let _ = reply.send(Answer::NotYet(why));
             }
         }
     }
 
+    /// A plugin has closed a pod by itself.
     fn closed(&mut self, pod: Pod, netns: OwnedFd) {
+        self.news = true;
         let told = ToldPod { pod, netns, since: Instant::now(), known: false, closed: true };
         self.pods.insert(told.pod.key().into(), told);
     }
@@ -102,6 +94,20 @@ impl ToldPods {
         if let Some(told) = self.pods.get_mut(key) {
             told.closed = false;
         }
+    }
+
+    /// A plugin tells that a pod's network goes. The pod's sandbox may have been made anew, and told of, before the old one
+    /// goes.
+    pub(super) fn forget(&mut self, pod: &Pod) {
+        self.news = true;
+        if self.is_told(pod) {
+            self.pods.remove(&*pod.key());
+        }
+    }
+
+    /// Whether it was told of with the same container.
+    pub(super) fn is_told(&self, pod: &Pod) -> bool {
+        self.pods.get(&*pod.key()).is_some_and(|told| told.pod.container == pod.container)
     }
 
     /// Forgets pods whose objects are gone, or never came. Where nobody tells that a network goes, as after a crash of the
@@ -152,10 +158,14 @@ fn may_be_enrolled(pod: &Workload) -> bool {
 impl Control {
     /// Takes note of what a plugin tells.
     pub(super) fn hear(&mut self, told: Told) {
-        if let Told::Enclosed { netns, .. } = &told {
-            self.datapath.found_enclosed(netns.as_fd());
+        match told {
+            Told::Add { pod, netns, reply } => self.told.add(pod, netns, reply),
+            Told::Enclosed { pod, netns } => {
+                self.datapath.found_enclosed(netns.as_fd());
+                self.told.closed(pod, netns);
+            }
+            Told::Delete { pod, netns, reply } => self.network_goes(&pod, netns.as_ref(), reply),
         }
-        self.told.take(told);
     }
 
     /// Takes note of what plugins have closed while no agent could be told.

@@ -192,7 +192,7 @@ impl Control {
             let _ = control.send(Message::Emptied);
         });
         // In a pod, an end would be taken for a crash, and a container be started again.
-        let stays = self.shared.options.pod.is_some();
+        let stays = self.shared.options.pod.is_some() && !self.shared.options.stands_by;
         let drain = self.shared.options.drain_replaced();
         let until = (!stays).then(|| Instant::now() + drain);
         tracing::info!(pods = pods.len(), ?drain, "handed over; draining");

@@ -1,6 +1,7 @@
 //! Whether the API server answers at all. Watches may be silent for a minute when nothing happens, and a connection
 //! may be dead without a word: after some silence the server is asked how it is.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -33,6 +34,7 @@ pub struct Away {
 #[derive(Debug)]
 struct Shared {
     heard: Mutex<Instant>,
+    spoke: AtomicBool,
     doubt: Notify,
     /// Counts how often the server came back.
     back: watch::Sender<u64>,
@@ -49,13 +51,29 @@ impl Contact {
     /// Nothing was heard yet.
     pub fn new() -> Self {
         let (sender, back) = watch::channel(0);
-        let shared = Shared { heard: Mutex::new(Instant::now()), doubt: Notify::new(), back: sender };
+        let shared = Shared {
+            heard: Mutex::new(Instant::now()),
+            spoke: AtomicBool::new(false),
+            doubt: Notify::new(),
+            back: sender,
+        };
         Self { shared: Arc::new(shared), back }
     }
 
     /// The server has said something.
     pub fn heard(&self) {
+        self.shared.spoke.store(true, Ordering::Relaxed);
         *self.shared.heard.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+    }
+
+    /// How long the server was not heard; before its first word, since the start.
+    pub fn silence(&self) -> Duration {
+        self.shared.heard.lock().unwrap_or_else(PoisonError::into_inner).elapsed()
+    }
+
+    /// Whether the server has ever said something.
+    pub fn has_spoken(&self) -> bool {
+        self.shared.spoke.load(Ordering::Relaxed)
     }
 
     /// Something went wrong: the server should be asked now.
@@ -73,12 +91,11 @@ impl Contact {
     /// Asks when there is reason to, forever; `report` hears when the server goes away and when it is back.
     pub async fn keep(self, client: Client, report: impl Fn(Option<Away>)) {
         loop {
-            let silent = self.shared.heard.lock().unwrap_or_else(PoisonError::into_inner).elapsed();
             tokio::select! {
-                () = sleep(SILENCE.saturating_sub(silent)) => {}
+                () = sleep(SILENCE.saturating_sub(self.silence())) => {}
                 () = self.shared.doubt.notified() => {}
             }
-            let silent = self.shared.heard.lock().unwrap_or_else(PoisonError::into_inner).elapsed();
+            let silent = self.silence();
             let Err(why) = self.ask(&client).await else { continue };
             let since = SystemTime::now().checked_sub(silent).unwrap_or(SystemTime::UNIX_EPOCH);
             tracing::warn!(why, "the API server does not answer; going on by what is known");

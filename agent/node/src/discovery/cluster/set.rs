@@ -138,6 +138,21 @@ impl Set {
         delta.changes.push(Change::Put(object));
     }
 
+    /// An object as an agent before has kept it; it counts until it is named by the server, or is missing in a list.
+    pub fn prime(&mut self, name: &str, text: &str, delta: &mut Delta) {
+        if self.known.contains_key(name) {
+            return;
+        }
+        // What this version of weft refuses, it would not have from the server either.
+        let Ok(loaded) = load::load_served(self.kind, text) else { return };
+        let print = Some(Fingerprint::of(&loaded.object, &self.hasher));
+        // Of no version that the server knows, and in no list of this agent's.
+        let round = self.round.wrapping_sub(1);
+        self.known.insert(name.into(), Known { version: 0, print, round, reported: false });
+        self.in_force += 1;
+        delta.changes.push(Change::Put(loaded.object));
+    }
+
     /// An object that is no more.
     pub fn gone(&mut self, item: &Item, delta: &mut Delta) {
         self.forget(&item.name(), delta);

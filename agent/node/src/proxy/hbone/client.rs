@@ -229,6 +229,15 @@ impl Client {
         });
     }
 
+    /// Keeps what is wanted still, and what carries something.
+    pub(in crate::proxy) fn retain(&self, wanted: impl Fn(&Key) -> bool) {
+        self.by_key.borrow_mut().retain(|key, shared| {
+            wanted(key)
+                || shared.opening.is_some()
+                || shared.open.iter().any(|open| open.streams.load(Ordering::Relaxed) > 0)
+        });
+    }
+
     /// Closes the connections of a pod that leaves the mesh, each when its last tunnel has ended.
     pub(in crate::proxy) fn release(&self, pod: &LocalPod) {
         self.by_key.borrow_mut().retain(|key, _| key.pod != pod.cookie);

@@ -20,12 +20,13 @@ use super::half_close::Owed;
 use super::interim::Interim;
 use super::target::Escaped;
 use super::{LocalExecutor, framing, local_reply};
+use crate::datapath::Life;
 use crate::proxy::connection::Downstream;
 use crate::proxy::detect::HttpStart;
 use crate::proxy::error::Kind;
 use crate::proxy::io::ClientIo;
 use crate::proxy::stream::Stream;
-use crate::proxy::{limits, standing};
+use crate::proxy::{ends, limits, standing};
 
 /// How much is thrown away at a time.
 const SCRATCH_BYTES: usize = 16 * 1024;
@@ -70,10 +71,11 @@ async fn read_http1(
         .max_buf_size(limits::HTTP1_BUFFER_BYTES)
         .max_header_size(limits::HEADER_BYTES)
         .serve_connection(io, service);
+    let place = down.core.ends.of(down);
     let ended = tokio::select! {
         ended = &mut connection => Some(ended),
         () = standing::unproved(down) => None,
-        () = down.core.drained() => {
+        () = place.idle_ends(down) => {
             std::pin::Pin::new(&mut connection).graceful_shutdown();
             Some((&mut connection).await)
         }
@@ -137,10 +139,12 @@ async fn serve_http2(down: Rc<Downstream>, stream: Stream, first: Bytes) {
         .max_header_list_size(limits::HTTP2_HEADER_BYTES)
         .max_send_buf_size(limits::HTTP2_SEND_BUFFER_BYTES)
         .serve_connection(io, service);
+    let (place, began) =
+        (down.core.ends.of(&down), if down.arrived() { down.pod.life() } else { Life::Ending });
     let ended = tokio::select! {
         ended = &mut connection => Some(ended),
         () = standing::unproved(&down) => None,
-        () = down.core.retired() => {
+        () = place.takes_no_more(&down.core, &down.pod, began) => {
             std::pin::Pin::new(&mut connection).graceful_shutdown();
             Some((&mut connection).await)
         }
@@ -181,7 +185,7 @@ async fn respond(
     };
     // A connection between two requests is not closed: its next request may be on its way.
     if client.is_http1()
-        && client.down.core.is_retiring()
+        && (client.down.core.is_retiring() || ends::is_last_answer(&client.down))
         && response.status() != StatusCode::SWITCHING_PROTOCOLS
     {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));

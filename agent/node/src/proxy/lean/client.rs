@@ -110,6 +110,11 @@ impl Kept {
         });
     }
 
+    /// Keeps what is wanted still.
+    pub(in crate::proxy) fn retain(&self, wanted: impl Fn(&Key) -> bool) {
+        self.by_key.borrow_mut().retain(|key, _| wanted(key));
+    }
+
     /// Closes what a pod that leaves the mesh has kept.
     pub(in crate::proxy) fn release(&self, pod: &LocalPod) {
         self.by_key.borrow_mut().retain(|key, _| key.pod != pod.cookie);
