@@ -5,6 +5,7 @@ use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use hyper::client::conn::{http1, http2};
@@ -342,7 +343,7 @@ async fn open_http1(core: &Rc<Core>, key: Rc<Key>, connection: Connection) -> Re
     let (core, of) = (Rc::clone(core), Rc::clone(&key));
     tokio::task::spawn_local(async move {
         drop(driver.await);
-        of.ended(&core, &pod);
+        of.ended(&core, pod.pod());
     });
     let (reused, used) = (false, false);
     Ok(Http1 { sender, local_address, security, reused, restore, used, key, holds, leaving })
@@ -381,7 +382,7 @@ async fn open_http2(down: &Rc<Downstream>, to: &Towards) -> Result<Rc<Http2>, Er
             ended.map(drop)
         })
         .await;
-        key.ended(&core, &pod);
+        key.ended(&core, pod.pod());
     });
     Ok(Rc::new(Http2 {
         sender,

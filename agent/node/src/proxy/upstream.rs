@@ -52,6 +52,11 @@ impl Held {
     pub(super) fn new(pod: Arc<LocalPod>, charge: Option<Charge>) -> Self {
         Self { pod, _charge: charge }
     }
+
+    /// The pod.
+    pub(super) fn pod(&self) -> &Arc<LocalPod> {
+        &self.pod
+    }
 }
 
 impl std::ops::Deref for Held {
