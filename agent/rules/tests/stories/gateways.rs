@@ -384,7 +384,7 @@ fn what_matches_everything_comes_after_all_other_routes_of_a_host() {
     world.apply(&rules("shop", "old", "2024-01-01T00:00:00Z", &all(&old)));
     let young = [
         route("b", "match: [{uri: {prefix: /b}}, {uri: {prefix: /}}],"),
-        route("behind", "match: [{uri: {prefix: /behind}}],"),
+        route("behind", "match: [{uri: {prefix: /later}}],"),
     ];
     world.apply(&rules("shop", "young", "2024-01-02T00:00:00Z", &all(&young)));
     let others = [
@@ -402,7 +402,7 @@ fn what_matches_everything_comes_after_all_other_routes_of_a_host() {
         ("h/other", "rest"),
         // Istio makes no routes of what stands behind one that matches everything.
         ("h/dead", "rest"),
-        ("h/behind", "rest"),
+        ("h/later", "rest"),
     ] {
         assert_eq!(ask(&world, 8080, url), expected, "{url}");
     }
