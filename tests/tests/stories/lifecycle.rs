@@ -159,10 +159,11 @@ fn one_that_stands_by_serves_until_the_first_is_back() {
     story(|mesh| {
         deploy::echo_pods(mesh)?;
         mesh.start_kube_proxy()?;
-        mesh.start_agent_with("node-a", &["--supervise", "--take-over"])?;
+        // As in a pod: whoever starts takes over from whoever runs.
+        mesh.start_agent_with("node-a", &["--supervise", "--pod-name", "agent"])?;
         let holder = mesh.with_agent(|agent| Ok(agent.run_dir().join("agent.lock")))?;
         let running = || Ok::<i32, anyhow::Error>(std::fs::read_to_string(&holder)?.trim().parse()?);
-        let mut standby = mesh.with_agent(|agent| agent.beside(&["--supervise", "--standby"]))?;
+        let mut standby = mesh.with_agent(|agent| agent.beside(&["--standby"]))?;
         eventually("one that stands by", Duration::from_secs(20), || {
             ensure!(standby.errors().contains("standing by"), "{}", standby.errors());
             Ok(())
