@@ -107,7 +107,7 @@ fn del_never_fails() {
     assert_eq!(runtime.call("DEL", |config| *config = json!("nonsense")), (Value::Null, true));
     let agent = runtime.agent(Answer::Done);
     assert_eq!(runtime.call("DEL", |config| config["prevResult"] = Value::Null), (Value::Null, true));
-    assert!(matches!(agent.join().unwrap(), (Request::Delete(pod), false) if pod.key() == "shop/web-0"));
+    assert!(matches!(agent.join().unwrap(), (Request::Delete(pod), true) if pod.key() == "shop/web-0"));
 }
 
 #[test]
