@@ -206,8 +206,9 @@ fn hostile_bytes_in_requests_are_answered_with_400_or_a_close() {
 }
 
 #[test]
-fn five_thousand_idle_connections_and_a_slow_one_cost_little() {
-    const IDLE: usize = 5000;
+fn three_thousand_idle_connections_and_a_slow_one_cost_little() {
+    // A pod may hold a quarter of the agent's descriptors, of which there are 20,000 on small machines.
+    const IDLE: usize = 3000;
     story(|mesh| {
         deploy::echo(mesh)?;
         raise_file_limit()?;
@@ -232,7 +233,7 @@ fn five_thousand_idle_connections_and_a_slow_one_cost_little() {
             grown / 1024,
             report.p99_ms
         );
-        ensure!(grown < 160 << 20, "the agent grew by {grown} bytes, {} for each", grown / IDLE as u64);
+        ensure!(grown < 96 << 20, "the agent grew by {grown} bytes, {} for each", grown / IDLE as u64);
         slow.write_all(b"ho\r\nConnection: close\r\n\r\n")?;
         let mut text = String::new();
         slow.read_to_string(&mut text)?;
