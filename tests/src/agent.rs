@@ -106,7 +106,9 @@ impl Agent {
         self.turn += 1;
         let name = format!("agent-{}.log", self.turn);
         self.log.set_file_name(name);
-        self.start(&[&["--take-over"], flags].concat())
+        let told = self.spec.flags.iter().any(|flag| flag == "--take-over");
+        let take_over: &[&str] = if told { &[] } else { &["--take-over"] };
+        self.start(&[take_over, flags].concat())
     }
 
     fn start(&self, flags: &[&str]) -> Result<Daemon> {

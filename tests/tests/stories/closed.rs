@@ -290,7 +290,7 @@ fn closed_pods_that_are_gone_leave_nothing_behind() {
             anyhow::Ok(())
         };
         let pins = || -> Result<usize> {
-            let names = fs::read_dir(node.bpf_dir.join("v1"))?.flatten();
+            let names = fs::read_dir(node.bpf_dir.join("v2"))?.flatten();
             Ok(names.filter(|pin| pin.file_name().to_string_lossy().starts_with("pod_")).count())
         };
         let late = node.pod("default", "late")?;

@@ -327,8 +327,10 @@ fn http_on_a_port_without_a_name_is_detected() {
         ensure!(mesh.http("client", "http://echo-raw/")?.header("x", "y").send()?.version() == "v2");
         ensure!(mesh.http("client", "http://echo-raw/")?.header("x", "y").h2().send()?.version() == "v2");
         // Declared as tcp it is left alone, whatever it looks like.
-        let seen = mesh.get("client", "http://echo-tcp/")?.json()?;
-        ensure!(got_header(&seen, "x-request-id").is_none(), "a tcp port was read as HTTP: {seen}");
+        ensure!(mesh.get("client", "http://echo-tcp/")?.status == 200);
+        let bytes = [("reporter", "source"), ("destination_service_name", "echo-tcp")];
+        let opened = mesh.metrics()?.count("istio_tcp_connections_opened_total", &bytes);
+        ensure!(opened == 1, "a tcp port was read as HTTP: {opened} connections of bytes");
         // A byte at a time it is HTTP all the same.
         let mut stream: TcpStream = mesh.the("client")?.connect(mesh.service_at("echo-raw", 80)?)?;
         for byte in b"GET /slowly HTTP/1.1\r\nHost: echo-raw\r\nx: y\r\nConnection: close\r\n\r\n" {

@@ -231,7 +231,7 @@ fn a_successor_that_dies_half_way_changes_nothing() {
                 Ok(())
             })
         };
-        let hello = json!({"protocol": 1, "version": "0", "layout": 1, "node": "node-a", "bpfDir": bpf_dir});
+        let hello = json!({"protocol": 1, "version": "0", "layout": 2, "node": "node-a", "bpfDir": bpf_dir});
         for handed in [false, true] {
             let (pretender, welcome) = Pretender::greet(&run_dir, &hello)?;
             ensure!(welcome["welcome"]["doors"].is_array(), "{welcome}");

@@ -95,7 +95,12 @@ pub(super) async fn race(down: &Rc<Downstream>, stream: &mut Stream, server: Ser
         tokio::select! {
             biased;
             read = first.read(stream) => {
-                let Ok(open) = read else { return Spoke::Gone };
+                let Ok(open) = read else {
+                    if let Some(upstream) = upstream {
+                        upstream.reset();
+                    }
+                    return Spoke::Gone;
+                };
                 match verdict(&first.bytes) {
                     Verdict::Http1 => { tcp::keep_for_http(down, upstream); return Spoke::Http(first.http(false)); }
                     Verdict::Http2 => return Spoke::Http(first.http(true)),
@@ -181,6 +186,10 @@ fn verdict(bytes: &[u8]) -> Verdict {
 /// Whether a first line ends as a request line does. Not all programs are strict about the rest of it, nor is what they would
 /// take for HTTP to pass by the parser, which answers 400.
 fn is_like_http(text: &[u8]) -> bool {
+    // HTTP/2 that goes on otherwise is nobody's request.
+    if text.starts_with(b"PRI * HTTP/2.0") {
+        return false;
+    }
     let Some(end) = text.iter().position(|&byte| byte == b'\n') else { return false };
     let last = text[..end].trim_ascii_end().rsplit(u8::is_ascii_whitespace).next();
     last.is_some_and(|word| word.starts_with(b"HTTP/"))

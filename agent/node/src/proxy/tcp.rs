@@ -37,6 +37,13 @@ pub(super) struct Upstream {
     in_use: Option<InUse>,
 }
 
+impl Upstream {
+    /// Ends it as its client's connection has ended: by a reset.
+    pub(super) fn reset(self) {
+        self.connection.stream.reset();
+    }
+}
+
 /// Where a connection goes, as far as it is known.
 #[derive(Debug, Default, Clone)]
 struct Route {

@@ -14,6 +14,7 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Request, Version};
 use http_body::{Body, Frame};
 use hyper::body::Incoming;
+use tokio::sync::Notify;
 use tokio::time::Instant;
 use weft_rules::cluster::Cluster;
 use weft_rules::http_route::{HttpRoute, Mirror};
@@ -46,6 +47,8 @@ struct State {
     account: Option<Rc<Account>>,
     ended: bool,
     given_up: Option<CopyEnd>,
+    /// Rings when it is given up: who reads its body may wait for its endpoint.
+    gone: Rc<Notify>,
     waker: Option<Waker>,
 }
 
@@ -78,6 +81,12 @@ impl Feed {
                 state.give_up(CopyEnd::TooSlow);
             }
         });
+    }
+
+    /// Waits until the copy is given up. Cancel-safe.
+    async fn gone(&self) {
+        let gone = Rc::clone(&self.0.borrow().gone);
+        gone.notified().await;
     }
 
     /// The request's last byte has passed.
@@ -133,6 +142,7 @@ impl State {
     fn give_up(&mut self, why: CopyEnd) {
         self.given_up = Some(why);
         self.queue = VecDeque::new();
+        self.gone.notify_one();
     }
 }
 
@@ -185,11 +195,22 @@ fn send(
         Endpoint { to: Towards::endpoint(&cluster, in_use.endpoint.address), in_use: Some(in_use), http2 };
     core.mirrors.set(core.mirrors.get() + 1);
     tokio::task::spawn_local(async move {
-        let sent =
-            tokio::time::timeout(limits::MIRROR_TIMEOUT, exchange_copy(&mut report, endpoint, copy)).await;
+        let feed = report.feed.clone();
+        let gone = async {
+            match feed {
+                Some(feed) => feed.gone().await,
+                None => std::future::pending().await,
+            }
+        };
+        let end = tokio::select! {
+            sent = tokio::time::timeout(limits::MIRROR_TIMEOUT, exchange_copy(&mut report, endpoint, copy)) => {
+                sent.unwrap_or(CopyEnd::TimedOut)
+            }
+            () = gone => CopyEnd::Failed,
+        };
         let core = &report.down.core;
         core.mirrors.set(core.mirrors.get() - 1);
-        report.end(sent.unwrap_or(CopyEnd::TimedOut));
+        report.end(end);
     });
     Ok(())
 }
