@@ -65,7 +65,7 @@ fn what_is_wrong_is_refused_when_it_is_applied() {
 
 #[test]
 #[ignore = "needs a cluster: cargo xtask test --cluster"]
-fn objects_without_effect_are_told_when_they_are_applied_and_in_status() {
+fn what_has_no_effect_is_told_when_it_is_applied_and_in_status() {
     cluster_story(|cluster| {
         let namespace = cluster.namespace("s10-vain")?;
         for (group, kind, spec) in [

@@ -129,7 +129,7 @@ fn take(mut stream: TcpStream, seen: &Seen) {
         return;
     }
     match stream.peer_addr() {
-        Ok(peer) if !head.contains("x-envoy-attempt-count") => {
+        Ok(peer) if !head.contains("x-request-id") => {
             *seen.past.lock().expect("no panic").entry(peer.ip()).or_default() += 1;
         }
         _ => _ = seen.through.fetch_add(1, Ordering::Relaxed),
