@@ -120,7 +120,7 @@ fn ask(address: SocketAddr, seen: &Seen, begun: Instant) {
     }
 }
 
-/// Takes a pod's request: only its own agent counts attempts.
+/// Takes a pod's request: only its own agent numbers requests.
 fn take(mut stream: TcpStream, seen: &Seen) {
     let mut head = [0; 4096];
     let Ok(length) = stream.read(&mut head) else { return };
