@@ -189,20 +189,16 @@ impl Account {
         let left = used.get() - amount;
         used.set(left);
         // What the next of its kind needs is kept, so that whoever sends one request after another meets no shared counter.
-        if taken.get() - left > left / 2 + KEPT[resource as usize] {
+        if taken.get() - left > left / AHEAD + KEPT[resource as usize] {
             self.trim(resource);
         }
     }
 
-    /// Keeps a quarter more than is used; of what there is too little of, nothing.
+    /// Keeps what is used.
     fn trim(&self, resource: Resource) {
         let Drawn { used, taken } = &self.counts[resource as usize];
-        let ahead = if self.budget.has_room(&self.chain, resource, 1) { used.get() / AHEAD } else { 0 };
-        let keep = used.get() + ahead;
-        if let Some(spare) = taken.get().checked_sub(keep) {
-            Budget::give_back(&self.chain, resource, spare);
-            taken.set(keep);
-        }
+        Budget::give_back(&self.chain, resource, taken.get() - used.get());
+        taken.set(used.get());
     }
 
     /// Now and then: others may have made room, or somebody may have to end.
@@ -232,7 +228,7 @@ fn ends(chain: &[Arc<Share>]) -> u64 {
 }
 
 /// This part of what is used is taken ahead.
-const AHEAD: u64 = 4;
+const AHEAD: u64 = 16;
 /// What is kept of each resource beside that, until the next tick.
 const KEPT: [u64; Resource::COUNT] = [64 << 10, 256 << 10, 8];
 
@@ -366,10 +362,11 @@ mod tests {
         let two = Accounts::new(Arc::clone(&one.budget));
         let (a, b) = (of(&one, "n/a"), of(&two, "n/a"));
         let mut held: Vec<Charge> = std::iter::from_fn(|| a.charge(SOCKET)).take(700).collect();
+        // What it took ahead, others may have after a moment.
+        one.tick();
         held.extend(std::iter::from_fn(|| b.charge(SOCKET)));
-        // What the first worker had kept for its next ones is there, too: a quarter of all.
-        held.extend(std::iter::from_fn(|| a.charge(SOCKET)));
-        assert_eq!(held.len(), 1_000);
+        assert_eq!(held.len(), 1_000, "a quarter of all");
+        assert!(a.charge(SOCKET).is_none());
         assert!(of(&two, "n/bb").charge(SOCKET).is_some());
         held.truncate(699);
         one.tick();
@@ -389,11 +386,10 @@ mod tests {
         let account = of(&accounts, "n/a");
         let both = Cost { standing: 1_000, descriptors: 60 };
         let kept = account.charge(both).expect("60 of a hundred");
-        let used = |what| accounts.budget.all().used(what);
-        let before = (used(Resource::Standing), used(Resource::Descriptors));
         assert!(account.charge(both).is_none());
         accounts.tick();
-        assert_eq!((used(Resource::Standing), used(Resource::Descriptors)), before);
+        let used = |what| accounts.budget.all().used(what);
+        assert_eq!((used(Resource::Standing), used(Resource::Descriptors)), (1_000, 60));
         drop((kept, account));
         assert_eq!((used(Resource::Standing), used(Resource::Descriptors)), (0, 0));
     }

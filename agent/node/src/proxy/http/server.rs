@@ -5,7 +5,9 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use futures_util::future::{Either, ready};
 use http::header::CONNECTION;
+use http::request::Parts;
 use http::{HeaderValue, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
@@ -65,7 +67,10 @@ async fn read_http1(
         if let Some(half_close) = &client.half_close {
             half_close.owe(Owed::Unseen);
         }
-        respond(Rc::clone(client), request)
+        match begin(client, request) {
+            Either::Left(begun) => Either::Left(respond(begun)),
+            Either::Right(answered) => Either::Right(ready(answered)),
+        }
     });
     let mut connection = http1::Builder::new()
         .max_buf_size(limits::HTTP1_BUFFER_BYTES)
@@ -131,7 +136,11 @@ async fn linger(mut stream: Stream) {
 async fn serve_http2(down: Rc<Downstream>, stream: Stream, first: Bytes) {
     let client = Client::http2(Rc::clone(&down));
     let io = TokioIo::new(ClientIo::new(stream, first, None, None));
-    let service = service_fn(|request| respond(Rc::clone(&client), request));
+    // hyper makes a task of each before it runs any: of a thousand at once, only those that are not refused get a large one.
+    let service = service_fn(|request| match begin(&client, request) {
+        Either::Left(begun) => Either::Left(Box::pin(respond(begun))),
+        Either::Right(answered) => Either::Right(ready(answered)),
+    });
     let mut connection = http2::Builder::new(LocalExecutor)
         .max_concurrent_streams(limits::HTTP2_STREAMS)
         .initial_stream_window_size(limits::HTTP2_STREAM_WINDOW_BYTES)
@@ -160,29 +169,47 @@ fn log_end(down: &Downstream, ended: hyper::Result<()>) {
     }
 }
 
-/// Answers one request. The answer's body records the exchange; without one, this does.
-async fn respond(
-    client: Rc<Client>,
-    request: Request<Incoming>,
-) -> Result<Response<Metered<ResponseBody>>, Infallible> {
+/// What hyper is given for a request.
+type Answered = Result<Response<Metered<ResponseBody>>, Infallible>;
+
+/// A request that is to be answered.
+struct Begun {
+    unanswered: Unanswered,
+    parts: Parts,
+    body: Incoming,
+}
+
+/// Begins with a request. Right: it is refused, and has its answer: many that come at once hold no more than that.
+fn begin(client: &Rc<Client>, request: Request<Incoming>) -> Either<Begun, Answered> {
     let (mut parts, body) = request.into_parts();
     if client.is_http1() && client.heads.begin() {
         parts.extensions.insert(Escaped);
     }
     let head_bytes = framing::head_bytes(&parts);
-    let account = &client.down.account;
-    let charge = account.charge(limits::request(head_bytes));
+    let charge = client.down.account.charge(limits::request(head_bytes));
     let has_room = charge.is_some();
-    let unanswered = Unanswered(Some(Exchange::begin(&client, &parts, charge)));
-    let mut response = match framing::refusal(&parts, head_bytes) {
+    let exchange = Exchange::begin(client, &parts, charge);
+    let refused = match framing::refusal(&parts, head_bytes) {
         Some((status, details)) => {
-            let response = local_reply::plain(unanswered.exchange(), status, Bytes::new());
-            unanswered.exchange().note(|outcome| outcome.details = details);
+            let response = local_reply::plain(&exchange, status, Bytes::new());
+            exchange.note(|outcome| outcome.details = details);
             response
         }
-        None if !has_room => local_reply::failure(unanswered.exchange(), &Kind::Overloaded.into()),
-        None => super::route::answer(unanswered.exchange(), parts, body).await,
+        None if !has_room => local_reply::failure(&exchange, &Kind::Overloaded.into()),
+        None => return Either::Left(Begun { unanswered: Unanswered(Some(exchange)), parts, body }),
     };
+    Either::Right(Ok(finish(client, refused)))
+}
+
+/// Answers one request. The answer's body records the exchange; without one, this does.
+async fn respond(begun: Begun) -> Answered {
+    let Begun { unanswered, parts, body } = begun;
+    let response = super::route::answer(unanswered.exchange(), parts, body).await;
+    let client = Rc::clone(&unanswered.exchange().client);
+    Ok(finish(&client, unanswered.answered(response)))
+}
+
+fn finish(client: &Client, mut response: Response<ResponseBody>) -> Response<Metered<ResponseBody>> {
     // A connection between two requests is not closed: its next request may be on its way.
     if client.is_http1()
         && (client.down.core.is_retiring() || ends::is_last_answer(&client.down))
@@ -190,7 +217,7 @@ async fn respond(
     {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
-    Ok(unanswered.answered(response).map(|body| Metered::new(body, account)))
+    response.map(|body| Metered::new(body, &client.down.account))
 }
 
 /// An exchange whose client may leave while it waits: hyper then drops the future that holds this.
