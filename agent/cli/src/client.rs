@@ -144,14 +144,31 @@ impl Agent {
                 exchange(stream.map_err(|source| Unreachable::new(run_dir, source))?, request).await
             }
             Self::InPod(pod) => {
-                let relayed = pod.dial().await?;
-                let complaint = relayed.complaint();
-                match exchange(relayed, request).await {
-                    Err(error) => Err(complaint.or(error).await.context(self.to_string())),
-                    answer => answer,
+                let mut outcome = Err(anyhow!("its pod has no container"));
+                for (index, container) in pod.containers().iter().enumerate() {
+                    outcome = match (relay(pod, container, request.clone()).await, outcome) {
+                        (Ok(answer), _) => return Ok(answer),
+                        // What the likeliest of them said tells most.
+                        (Err(_), Err(first)) if index > 0 => Err(first),
+                        (failed, _) => failed,
+                    };
                 }
+                outcome.with_context(|| self.to_string())
             }
         }
+    }
+}
+
+async fn relay(
+    pod: &AgentPod,
+    container: &str,
+    request: Request<Full<Bytes>>,
+) -> anyhow::Result<Response<Incoming>> {
+    let relayed = pod.dial(container).await?;
+    let complaint = relayed.complaint();
+    match exchange(relayed, request).await {
+        Err(error) => Err(complaint.or(error).await),
+        answer => answer,
     }
 }
 

@@ -27,7 +27,7 @@ pub struct AgentPod {
     pub node: String,
     pods: Api<Pod>,
     name: String,
-    container: String,
+    containers: Vec<String>,
 }
 
 impl std::fmt::Debug for AgentPod {
@@ -37,14 +37,19 @@ impl std::fmt::Debug for AgentPod {
 }
 
 impl AgentPod {
-    /// A container of the pod `name` on `node`.
-    pub fn new(pods: Api<Pod>, node: String, name: String, container: String) -> Self {
-        Self { node, pods, name, container }
+    /// The pod `name` on `node`; its agent is reached by any of these containers that runs.
+    pub fn new(pods: Api<Pod>, node: String, name: String, containers: Vec<String>) -> Self {
+        Self { node, pods, name, containers }
     }
 
-    /// Starts a relay to the agent's socket.
-    pub async fn dial(&self) -> anyhow::Result<Relayed> {
-        let how = AttachParams::default().container(&self.container).stdin(true).stdout(true).stderr(true);
+    /// The containers, those first by which the agent is reached most likely.
+    pub fn containers(&self) -> &[String] {
+        &self.containers
+    }
+
+    /// Starts a relay to the agent's socket in one of the containers.
+    pub async fn dial(&self, container: &str) -> anyhow::Result<Relayed> {
+        let how = AttachParams::default().container(container).stdin(true).stdout(true).stderr(true);
         let mut process =
             self.pods.exec(&self.name, ["/weft", "relay"], &how).await.map_err(|e| self.told(e))?;
         let no_stream = || anyhow!("the API server gave no stream to pod {}", self.name);
@@ -58,9 +63,21 @@ impl AgentPod {
         Ok(Relayed { stream, _process: process, complaint: Complaint { words, is_over } })
     }
 
-    /// Runs a weft command there; its standard output.
+    /// Runs a weft command that says something in the first container that does; its standard output.
     pub async fn run(&self, args: &[&str]) -> anyhow::Result<String> {
-        let how = AttachParams::default().container(&self.container).stdout(true).stderr(false);
+        let mut outcome = Ok(String::new());
+        for container in &self.containers {
+            match self.run_in(container, args).await {
+                Ok(text) if text.is_empty() => {}
+                Ok(text) => return Ok(text),
+                Err(error) => outcome = outcome.and(Err(error)),
+            }
+        }
+        outcome
+    }
+
+    async fn run_in(&self, container: &str, args: &[&str]) -> anyhow::Result<String> {
+        let how = AttachParams::default().container(container).stdout(true).stderr(false);
         let command = std::iter::once("/weft").chain(args.iter().copied());
         let mut process =
             self.pods.exec(&self.name, command, &how).await.map_err(|error| self.told(error))?;

@@ -87,18 +87,24 @@ impl AgentAt {
 }
 
 fn agent_in(pods: &Api<Pod>, node: String, pod: &Pod) -> Agent {
-    Agent::InPod(Box::new(AgentPod::new(pods.clone(), node, pod.name_any(), container(pod))))
+    Agent::InPod(Box::new(AgentPod::new(pods.clone(), node, pod.name_any(), containers(pod))))
 }
 
-/// The container that runs: the agent's own, else the one that stands by for it. Both reach the agent of the node.
-fn container(pod: &Pod) -> String {
-    let all = pod.status.iter().flat_map(|status| status.container_statuses.iter().flatten());
-    let running: Vec<&str> = all
-        .filter(|container| container.state.as_ref().is_some_and(|state| state.running.is_some()))
-        .map(|container| container.name.as_str())
+/// The containers by which to reach the agent of the node: its own, and the one that stands by for it. Those that run come
+/// first; that one does no more, the pod's status may not say for a second. Never none.
+fn containers(pod: &Pod) -> Vec<String> {
+    let statuses = pod.status.iter().flat_map(|status| status.container_statuses.iter().flatten());
+    let mut all: Vec<_> = statuses
+        .map(|container| {
+            let runs = container.state.as_ref().is_some_and(|state| state.running.is_some());
+            (!runs, container.name != AGENT_CONTAINER, container.name.clone())
+        })
         .collect();
-    let own = running.iter().find(|name| **name == AGENT_CONTAINER);
-    own.or(running.first()).map_or(AGENT_CONTAINER, |name| *name).to_owned()
+    all.sort();
+    if all.is_empty() {
+        return vec![AGENT_CONTAINER.to_owned()];
+    }
+    all.into_iter().map(|(_, _, name)| name).collect()
 }
 
 fn is_running(pod: &Pod) -> bool {

@@ -60,7 +60,6 @@ impl Installed {
         let tell = stop.clone();
         let thread = std::thread::Builder::new().name("weft-cni-conf".to_owned()).spawn(move || {
             let mut copied = false;
-            let mut begun = false;
             let mut watch = None;
             let mut said = None;
             loop {
@@ -72,11 +71,7 @@ impl Installed {
                     watch = watched(&dir, &tell).ok();
                 }
                 // Nor one that does not find what it decides by.
-                if !begun {
-                    let what = || "what the agent knows is kept for the plugin".to_owned();
-                    begun = report(&mut said, kept::begin(&last_known).map(|()| what()));
-                }
-                if copied && begun {
+                if copied && last_known.exists() {
                     report(
                         &mut said,
                         chain::enter(&dir, &entry).map(|entered| match entered {
@@ -228,6 +223,7 @@ mod tests {
         let (conf_dir, bin_dir) = (temp.path().join("net.d"), temp.path().join("bin"));
         fs::create_dir_all(&conf_dir).unwrap();
         let options = CniOptions { conf_dir: conf_dir.clone(), bin_dir: bin_dir.clone(), strict: true };
+        drop(kept::Keeper::start(kept::path(&conf_dir)).unwrap());
         let installed =
             Installed::start(options, Path::new("/run/weft"), Path::new("/sys/fs/bpf/weft")).unwrap();
         let list = conf_dir.join("10-net.conflist");

@@ -29,22 +29,22 @@ pub fn path(conf_dir: &Path) -> PathBuf {
 /// What the file holds.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Kept {
+struct Kept<T> {
     version: u32,
     /// `None`: the agent has not known anything yet.
-    known: Option<LastKnown>,
+    known: Option<T>,
 }
 
 const VERSION: u32 = 1;
 
 /// Reads what is kept. `Ok(None)`: the agent has never known anything. A file that is missing is an error, too: before
-/// there is a plugin to ask for it, [`begin`] has written one.
+/// there is a plugin to ask for it, a [`Keeper`] has written one.
 pub fn read(path: &Path) -> io::Result<Option<LastKnown>> {
     let file = File::open(path)?;
     if !is_private(&file.metadata()?) {
         return Err(io::Error::other("somebody else than root can write it"));
     }
-    let kept: Kept = serde_json::from_reader(io::BufReader::new(file))?;
+    let kept: Kept<LastKnown> = serde_json::from_reader(io::BufReader::new(file))?;
     if kept.version == VERSION {
         Ok(kept.known)
     } else {
@@ -56,13 +56,8 @@ fn is_private(file: &Metadata) -> bool {
     file.uid() == rustix::process::geteuid().as_raw() && file.mode() & OTHERS_WRITE == 0
 }
 
-/// Writes that nothing is known yet, unless something is.
-pub fn begin(path: &Path) -> io::Result<()> {
-    if path.exists() { Ok(()) } else { write(path, None) }
-}
-
 /// Writes the file whole or not at all, as it stands after a power cut as well.
-fn write(path: &Path, known: Option<LastKnown>) -> io::Result<()> {
+fn write(path: &Path, known: Option<&LastKnown>) -> io::Result<()> {
     whole_file::write_durably(path, 0o600, &serde_json::to_vec(&Kept { version: VERSION, known })?)
 }
 
@@ -74,7 +69,8 @@ pub fn remove(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Writes on a thread of its own what the agent knows, whenever that changes: a disk may be slow.
+/// Writes on a thread of its own what the agent knows, whenever that changes: a disk may be slow. It is the only one to write
+/// the file, and begins with one that says that nothing is known yet, unless there is one.
 #[derive(Debug)]
 pub struct Keeper {
     last: Option<LastKnown>,
@@ -87,28 +83,31 @@ impl Keeper {
     pub fn start(path: PathBuf) -> io::Result<Self> {
         let (words, changes) = mpsc::channel::<LastKnown>();
         let thread = std::thread::Builder::new().name("weft-cni-kept".to_owned()).spawn(move || {
-            let mut waiting: Option<LastKnown> = None;
+            // What is to be written: that nothing is known, or what is.
+            let mut waiting = (!path.exists()).then_some(None);
             loop {
-                let next = match &waiting {
+                if let Some(newest) = changes.try_iter().last() {
+                    waiting = Some(Some(newest));
+                }
+                if let Some(known) = &waiting {
+                    match write(&path, known.as_ref()) {
+                        Ok(()) => waiting = None,
+                        Err(error) => {
+                            let path = path.display();
+                            tracing::warn!(
+                                "CNI: cannot keep in {path} which pods are in the mesh: {error}; trying again"
+                            );
+                        }
+                    }
+                }
+                let next = match waiting {
                     None => changes.recv().map_err(|_| RecvTimeoutError::Disconnected),
                     Some(_) => changes.recv_timeout(RETRY),
                 };
                 match next {
-                    Ok(known) => waiting = Some(known),
+                    Ok(known) => waiting = Some(Some(known)),
                     Err(RecvTimeoutError::Timeout) => {}
                     Err(RecvTimeoutError::Disconnected) => return,
-                }
-                if let Some(newest) = changes.try_iter().last() {
-                    waiting = Some(newest);
-                }
-                match write(&path, waiting.clone()) {
-                    Ok(()) => waiting = None,
-                    Err(error) => {
-                        let path = path.display();
-                        tracing::warn!(
-                            "CNI: cannot keep in {path} which pods are in the mesh: {error}; trying again"
-                        );
-                    }
                 }
             }
         })?;
@@ -148,7 +147,7 @@ mod tests {
     fn what_was_kept_last_is_read_and_nobody_else_can_read_it() {
         let dir = TestDir::new("kept");
         let path = path(dir.path());
-        begin(&path).unwrap();
+        drop(Keeper::start(path.clone()).unwrap());
         assert_eq!(read(&path).unwrap(), None);
         let mut keeper = Keeper::start(path.clone()).unwrap();
         for namespace in ["a", "b", "b", "c"] {
@@ -158,7 +157,7 @@ mod tests {
         assert_eq!(read(&path).unwrap(), Some(known("c")));
         assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "no draft is left");
-        begin(&path).unwrap();
+        drop(Keeper::start(path.clone()).unwrap());
         assert_eq!(read(&path).unwrap(), Some(known("c")), "an agent that starts forgets nothing");
     }
 
@@ -167,7 +166,7 @@ mod tests {
         let dir = TestDir::new("kept-broken");
         let path = path(dir.path());
         assert_eq!(read(&path).unwrap_err().kind(), io::ErrorKind::NotFound);
-        write(&path, Some(known("shop"))).unwrap();
+        write(&path, Some(&known("shop"))).unwrap();
         let text = fs::read_to_string(&path).unwrap();
         for broken in
             ["", "{", "null", &text[..text.len() - 1], &text.replace("true", "1"), &text.replace(":1", ":2")]
