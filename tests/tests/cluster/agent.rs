@@ -27,10 +27,18 @@ impl<'a> Agent<'a> {
         self.tells("15021/healthz/ready").map(drop)
     }
 
+    /// What `weft status` says on its node, for which no API server is needed.
+    pub fn status_on_its_node(&self) -> Result<String> {
+        let program = format!("/proc/{}/root/weft", self.process()?);
+        Ok(self.cluster.on_node(self.node, &[&program, "status", "--run-dir", "/run/weft"])?.stdout)
+    }
+
     /// What it answers to its own node: nobody else may ask.
     fn tells(&self, what: &str) -> Result<String> {
         let url = format!("http://127.0.0.1:{what}");
-        self.cluster.on_node(self.node, &["curl", "--silent", "--show-error", "--fail", &url])?.good()
+        self.cluster
+            .on_node(self.node, &["curl", "--silent", "--show-error", "--fail-with-body", &url])?
+            .good()
     }
 
     /// All that the API server knows is in force.

@@ -102,6 +102,12 @@ fn an_agent_that_starts_without_an_api_server_goes_on_by_what_was_known() {
                     report.requests, report.failed, report.longest_gap_ms
                 );
                 all_get("/secret", 403)?;
+                // It has nobody to ask for certificates, and says that it is ready when it has heard so.
+                namespace.eventually("ready", Duration::from_secs(30), || {
+                    agent
+                        .is_ready()
+                        .with_context(|| agent.status_on_its_node().unwrap_or_else(|e| e.to_string()))
+                })?;
                 ensure!(from_when()? > 0.0, "it does not say that it goes by what was kept");
             }
             Ok(())
