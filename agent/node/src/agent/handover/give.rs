@@ -75,8 +75,11 @@ fn serve(channel: Channel, doors: &Weak<Doors>, shared: &Arc<Shared>) -> io::Res
         Welcome { version: agent::VERSION.to_owned(), pod: shared.options.pod.clone(), doors: names };
     channel.send(&Message::Welcome(welcome), &[])?;
     tracing::info!(process = id, version = hello.version, "an agent prepares to take over");
-    // Whoever asks for readiness at this node's port means the successor by now.
-    let waiting = shared.readiness.hold("the agent that takes over");
+    // Whoever asks for readiness at this node's port means the successor by now; unless that is in another container of
+    // the same pod, which is as ready as this agent is: without an API server, it may prepare for long.
+    let pod = shared.options.pod.as_ref();
+    let waiting = (pod.is_none() || pod != hello.pod.as_ref())
+        .then(|| shared.readiness.hold("the agent that takes over"));
     shared.succession.set(State::Preparing);
     let outcome = hand_over(channel, doors, shared);
     drop(waiting);
