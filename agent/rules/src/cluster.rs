@@ -58,7 +58,7 @@ pub enum Balance {
     Random,
     /// The address that the caller dialled.
     Passthrough,
-    /// The address that the caller dialled where that is an endpoint, else as [`Self::LeastRequest`]: what a
+    /// The endpoint whose address the caller dialled where there is one, else as [`Self::LeastRequest`]: what a
     /// headless service means by its addresses.
     Headless,
 }
@@ -126,14 +126,11 @@ impl Cluster {
     /// Chooses an endpoint and counts it busy. `dialled` is the caller's own destination; `tried` are addresses to
     /// avoid if there is another. `None`: there is no endpoint (503, flag `UH`). Takes no lock.
     pub fn pick(&self, dialled: SocketAddr, tried: &[SocketAddr], seed: u64) -> Option<InUse> {
-        match self.balance {
-            Balance::Passthrough => return Some(InUse::of(self.endpoint_at(dialled))),
-            Balance::Headless => {
-                if let Some(endpoint) = self.endpoints.iter().find(|endpoint| endpoint.address == dialled) {
-                    return Some(InUse::of(endpoint.clone()));
-                }
-            }
-            Balance::LeastRequest | Balance::RoundRobin | Balance::Random => {}
+        if self.balance == Balance::Passthrough {
+            return Some(InUse::of(self.endpoint_at(dialled)));
+        }
+        if let Some(endpoint) = self.own(dialled) {
+            return Some(InUse::of(endpoint.clone()));
         }
         let count = self.endpoints.len();
         let mut rng = draw(seed, Use::Endpoint);
@@ -158,6 +155,26 @@ impl Cluster {
             }
         };
         Some(InUse::of(endpoint.clone()))
+    }
+
+    /// The only endpoint that answers who dialled this address: of a headless service, the one that has it, be it at another
+    /// port than the service's. `None`: any may answer.
+    pub(crate) fn own(&self, dialled: SocketAddr) -> Option<&Arc<Endpoint>> {
+        if self.balance != Balance::Headless {
+            return None;
+        }
+        let address = dialled.ip().to_canonical();
+        let mut there = self.endpoints.iter().filter(|endpoint| endpoint.address.ip() == address);
+        let first = there.next()?;
+        if first.address.port() == dialled.port() {
+            return Some(first);
+        }
+        Some(there.find(|endpoint| endpoint.address.port() == dialled.port()).unwrap_or(first))
+    }
+
+    /// The endpoints that may answer who dialled this address; any address, where it is not known.
+    pub(crate) fn answering(&self, dialled: Option<SocketAddr>) -> &[Arc<Endpoint>] {
+        dialled.and_then(|dialled| self.own(dialled)).map_or(&self.endpoints, std::slice::from_ref)
     }
 
     /// One pick among two or more.
@@ -258,8 +275,15 @@ mod tests {
         let pass = cluster(Balance::Passthrough, 2);
         assert_eq!(pass.pick(address(99), &[], 1).unwrap().endpoint.address, address(99));
         let headless = cluster(Balance::Headless, 2);
-        assert_eq!(headless.pick(address(1), &[], 1).unwrap().endpoint.address, address(1));
-        assert!(headless.pick(address(99), &[], 1).unwrap().endpoint.address.port() < 2);
+        for seed in 0..20 {
+            assert_eq!(headless.pick(address(1), &[], seed).unwrap().endpoint.address, address(1));
+        }
+        let elsewhere = SocketAddr::from(([10, 0, 0, 2], 0));
+        assert!(headless.pick(elsewhere, &[], 1).unwrap().endpoint.address.port() < 2);
+        // As IPv6 sockets write addresses of IPv4, and at the service's port where the pod has another.
+        let mapped = SocketAddr::new("::ffff:10.0.0.1".parse().unwrap(), 1);
+        assert_eq!(headless.pick(mapped, &[], 1).unwrap().endpoint.address, address(1));
+        assert_eq!(headless.pick(address(80), &[], 1).unwrap().endpoint.address, address(0));
         assert!(cluster(Balance::Headless, 0).pick(address(99), &[], 1).is_none());
         assert!(cluster(Balance::Random, 0).pick(address(99), &[], 1).is_none());
     }

@@ -9,7 +9,7 @@ use http::request::Parts;
 use http::uri::PathAndQuery;
 use weft_api::admin::{Backend, ExplainRequest, Explanation, FaultPlan, Matched, RetryPlan};
 
-use crate::cluster::Cluster;
+use crate::cluster::Endpoint;
 use crate::http_route::{Destination, HttpAction, HttpRoute, MatchedHttpRoute};
 use crate::path;
 use crate::snapshot::{HttpDecision, Protocol, Snapshot};
@@ -25,7 +25,7 @@ mod trace;
 pub use target::{ExplainError, callers};
 
 use entry::{Caller, Entries, Place};
-use target::Target;
+use target::{Resolved, Target};
 
 /// Explains a request that is described in words, as `weft explain` sends it. `certificates`: whether this agent has
 /// any to speak mutual TLS with.
@@ -86,12 +86,12 @@ fn of_caller(
         let headers: Vec<(&str, &str)> =
             request.headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
         let method = request.method.as_deref().unwrap_or("GET");
-        explain(from, caller, (&target.host, target.port), method, path.unwrap_or("/"), &headers)?
+        explain(from, caller, &target, method, path.unwrap_or("/"), &headers)?
     } else {
-        let dst = target::address(snapshot, caller, &target.host, target.port);
-        match snapshot.outbound(caller, dst).protocol {
-            Protocol::Tcp => connection(from, caller, &target.host, dst),
-            _ => explain(from, caller, (&target.host, target.port), "GET", "/", &[])?,
+        let to = target.resolve(snapshot, caller);
+        match snapshot.outbound(caller, to.address).protocol {
+            Protocol::Tcp => connection(from, caller, &target.host, to),
+            _ => explain(from, caller, &target, "GET", "/", &[])?,
         }
     };
     if caller.is_gateway() && caller.node != snapshot.node {
@@ -101,25 +101,26 @@ fn of_caller(
     Ok(explanation)
 }
 
-/// Explains a request from `caller` to `to`, a host as the caller would write it and a port.
+/// Explains a request from `caller`.
 fn explain(
     from: &Caller<'_>,
     caller: &Workload,
-    to: (&str, u16),
+    target: &Target,
     method: &str,
     path: &str,
     headers: &[(&str, &str)],
 ) -> Result<Explanation, ExplainError> {
     let snapshot = from.snapshot;
-    let (host, port) = to;
-    let dst = target::address(snapshot, caller, host, port);
+    let (host, port) = (&*target.host, target.port);
+    let to = target.resolve(snapshot, caller);
+    let dst = to.address;
     let parts = request(snapshot, (host, port), method, path, headers)?;
     let mut explanation = Explanation::default();
     let outbound = snapshot.outbound(caller, dst);
     trace::name_target(snapshot, caller, host, dst, &outbound, &mut explanation.notes);
     if outbound.protocol == Protocol::Tcp {
         let note = format!("port {port} does not speak HTTP here: only `tcp` rules and addresses count");
-        explanation = connection(from, caller, host, dst);
+        explanation = connection(from, caller, host, to);
         explanation.notes.insert(0, note);
         return Ok(explanation);
     }
@@ -129,7 +130,7 @@ fn explain(
     match decision {
         HttpDecision::Route(matched) => {
             describe_route(&matched, &parts, port, &mut explanation);
-            backends(from, caller, &|_| port, &matched, &parts, &mut explanation);
+            backends(from, caller, &|_| port, to.dialled(), &matched, &parts, &mut explanation);
         }
         HttpDecision::NoRoute => {
             "notFound".clone_into(&mut explanation.action);
@@ -244,11 +245,12 @@ fn rewritten(matched: &MatchedHttpRoute, parts: &Parts, notes: &mut Vec<String>)
     }
 }
 
-/// Tells where a route leads. `addressed`: the port of a destination that names none.
+/// Tells where a route leads. `addressed`: the port of a destination that names none. `dialled`: the address, where that counts.
 fn backends(
     from: &Caller<'_>,
     caller: &Workload,
     addressed: &dyn Fn(&Destination) -> u16,
+    dialled: Option<SocketAddr>,
     matched: &MatchedHttpRoute,
     parts: &Parts,
     explanation: &mut Explanation,
@@ -263,7 +265,8 @@ fn backends(
         let usable = cluster.as_ref().is_ok_and(|cluster| !cluster.endpoints.is_empty());
         let takes = backend.weight > 0 || destinations.len() == 1;
         reachable |= usable && takes;
-        explanation.backends.push(row(&backend.destination, backend.weight, cluster.as_deref().ok()));
+        let answering = cluster.as_ref().map_or(&[][..], |cluster| cluster.answering(dialled));
+        explanation.backends.push(row(&backend.destination, backend.weight, answering));
         trace::destination(snapshot, caller, &backend.destination, port, &mut explanation.notes);
         if let (Ok(cluster), true) = (&cluster, takes) {
             // The destination decides on what the source has made of the request.
@@ -271,7 +274,8 @@ fn backends(
             matched.route.rewrite_request(backend, matched.matched_prefix, &mut seen);
             // A rewritten path begins with a slash, which is all that can be wanting.
             path::settle(&mut seen.uri, snapshot.path_normalization()).unwrap_or_default();
-            entries.add(from, cluster, rules_of(snapshot, caller, &backend.destination), Some(&seen));
+            let rules = rules_of(snapshot, caller, &backend.destination);
+            entries.add(from, (cluster, dialled), rules, Some(&seen));
         }
     }
     if !reachable {
@@ -300,8 +304,8 @@ fn straight(
     }
 }
 
-fn connection(from: &Caller<'_>, caller: &Workload, host: &str, dst: SocketAddr) -> Explanation {
-    let snapshot = from.snapshot;
+fn connection(from: &Caller<'_>, caller: &Workload, host: &str, to: Resolved) -> Explanation {
+    let (snapshot, dst) = (from.snapshot, to.address);
     let mut explanation = Explanation::default();
     let outbound = snapshot.outbound(caller, dst);
     trace::name_target(snapshot, caller, host, dst, &outbound, &mut explanation.notes);
@@ -319,10 +323,12 @@ fn connection(from: &Caller<'_>, caller: &Workload, host: &str, dst: SocketAddr)
             for (destination, weight) in &destinations {
                 let cluster = snapshot.cluster(caller, destination, dst.port());
                 reachable |= cluster.as_ref().is_ok_and(|cluster| !cluster.endpoints.is_empty());
-                explanation.backends.push(row(destination, *weight, cluster.as_deref().ok()));
+                let answering = cluster.as_ref().map_or(&[][..], |cluster| cluster.answering(to.dialled()));
+                explanation.backends.push(row(destination, *weight, answering));
                 trace::destination(snapshot, caller, destination, dst.port(), &mut explanation.notes);
                 if let Ok(cluster) = &cluster {
-                    entries.add(from, cluster, rules_of(snapshot, caller, destination), None);
+                    let rules = rules_of(snapshot, caller, destination);
+                    entries.add(from, (cluster, to.dialled()), rules, None);
                 }
             }
             if !reachable {
@@ -349,14 +355,13 @@ fn connection(from: &Caller<'_>, caller: &Workload, host: &str, dst: SocketAddr)
     explanation
 }
 
-pub(crate) fn row(destination: &Destination, weight: u32, cluster: Option<&Cluster>) -> Backend {
-    let endpoints = cluster.into_iter().flat_map(|cluster| cluster.endpoints.iter());
+pub(crate) fn row(destination: &Destination, weight: u32, endpoints: &[Arc<Endpoint>]) -> Backend {
     Backend {
         host: destination.host.to_string(),
         subset: destination.subset.as_ref().map(ToString::to_string),
         port: destination.port,
         weight,
-        endpoints: endpoints.map(|endpoint| endpoint.address.to_string()).collect(),
+        endpoints: endpoints.iter().map(|endpoint| endpoint.address.to_string()).collect(),
     }
 }
 

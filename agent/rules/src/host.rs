@@ -101,6 +101,15 @@ pub(crate) fn expand<'a>(
     buffer.as_str()
 }
 
+/// `label.parent`. `None`: no name is as long.
+pub(crate) fn join<'a>(label: &str, parent: &str, buffer: &'a mut HostBuffer) -> Option<&'a str> {
+    buffer.len = 0;
+    buffer.push(label)?;
+    buffer.push(".")?;
+    buffer.push(parent)?;
+    buffer.as_str()
+}
+
 /// A host as a rule in `namespace` writes it, in full: a name without a dot is a service of that namespace.
 pub(crate) fn resolve(host: &str, namespace: &str, domain: &str) -> String {
     let mut name = host.trim_end_matches('.').to_ascii_lowercase();

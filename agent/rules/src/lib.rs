@@ -2,6 +2,7 @@
 //! out; then, per connection and per request, [`snapshot::Snapshot::outbound`], [`snapshot::Snapshot::route_http`],
 //! [`snapshot::Snapshot::route_tcp`] and [`cluster::Cluster::pick`]. No I/O, no clock, no randomness of its own:
 //! seeds arrive as arguments.
+mod addressee;
 pub mod cluster;
 pub mod compile;
 mod draw;

@@ -240,7 +240,7 @@ fn add_backend(
         line.row.notes.push(note);
     }
     let first = found.iter().find_map(|(_, found)| found.as_ref().ok());
-    line.row.backends.push(row(destination, weight, first.map(|cluster| &**cluster)));
+    line.row.backends.push(row(destination, weight, first.map_or(&[][..], |cluster| &cluster.endpoints)));
 }
 
 fn somebody_in(namespace: &Arc<str>) -> Workload {
@@ -267,7 +267,7 @@ fn somebody_in(namespace: &Arc<str>) -> Workload {
 
 fn default_rows(entry: &ServiceEntry) -> Vec<RouteRow> {
     let line = |(index, port): (usize, &crate::service_entry::PortEntry)| {
-        let whole = entry.policies.others.port(port.port).map(|clusters| &*clusters.whole);
+        let clusters = entry.policies.others.port(port.port);
         let destination =
             Destination { host: entry.service.host.clone(), subset: None, port: Some(port.port) };
         RouteRow {
@@ -278,7 +278,11 @@ fn default_rows(entry: &ServiceEntry) -> Vec<RouteRow> {
             name: Some("default".into()),
             r#match: "*".into(),
             action: "route".into(),
-            backends: vec![row(&destination, 1, whole)],
+            backends: vec![row(
+                &destination,
+                1,
+                clusters.map_or(&[][..], |clusters| &clusters.whole.endpoints),
+            )],
             ..RouteRow::default()
         }
     };

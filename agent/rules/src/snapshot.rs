@@ -10,18 +10,16 @@ use weft_api::mesh_config::Normalization;
 use crate::cluster::{Cluster, Service};
 use crate::gateway::GatewayPods;
 use crate::guard::{Entrance, Guard};
-use crate::host::{self, HostBuffer, RequestHost};
 use crate::http_route::{Destination, DirectResponse, HttpAction, HttpRoute, MatchedHttpRoute};
-use crate::matching::{At, MatchedPath, RequestView};
+use crate::matching::{MatchedPath, RequestView};
 use crate::mesh::MeshSettings;
-use crate::owner::Owner;
 use crate::pattern;
 use crate::port_index::PortIndex;
 use crate::security::NamespaceSecurity;
 use crate::service_entry::ServiceEntry;
 use crate::shard::{Map, Sharded};
 use crate::tcp_route::TcpDecision;
-use crate::virtual_service::{HttpOutcome, Rules};
+use crate::virtual_service::Rules;
 use crate::workload::{Enrolment, Workload};
 
 /// Everything that routing reads.
@@ -110,8 +108,8 @@ pub enum HttpDecision {
     Route(MatchedHttpRoute),
     /// The host has rules and none matches: 404, flag `NR`.
     NoRoute,
-    /// Nobody knows the host: to the address dialled (ALLOW_ANY, `PassthroughCluster`). Where that is a service's
-    /// virtual address, [`Snapshot::behind`] tells what it stands for.
+    /// Nobody knows the host, and no service that the caller sees has the address: there, as it is (ALLOW_ANY,
+    /// `PassthroughCluster`).
     Passthrough,
     /// Nobody knows the host: 502, `BlackHoleCluster` (REGISTRY_ONLY).
     BlackHole,
@@ -150,14 +148,6 @@ pub enum Unroutable {
 
 /// How many `ExternalName` services may follow one another.
 const ALIAS_HOPS: usize = 4;
-
-/// The rules that a request's host falls under.
-pub(crate) struct HostEntry<'a> {
-    /// The service of that name, with this port.
-    pub(crate) service: Option<&'a Arc<ServiceEntry>>,
-    /// The name that rules know it by.
-    pub(crate) name: &'a str,
-}
 
 impl Snapshot {
     /// The workload that has this address. Pods on the host's network share theirs, and have none here.
@@ -232,63 +222,11 @@ impl Snapshot {
         entries.find(|entry| entry.visibility.admits(&caller.namespace))
     }
 
-    /// What stands behind a service's address where no rule applies, as kube-proxy would have it.
-    pub fn behind(&self, caller: &Workload, dst: SocketAddr) -> Option<&Arc<Cluster>> {
-        let entry = self.service_at(caller, dst)?;
-        Some(&entry.policies.others.port(dst.port())?.whole)
-    }
-
     /// Decides where a request goes. `dst` is the address that was dialled. Allocates nothing unless the host has
     /// capital letters beyond a small buffer's room; takes no lock.
     pub fn route_http(&self, caller: &Workload, dst: SocketAddr, request: &Parts) -> HttpDecision {
         let request = RequestView::of(request);
         pattern::bounded(|| self.find_http(caller, dst, request)).unwrap_or_else(too_much_work)
-    }
-
-    fn find_http(&self, caller: &Workload, dst: SocketAddr, request: RequestView<'_>) -> HttpDecision {
-        let port = dst.port();
-        let decide = |entry: &HostEntry<'_>| self.decide(caller, port, entry, &request);
-        // A sniffed port has a listener of its own for each service: the address decides, whatever the Host.
-        let dialled = self.service_at(caller, dst);
-        if let Some(entry) = dialled
-            && entry.port(port).is_some_and(|port| port.protocol == Protocol::Detect)
-        {
-            return decide(&HostEntry { service: Some(entry), name: &entry.service.host });
-        }
-        if !self.http_ports.contains(port) {
-            return self.unknown_http();
-        }
-        let (mut lower, mut full) = (HostBuffer::new(), HostBuffer::new());
-        match host::normalize(request.authority, &mut lower) {
-            RequestHost::Nothing => self.unknown_http(),
-            RequestHost::Address(address) => match self.service_at(caller, (address, port).into()) {
-                Some(entry) if entry.serves_http(port) => {
-                    decide(&HostEntry { service: Some(entry), name: &entry.service.host })
-                }
-                _ => self.unknown_http(),
-            },
-            RequestHost::Name(name) => {
-                // What is a service's short name is not looked for literally: `reviews.default` in a rule names nobody.
-                decide(&self.host_entry(caller, port, name, &mut full))
-            }
-        }
-    }
-
-    /// Finds the service that a normalised name means to this caller, on this port.
-    pub(crate) fn host_entry<'a>(
-        &'a self,
-        caller: &Workload,
-        port: u16,
-        name: &'a str,
-        buffer: &'a mut HostBuffer,
-    ) -> HostEntry<'a> {
-        let visible = |name: &str| {
-            self.service(name)
-                .filter(|entry| entry.serves_http(port) && entry.visibility.admits(&caller.namespace))
-        };
-        let found = visible(name)
-            .or_else(|| visible(host::expand(name, &caller.namespace, &self.mesh.cluster_domain, buffer)?));
-        HostEntry { service: found, name: found.map_or(name, |entry| &entry.service.host) }
     }
 
     /// The service of this full name; an `ExternalName` one is the one it names.
@@ -301,36 +239,6 @@ impl Snapshot {
             }
         }
         None
-    }
-
-    fn decide(
-        &self,
-        caller: &Workload,
-        port: u16,
-        entry: &HostEntry<'_>,
-        request: &RequestView<'_>,
-    ) -> HttpDecision {
-        let owner = self.owner(entry.name);
-        for rules in self.rules_for(entry.name) {
-            if let Some(decision) = decide_by_rules(caller, port, rules, owner, request) {
-                return decision;
-            }
-        }
-        match entry.service {
-            Some(entry) => matched(&entry.default_route, MatchedPath::Prefix(1), request),
-            None => self.unknown_http(),
-        }
-    }
-
-    /// The rules that name this host: exactly, then by ever shorter wildcards.
-    pub(crate) fn rules_for(&self, name: &str) -> impl Iterator<Item = &RuleList> {
-        let wildcards = (!self.wildcard_rules.is_empty())
-            .then(|| host::suffixes(name).filter_map(|suffix| self.wildcard_rules.get(suffix)));
-        self.exact_rules.get(name).into_iter().chain(wildcards.into_iter().flatten())
-    }
-
-    pub(crate) fn unknown_http(&self) -> HttpDecision {
-        if self.mesh.registry_only { HttpDecision::BlackHole } else { HttpDecision::Passthrough }
     }
 
     /// Decides where a TCP connection goes. `seed` is fresh randomness.
@@ -416,22 +324,4 @@ pub(crate) fn too_much_work() -> HttpDecision {
         ..HttpRoute::default_for("".into(), "regex_work_exceeded".into(), None)
     };
     HttpDecision::Route(MatchedHttpRoute { route: Arc::new(route), matched_prefix: None })
-}
-
-/// The oldest visible rule with routes for this caller decides, of those that may. `None`: there is none.
-fn decide_by_rules(
-    caller: &Workload,
-    port: u16,
-    rules: &RuleList,
-    owner: Option<Owner<'_>>,
-    request: &RequestView<'_>,
-) -> Option<HttpDecision> {
-    let mut visible = rules.iter().filter(|rules| {
-        rules.visibility.admits(&caller.namespace) && owner.is_none_or(|owner| owner.lets(rules))
-    });
-    visible.find_map(|rules| match rules.route_http(caller, port, At::Mesh, request) {
-        HttpOutcome::Matched(route, path) => Some(matched(route, path, request)),
-        HttpOutcome::NoMatch => Some(HttpDecision::NoRoute),
-        HttpOutcome::Invisible => None,
-    })
 }

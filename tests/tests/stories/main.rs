@@ -28,6 +28,7 @@ mod gateways;
 mod hbone;
 mod headers;
 mod hostile;
+mod hosts;
 mod http1;
 mod http2;
 mod lifecycle;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::pod::PodRecord;
 use super::pods::Pods;
-use super::services::{ServiceRecord, Services, Target};
+use super::services::{Kind, ServiceRecord, Services, Target};
 use crate::cluster::Endpoint;
 use crate::service_entry::ServiceEntry;
 use crate::shard::Map;
@@ -46,9 +46,9 @@ fn from_slices(
     found: &mut [Found],
 ) {
     let slices = || services.slices_of(&record.service.host);
-    // A dual-stack service has each pod twice: once is enough.
+    // A dual-stack service has each pod twice: once is enough, unless callers dial the pods' addresses.
     let both = slices().any(|slice| slice.v6) && slices().any(|slice| !slice.v6);
-    let family = both.then(|| record.prefers_v6().unwrap_or(false));
+    let family = (both && record.kind != Kind::Headless).then(|| record.prefers_v6().unwrap_or(false));
     for slice in slices().filter(|slice| family.is_none_or(|v6| v6 == slice.v6)) {
         for (port, addresses) in record.ports.iter().zip(&mut *found) {
             let Some((_, number)) = slice.ports.iter().find(|(name, _)| *name == port.entry.name) else {
@@ -78,11 +78,13 @@ fn from_pod(record: &ServiceRecord, pod: &PodRecord, found: &mut [Found]) {
     }
     let addresses = &pod.workload.addresses;
     let preferred =
-        record.prefers_v6().and_then(|v6| addresses.iter().find(|address| address.is_ipv6() == v6));
-    let Some(address) = preferred.or(addresses.first()) else { return };
-    for (port, addresses) in record.ports.iter().zip(found) {
+        record.prefers_v6().and_then(|v6| addresses.iter().position(|address| address.is_ipv6() == v6));
+    let first = preferred.unwrap_or(0);
+    let dialled = if record.kind == Kind::Headless { 0..addresses.len() } else { first..first + 1 };
+    for (port, found) in record.ports.iter().zip(found) {
         if let Some(number) = port.target.on(&pod.ports) {
-            addresses.push((SocketAddr::new(*address, number), Some(pod.workload.clone())));
+            let endpoint = |address: &IpAddr| (SocketAddr::new(*address, number), Some(pod.workload.clone()));
+            found.extend(addresses.get(dialled.clone()).unwrap_or_default().iter().map(endpoint));
         }
     }
 }

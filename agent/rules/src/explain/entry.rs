@@ -62,18 +62,18 @@ pub(super) struct Entries {
 }
 
 impl Entries {
-    /// Looks at each endpoint of a cluster.
+    /// Looks at each endpoint of a cluster that may answer who dialled an address.
     pub(super) fn add(
         &mut self,
         caller: &Caller<'_>,
-        cluster: &Cluster,
+        (cluster, dialled): (&Cluster, Option<SocketAddr>),
         rules: &[Arc<str>],
         head: Option<&Parts>,
     ) {
         let names = || rules.iter().map(|rule| format!("DestinationRule/{rule}")).collect::<Vec<_>>();
         let mode = cluster.tls.as_ref().and_then(|tls| tls.mode);
         let tls = mode.map(|mode| (mode, names().join(" and ")));
-        for endpoint in cluster.endpoints.iter().take(MOST_ENDPOINTS) {
+        for endpoint in cluster.answering(dialled).iter().take(MOST_ENDPOINTS) {
             let Some(workload) = &endpoint.workload else {
                 let entry = Entry { tls: outside(tls.as_ref()), policies: Vec::new(), refused: None };
                 self.all.push((endpoint.address.to_string(), entry));

@@ -77,7 +77,7 @@ pub(super) fn answer(
         HttpDecision::Route(matched) => {
             describe_route(&matched, &parts, served.pod_port, &mut explanation);
             let addressed = |destination: &_| snapshot.port_at_gateway(served, destination);
-            backends(from, pod, &addressed, &matched, &parts, &mut explanation);
+            backends(from, pod, &addressed, None, &matched, &parts, &mut explanation);
         }
         HttpDecision::NoRoute | HttpDecision::Passthrough | HttpDecision::BlackHole => {
             "notFound".clone_into(&mut explanation.action);

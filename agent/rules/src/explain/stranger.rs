@@ -54,7 +54,7 @@ pub(super) fn answer(
             let cluster = &clusters.whole;
             let destination =
                 http_route::Destination { host: entry.service.host.clone(), subset: None, port: None };
-            explanation.backends.push(row(&destination, 1, Some(cluster)));
+            explanation.backends.push(row(&destination, 1, &cluster.endpoints));
             if cluster.endpoints.is_empty() {
                 "unavailable".clone_into(&mut explanation.action);
             }
@@ -62,7 +62,7 @@ pub(super) fn answer(
             let from = Caller { is_node: false, ..from };
             let http =
                 cluster.protocol != Protocol::Tcp && (in_words || cluster.protocol != Protocol::Detect);
-            entries.add(&from, cluster, &[], Some(&head).filter(|_| http));
+            entries.add(&from, (cluster, None), &[], Some(&head).filter(|_| http));
         }
         Found::Nothing => {
             let note = format!("{} is no pod and no service: weft has no say there", target.host);

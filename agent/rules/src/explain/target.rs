@@ -87,25 +87,41 @@ impl Target {
     }
 }
 
-/// The address that the caller's resolver would give; the unspecified one for names that only DNS knows.
-pub(super) fn address(snapshot: &Snapshot, caller: &Workload, host: &str, port: u16) -> SocketAddr {
-    let (mut lower, mut full) = (HostBuffer::new(), HostBuffer::new());
-    let ip = match host::normalize(host, &mut lower) {
-        RequestHost::Address(address) => Some(address),
-        RequestHost::Name(name) => {
-            let service = snapshot.service(name).or_else(|| {
-                snapshot.service(host::expand(
-                    name,
-                    &caller.namespace,
-                    &snapshot.mesh.cluster_domain,
-                    &mut full,
-                )?)
-            });
-            service.and_then(|entry| entry.first_address())
-        }
-        RequestHost::Nothing => None,
-    };
-    SocketAddr::new(ip.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)), port)
+/// What a caller's resolver would give for a host.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Resolved {
+    /// The address; the unspecified one for names that only DNS knows.
+    pub(super) address: SocketAddr,
+    /// It is one of several that the name stands for.
+    is_one_of_many: bool,
+}
+
+impl Resolved {
+    /// The address, where no other could be dialled as well.
+    pub(super) fn dialled(&self) -> Option<SocketAddr> {
+        (!self.is_one_of_many).then_some(self.address)
+    }
+}
+
+impl Target {
+    /// Looks the host up as the caller would.
+    pub(super) fn resolve(&self, snapshot: &Snapshot, caller: &Workload) -> Resolved {
+        let (mut lower, mut full) = (HostBuffer::new(), HostBuffer::new());
+        let (address, is_one_of_many) = match host::normalize(&self.host, &mut lower) {
+            RequestHost::Address(address) => (Some(address), false),
+            RequestHost::Name(name) => {
+                let service = snapshot.service(name).or_else(|| {
+                    let domain = &snapshot.mesh.cluster_domain;
+                    snapshot.service(host::expand(name, &caller.namespace, domain, &mut full)?)
+                });
+                let is_headless = service.is_some_and(|entry| entry.address.is_none());
+                (service.and_then(|entry| entry.first_address()), is_headless)
+            }
+            RequestHost::Nothing => (None, false),
+        };
+        let address = SocketAddr::new(address.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)), self.port);
+        Resolved { address, is_one_of_many }
+    }
 }
 
 #[cfg(test)]

@@ -6,10 +6,10 @@ use std::sync::Arc;
 use http::request::Parts;
 
 use super::in_words;
-use crate::host::{self, HostBuffer, RequestHost};
+use crate::host::HostBuffer;
 use crate::http_route::Destination;
 use crate::matching::{At, HttpMatch, RequestView};
-use crate::snapshot::{HostEntry, Outbound, Protocol, Snapshot, Unroutable};
+use crate::snapshot::{Outbound, Protocol, Snapshot, Unroutable};
 use crate::virtual_service::{HttpEntry, HttpOutcome, Rules};
 use crate::workload::Workload;
 
@@ -54,12 +54,10 @@ pub(super) fn rules(
     notes: &mut Vec<String>,
 ) {
     let request = RequestView::of(parts);
-    let (mut lower, mut full) = (HostBuffer::new(), HostBuffer::new());
-    let Some((name, literal)) = rule_name(snapshot, caller, dst, &request, &mut lower, &mut full) else {
-        return;
-    };
-    let literal = literal.and_then(|name| snapshot.exact_rules.get(name)).into_iter();
-    let lists = literal.chain(snapshot.rules_for(name));
+    let mut lower = HostBuffer::new();
+    let addressee = snapshot.addressee(caller, dst, request.authority, &mut lower);
+    let owner = addressee.as_ref().and_then(|addressee| snapshot.owner(addressee.name));
+    let lists = addressee.iter().flat_map(|addressee| snapshot.rules_of(addressee));
     let mut decided: Option<&Arc<Rules>> = None;
     for rules in lists.flat_map(|list| list.iter()) {
         if let Some(older) = decided {
@@ -75,6 +73,10 @@ pub(super) fn rules(
             notes.push(note);
             continue;
         }
+        if owner.is_some_and(|owner| !owner.lets(rules)) {
+            notes.push(not_owned(rules));
+            continue;
+        }
         match rules.route_http(caller, dst.port(), At::Mesh, &request) {
             HttpOutcome::Invisible => {
                 notes
@@ -87,33 +89,20 @@ pub(super) fn rules(
             }
         }
     }
+    let is_known = decided.is_some() || addressee.is_some_and(|addressee| addressee.service.is_some());
+    if let Some(entry) = snapshot.stands_in(caller, dst).filter(|_| !is_known) {
+        notes.push(format!(
+            "no service or rule of port {} has the Host {}: the request is for the service that was dialled, {}, and not for \
+             its VirtualServices",
+            dst.port(),
+            request.authority,
+            entry.service.host
+        ));
+    }
 }
 
-/// The name that rules know the request's host by, and the name as written where that differs.
-fn rule_name<'a>(
-    snapshot: &'a Snapshot,
-    caller: &Workload,
-    dst: SocketAddr,
-    request: &RequestView<'a>,
-    lower: &'a mut HostBuffer,
-    full: &'a mut HostBuffer,
-) -> Option<(&'a str, Option<&'a str>)> {
-    let port = dst.port();
-    if let Some(entry) = snapshot.service_at(caller, dst)
-        && entry.port(port).is_some_and(|port| port.protocol == Protocol::Detect)
-    {
-        return Some((&entry.service.host, None));
-    }
-    match host::normalize(request.authority, lower) {
-        RequestHost::Name(name) => {
-            let HostEntry { name: known, .. } = snapshot.host_entry(caller, port, name, full);
-            Some((known, (known != name).then_some(name)))
-        }
-        RequestHost::Address(address) => {
-            Some((&snapshot.service_at(caller, (address, port).into())?.service.host, None))
-        }
-        RequestHost::Nothing => None,
-    }
+fn not_owned(rules: &Rules) -> String {
+    format!("VirtualService {} is of another namespace than the host (hostOwnership is namespace)", rules.key)
 }
 
 /// Says for each route up to the deciding one why it does not match, and for the later ones that they might.
@@ -178,12 +167,17 @@ fn misses(
 /// Walks the `tcp` rules of the service at an address.
 pub(super) fn tcp_rules(snapshot: &Snapshot, caller: &Workload, dst: SocketAddr, notes: &mut Vec<String>) {
     let Some(entry) = snapshot.service_at(caller, dst) else { return };
+    let owner = snapshot.owner(&entry.service.host);
     for rules in snapshot.rules_for(&entry.service.host).flat_map(|list| list.iter()) {
         if !rules.visibility.admits(&caller.namespace) {
             notes.push(format!(
                 "VirtualService {} is not exported to namespace {}",
                 rules.key, caller.namespace
             ));
+            continue;
+        }
+        if owner.is_some_and(|owner| !owner.lets(rules)) {
+            notes.push(not_owned(rules));
             continue;
         }
         if rules.tcp.is_empty() {

@@ -85,6 +85,71 @@ fn what_leads_nowhere_is_told_with_its_cure() {
 }
 
 #[test]
+fn a_host_that_nobody_knows_is_told_to_be_for_the_service_dialled() {
+    let mut world = jason();
+    let told = explain(&world, "productpage.bookinfo", "http://reviews:9080/", &[("host", "a.example")]);
+    assert!(told.matched.is_none());
+    assert_eq!((told.action.as_str(), told.tls.as_str()), ("route", "none (same node)"));
+    assert_eq!(told.backends[0].host, "reviews.bookinfo.svc.cluster.local");
+    assert_eq!(told.backends[0].endpoints.len(), 3);
+    let note = "no service or rule of port 9080 has the Host a.example: the request is for the service that was dialled, \
+                reviews.bookinfo.svc.cluster.local, and not for its VirtualServices";
+    assert!(told.notes.iter().any(|told| told == note), "{:#?}", told.notes);
+    // It is known, though to a rule alone.
+    world.apply(
+        "
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: a, namespace: bookinfo}
+spec: {hosts: [a.example], http: [{route: [{destination: {host: ratings}}]}]}
+",
+    );
+    let told = explain(&world, "productpage.bookinfo", "http://reviews:9080/", &[("host", "a.example")]);
+    assert_eq!(told.matched.unwrap().virtual_service, "bookinfo/a");
+    assert!(!told.notes.iter().any(|told| told.starts_with("no service or rule")), "{:#?}", told.notes);
+    world.delete("VirtualService", "bookinfo", "a");
+
+    world.apply(
+        "
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: istio, namespace: istio-system}
+data:
+  mesh: 'outboundTrafficPolicy: {mode: REGISTRY_ONLY}'
+",
+    );
+    let told = explain(&world, "productpage.bookinfo", "http://reviews:9080/", &[("host", "a.example")]);
+    assert_eq!(told.action, "deny");
+    assert!(!told.notes.iter().any(|told| told.starts_with("no service or rule")), "{:#?}", told.notes);
+}
+
+#[test]
+fn rules_that_may_not_be_for_a_host_are_told_to_be_out_of_force() {
+    let mut world = World::of(APP);
+    world.apply(
+        "
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: weft, namespace: istio-system}
+data:
+  weft: 'hostOwnership: namespace'
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: thief, namespace: other}
+spec:
+  hosts: [reviews.bookinfo.svc.cluster.local]
+  http: [{directResponse: {status: 418}}]
+",
+    );
+    let told = explain(&world, "productpage.bookinfo", "http://reviews:9080/", &[]);
+    assert!(told.matched.is_none() && told.action == "route", "{told:?}");
+    let note =
+        "VirtualService other/thief is of another namespace than the host (hostOwnership is namespace)";
+    assert!(told.notes.iter().any(|told| told == note), "{:#?}", told.notes);
+}
+
+#[test]
 fn callers_are_named_in_many_ways() {
     let world = jason();
     for from in ["10.1.0.1", "productpage", "pod/productpage-v1.bookinfo", "app=productpage"] {
