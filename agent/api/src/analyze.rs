@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 
 pub use network::{Gap, without_tunnels};
 
+use crate::budget::Ledger;
 use crate::finding::{Finding, Severity, code};
 use crate::load::{Loaded, LoadedObject, load};
 use crate::object::Object;
@@ -38,6 +39,11 @@ pub fn analyze<F: AsRef<str>, T: AsRef<str>>(files: &[(F, T)]) -> Vec<Finding> {
     for (source, problem) in problems {
         by_file.entry(sources[source].file).or_default().push((source, problem));
     }
+    for (file, finding) in over_bounds(&sources) {
+        let finding = Finding { file: Some(files[file].0.as_ref().to_owned()), ..finding };
+        findings[file].push(finding);
+        by_file.entry(file).or_default();
+    }
     for (file, problems) in by_file {
         let (name, text) = (files[file].0.as_ref(), files[file].1.as_ref());
         let nodes = Nodes::of(text);
@@ -51,6 +57,16 @@ pub fn analyze<F: AsRef<str>, T: AsRef<str>>(files: &[(F, T)]) -> Vec<Finding> {
         });
     }
     findings.concat()
+}
+
+/// Objects that are too much together with those before them, with the numbers of their files.
+fn over_bounds(sources: &[Source<'_>]) -> Vec<(usize, Finding)> {
+    let mut ledger = Ledger::default();
+    let over = |source: &Source<'_>| {
+        let finding = ledger.put(&source.loaded.object).err()?;
+        Some((source.file, Finding { line: Some(source.loaded.line), ..*finding }))
+    };
+    sources.iter().filter_map(over).collect()
 }
 
 /// The objects of a file by their first lines, read again for the lines of their fields.

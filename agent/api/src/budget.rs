@@ -31,6 +31,32 @@ pub const ENDPOINTS: Bounds = Bounds { object: 8 << 20, namespace: 96 << 20, all
 /// Regular expressions, in instructions of about 32 bytes. Equal ones of a namespace count once.
 pub const PATTERNS: Bounds = Bounds { object: 1 << 15, namespace: 1 << 17, all: 1 << 20 };
 
+/// Sums over all objects: what they take, or may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sums {
+    /// Bytes of rules and policies.
+    pub rules: u64,
+    /// Bytes of Services and endpoints.
+    pub endpoints: u64,
+    /// Instructions of regular expressions.
+    pub instructions: u64,
+}
+
+impl Sums {
+    /// What they may take where nobody says otherwise.
+    pub const MOST: Self = Self { rules: RULES.all, endpoints: ENDPOINTS.all, instructions: PATTERNS.all };
+    /// Nothing.
+    const NONE: Self = Self { rules: 0, endpoints: 0, instructions: 0 };
+}
+
+impl Bounds {
+    /// The same, where all objects may have `all`: a namespace has the same part of it.
+    fn of(self, all: u64) -> Self {
+        let part = u128::from(all) * u128::from(self.namespace) / u128::from(self.all);
+        Self { object: self.object, namespace: part.try_into().unwrap_or(u64::MAX), all }
+    }
+}
+
 /// What a namespace may have of [`RULES`] and [`ENDPOINTS`] even where the bound of all is reached: nobody's objects are
 /// refused for what others have written.
 pub const GUARANTEED: u64 = 1 << 20;

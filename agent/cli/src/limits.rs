@@ -21,7 +21,17 @@ pub struct LimitArgs {
     /// File descriptors for connections [default: three quarters of what the process may have]
     #[arg(long, value_name = "N", env = "WEFT_LIMIT_DESCRIPTORS")]
     limit_descriptors: Option<u64>,
-    /// Part of each of these that one pod may have, in hundredths; a gateway twice that [default: 25]
+    /// Memory for VirtualServices and the other rules and policies of all namespaces, as docs/limits.md estimates it; a
+    /// namespace may have a quarter [default: 128Mi]
+    #[arg(long, value_name = "SIZE", env = "WEFT_LIMIT_RULES", value_parser = size)]
+    limit_rules: Option<u64>,
+    /// Memory for Services and EndpointSlices; a namespace may have three eighths [default: 256Mi]
+    #[arg(long, value_name = "SIZE", env = "WEFT_LIMIT_ENDPOINTS", value_parser = size)]
+    limit_endpoints: Option<u64>,
+    /// Instructions of regular expressions; a namespace may have an eighth [default: 1048576]
+    #[arg(long, value_name = "N", env = "WEFT_LIMIT_REGEX")]
+    limit_regex: Option<u64>,
+    /// Part of memory and descriptors of connections that one pod may have, in hundredths; a gateway twice that [default: 25]
     #[arg(long, value_name = "PERCENT", env = "WEFT_LIMIT_POD", value_parser = clap::value_parser!(u8).range(1..=100))]
     limit_pod: Option<u8>,
     /// Part that whoever connects to a pod may have there [default: 12]
@@ -41,6 +51,9 @@ impl LimitArgs {
             standing: self.limit_standing,
             buffered: self.limit_buffered,
             descriptors: self.limit_descriptors,
+            rules: self.limit_rules,
+            endpoints: self.limit_endpoints,
+            regex_instructions: self.limit_regex,
             pod_percent: self.limit_pod,
             peer_percent: self.limit_peer,
             namespace_percent: self.limit_namespace,

@@ -24,6 +24,8 @@ pub mod machine;
 pub mod report;
 pub mod watch;
 
+use weft_api::budget::Sums;
+
 pub use account::{Account, Charge, Cost};
 pub use budget::{Budget, Holder, Resource};
 
@@ -38,6 +40,12 @@ pub struct LimitOptions {
     pub buffered: Option<u64>,
     /// File descriptors for connections.
     pub descriptors: Option<u64>,
+    /// Memory for rules and policies, in bytes.
+    pub rules: Option<u64>,
+    /// Memory for Services and endpoints, in bytes.
+    pub endpoints: Option<u64>,
+    /// Instructions of regular expressions.
+    pub regex_instructions: Option<u64>,
     /// A pod's part of all, in hundredths.
     pub pod_percent: Option<u8>,
     /// The part of whoever connects to a pod, in hundredths.
@@ -53,6 +61,8 @@ pub struct Limits {
     pub memory: u64,
     /// In all, by [`Resource`].
     pub all: [u64; Resource::COUNT],
+    /// What the objects of all namespaces may take.
+    pub objects: Sums,
     pod_percent: u8,
     peer_percent: u8,
     namespace_percent: u8,
@@ -75,9 +85,15 @@ impl Limits {
         all[Resource::Buffered as usize] = told.buffered.unwrap_or(memory / 4);
         all[Resource::Descriptors as usize] =
             told.descriptors.unwrap_or(machine.descriptors - machine.descriptors / OF_DESCRIPTORS);
+        let objects = Sums {
+            rules: told.rules.unwrap_or(Sums::MOST.rules),
+            endpoints: told.endpoints.unwrap_or(Sums::MOST.endpoints),
+            instructions: told.regex_instructions.unwrap_or(Sums::MOST.instructions),
+        };
         Self {
             memory,
             all,
+            objects,
             pod_percent: told.pod_percent.unwrap_or(25),
             peer_percent: told.peer_percent.unwrap_or(12),
             namespace_percent: told.namespace_percent.unwrap_or(50),

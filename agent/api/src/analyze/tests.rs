@@ -258,3 +258,21 @@ fn a_subset_that_a_gateways_pods_do_not_see_is_told() {
         "its pods may be beside the Gateway"
     );
 }
+
+#[test]
+fn objects_that_are_too_much_together_are_told_where_they_are() {
+    let by_regexes = |n: usize| {
+        let matches: String =
+            (0..7).map(|m| format!("{{uri: {{regex: '/{n}/{m}/(a{{1,100}}){{1,20}}'}}}}, ")).collect();
+        rule(
+            &format!("v{n}"),
+            &format!("hosts: [v{n}.example.com]\nhttp:\n- match: [{matches}]\n  redirect: {{uri: /}}"),
+        )
+    };
+    let files: Vec<(String, String)> = (0..6).map(|n| (format!("{n}.yaml"), by_regexes(n))).collect();
+    let found = analyze(&files);
+    let over: Vec<_> = found.iter().filter(|finding| finding.code == "TooLarge").collect();
+    let told: Vec<_> = over.iter().map(|finding| finding.location().unwrap_or_default()).collect();
+    assert_eq!(told, ["4.yaml:1", "5.yaml:1"], "{found:?}");
+    assert!(over[0].message.contains("namespace shop, of 131072 instructions"), "{}", over[0].message);
+}

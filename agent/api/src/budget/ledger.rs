@@ -4,21 +4,28 @@ use std::collections::hash_map::RandomState;
 use std::collections::{BTreeMap, HashMap};
 use std::hash::BuildHasher;
 
-use super::{Bounds, ENDPOINTS, GUARANTEED, GUARANTEED_PATTERNS, PATTERNS, RULES, Share, Weight, weigh};
+use super::{
+    Bounds, ENDPOINTS, GUARANTEED, GUARANTEED_PATTERNS, PATTERNS, RULES, Share, Sums, Weight, weigh,
+};
 use crate::finding::{Finding, Severity, code};
 use crate::meta::ObjectKey;
 use crate::object::Object;
 
 /// What the objects in force take.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Ledger {
+    most: Sums,
+    sums: Sums,
     /// By a hash of the key: in a large cluster the names alone would take megabytes.
     objects: HashMap<u64, Weight>,
     hasher: RandomState,
     namespaces: HashMap<String, Account>,
-    rules: u64,
-    endpoints: u64,
-    instructions: u64,
+}
+
+impl Default for Ledger {
+    fn default() -> Self {
+        Self::within(Sums::MOST)
+    }
 }
 
 /// What the objects of a namespace take.
@@ -41,6 +48,17 @@ impl Account {
 }
 
 impl Ledger {
+    /// Without any object; all together may take `most`.
+    pub fn within(most: Sums) -> Self {
+        Self {
+            most,
+            sums: Sums::NONE,
+            objects: HashMap::new(),
+            hasher: RandomState::new(),
+            namespaces: HashMap::new(),
+        }
+    }
+
     /// Enters an object in place of its version before.
     ///
     /// # Errors
@@ -81,16 +99,19 @@ impl Ledger {
         self.take_out(key);
     }
 
-    /// Bytes of rules, bytes of endpoints, and instructions of regular expressions, of all namespaces.
-    pub fn sums(&self) -> (u64, u64, u64) {
-        (self.rules, self.endpoints, self.instructions)
+    /// What the objects of all namespaces take.
+    pub fn sums(&self) -> Sums {
+        self.sums
     }
 
     fn bytes_over(&self, namespace: &str, share: Share) -> Option<String> {
         let account = self.namespaces.get(namespace)?;
         let (bounds, own, all, what) = match share {
-            Share::Rules => (RULES, account.rules, self.rules, "rules and policies"),
-            Share::Endpoints => (ENDPOINTS, account.endpoints, self.endpoints, "Services and EndpointSlices"),
+            Share::Rules => (RULES.of(self.most.rules), account.rules, self.sums.rules, "rules and policies"),
+            Share::Endpoints => {
+                let bounds = ENDPOINTS.of(self.most.endpoints);
+                (bounds, account.endpoints, self.sums.endpoints, "Services and EndpointSlices")
+            }
         };
         let unit = |bytes: u64| format!("{} MiB", bytes.div_ceil(1 << 20));
         over(bounds, GUARANTEED, own, all, namespace, &unit, &format!("{what} take about"))
@@ -103,7 +124,8 @@ impl Ledger {
         let own = self.namespaces.get(namespace)?.instructions;
         let unit = |instructions: u64| format!("{instructions} instructions");
         let what = "regular expressions stand for about";
-        over(PATTERNS, GUARANTEED_PATTERNS, own, self.instructions, namespace, &unit, what)
+        let bounds = PATTERNS.of(self.most.instructions);
+        over(bounds, GUARANTEED_PATTERNS, own, self.sums.instructions, namespace, &unit, what)
     }
 
     fn enter(&mut self, key: &ObjectKey, weight: Weight) {
@@ -114,7 +136,7 @@ impl Ledger {
             *holders += 1;
             if *holders == 1 {
                 account.instructions += instructions;
-                self.instructions += instructions;
+                self.sums.instructions += instructions;
             }
         }
         *self.all(weight.share) += weight.bytes;
@@ -132,7 +154,7 @@ impl Ledger {
             if *holders == 0 {
                 account.patterns.remove(source);
                 account.instructions -= instructions;
-                self.instructions -= instructions;
+                self.sums.instructions -= instructions;
             }
         }
         if account.rules + account.endpoints == 0 {
@@ -143,8 +165,8 @@ impl Ledger {
 
     fn all(&mut self, share: Share) -> &mut u64 {
         match share {
-            Share::Rules => &mut self.rules,
-            Share::Endpoints => &mut self.endpoints,
+            Share::Rules => &mut self.sums.rules,
+            Share::Endpoints => &mut self.sums.endpoints,
         }
     }
 }
@@ -222,10 +244,18 @@ mod tests {
                 let _ = ledger.put(&large(&format!("n{namespace}"), &format!("v{n}")));
             }
         }
-        assert!(ledger.sums().0 > RULES.all - (2 << 20), "{}", ledger.sums().0);
+        assert!(ledger.sums().rules > RULES.all - (2 << 20), "{:?}", ledger.sums());
         assert_eq!(ledger.put(&large("late", "first")), Ok(()));
         assert!(ledger.put(&large("late", "second")).unwrap_err().message.contains("all namespaces"));
         assert_eq!(ledger.put(&by_regex("late", "small", "a+")), Ok(()));
+    }
+
+    #[test]
+    fn where_all_may_have_less_a_namespace_may_too() {
+        let mut ledger = Ledger::within(Sums { rules: 8 << 20, ..Sums::MOST });
+        let refused = (0..100).find_map(|n| ledger.put(&large("shop", &format!("v{n}"))).err());
+        let message = refused.expect("2 MiB are not without end").message;
+        assert!(message.contains("namespace shop, of 2 MiB"), "{message}");
     }
 
     #[test]
@@ -234,7 +264,7 @@ mod tests {
         for n in 0..1000 {
             assert_eq!(ledger.put(&by_regex("shop", &format!("v{n}"), "/a{1000}")), Ok(()));
         }
-        let one = ledger.sums().2;
+        let one = ledger.sums().instructions;
         assert!((1000..3000).contains(&one), "{one}");
         let refused = (0..1000)
             .find_map(|n| ledger.put(&by_regex("shop", &format!("w{n}"), &format!("/{n}a{{1000}}"))).err());
@@ -245,7 +275,7 @@ mod tests {
                 ledger.remove(&by_regex("shop", &format!("{name}{n}"), "a").key());
             }
         }
-        assert_eq!(ledger.sums(), (0, 0, 0));
+        assert_eq!(ledger.sums(), Sums::NONE);
         assert!(ledger.namespaces.is_empty() && ledger.objects.is_empty());
     }
 }

@@ -221,7 +221,7 @@ impl Control {
         let mut control = Self {
             source,
             compiler,
-            intake: Intake::default(),
+            intake: Intake::within(shared.limits.limits().objects),
             released: Vec::new(),
             datapath,
             confirmed: vec![0; workers.len()],
@@ -503,6 +503,7 @@ impl Control {
         refused.extend(self.intake.findings());
         self.shared.telemetry.state(self.generation(), self.enrolled.len(), refused.len());
         self.shared.telemetry.kept(self.source.kept());
+        self.shared.limits.take_objects(self.intake.sums());
         if let Some(identities) = &self.shared.identities {
             self.shared.telemetry.certificates(identities.ends());
         }

@@ -7,6 +7,8 @@ use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use weft_api::budget::Sums;
+
 use super::Limits;
 
 /// What is counted.
@@ -158,6 +160,8 @@ pub struct Budget {
     all: Arc<Share>,
     shares: Mutex<HashMap<Holder, Arc<Share>, foldhash::fast::RandomState>>,
     pressure: AtomicU8,
+    /// What the objects in force take.
+    objects: Mutex<Sums>,
     /// Refusals, by resource and [`Holder::kind`].
     refused: [[AtomicU64; KINDS.len()]; Resource::COUNT],
     /// Counts the times that idle connections are to be closed.
@@ -187,6 +191,7 @@ impl Budget {
             limits,
             shares: Mutex::default(),
             pressure: AtomicU8::new(Pressure::None as u8),
+            objects: Mutex::new(Sums { rules: 0, endpoints: 0, instructions: 0 }),
             refused: Default::default(),
             trimmed: AtomicU64::new(0),
             ended: AtomicU64::new(0),
@@ -197,6 +202,16 @@ impl Budget {
     /// The limits in force.
     pub fn limits(&self) -> &Limits {
         &self.limits
+    }
+
+    /// Takes note of what the objects in force take.
+    pub fn take_objects(&self, sums: Sums) {
+        *self.objects.lock().unwrap_or_else(PoisonError::into_inner) = sums;
+    }
+
+    /// What the objects in force take.
+    pub fn objects(&self) -> Sums {
+        *self.objects.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Everybody's share.

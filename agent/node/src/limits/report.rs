@@ -8,6 +8,7 @@ use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 use weft_api::admin::{LimitRow, Limits};
+use weft_api::budget::Sums;
 
 use super::budget::{Budget, KINDS, Pressure, Resource, Share};
 
@@ -54,15 +55,23 @@ impl Collector for Metrics {
     #[expect(clippy::cast_precision_loss, reason = "none of these numbers comes near 2^53")]
     fn encode(&self, mut to: DescriptorEncoder<'_>) -> fmt::Result {
         let budget = &self.0;
-        let mut gauge = |name, help, value: &dyn Fn(Resource) -> u64| {
+        let mut gauge = |name, help, value: &dyn Fn(Resource) -> u64, objects: Sums| {
             let mut family = to.encode_descriptor(name, help, None, MetricType::Gauge)?;
-            Resource::ALL.into_iter().try_for_each(|resource| {
-                let labels = [("resource", resource.name())];
-                family.encode_family(&labels)?.encode_gauge(&(value(resource) as f64))
+            let objects = [
+                ("rules_bytes", objects.rules),
+                ("endpoints_bytes", objects.endpoints),
+                ("regex_instructions", objects.instructions),
+            ];
+            let held = Resource::ALL.into_iter().map(|resource| (resource.name(), value(resource)));
+            held.chain(objects).try_for_each(|(resource, value)| {
+                let labels = [("resource", resource)];
+                family.encode_family(&labels)?.encode_gauge(&(value as f64))
             })
         };
-        gauge("weft_limit_used", "What is held for others", &|resource| budget.all().used(resource))?;
-        gauge("weft_limit_max", "What may be held for others", &|resource| budget.all().max(resource))?;
+        let used = |resource| budget.all().used(resource);
+        gauge("weft_limit_used", "What is held for others", &used, budget.objects())?;
+        let most = |resource| budget.all().max(resource);
+        gauge("weft_limit_max", "What may be held for others", &most, budget.limits().objects)?;
         let help = "How often a holder at its bound was refused more, or had to wait";
         let mut family = to.encode_descriptor("weft_limit_refused", help, None, MetricType::Counter)?;
         for resource in Resource::ALL {

@@ -5,7 +5,7 @@ use std::collections::hash_map::RandomState;
 use std::collections::{BTreeMap, HashSet};
 use std::hash::BuildHasher;
 
-use weft_api::budget::{Ledger, weigh};
+use weft_api::budget::{Ledger, Sums, weigh};
 use weft_api::finding::{Finding, Severity, code};
 use weft_api::meta::ObjectKey;
 use weft_api::object::Object;
@@ -64,6 +64,16 @@ impl Job {
 }
 
 impl Intake {
+    /// All objects together may take `most`.
+    pub fn within(most: Sums) -> Self {
+        Self { ledger: Ledger::within(most), ..Self::default() }
+    }
+
+    /// What the objects that were let in take.
+    pub fn sums(&self) -> Sums {
+        self.ledger.sums()
+    }
+
     /// Leaves out what is over a bound, and says so. What was refused before comes in as soon as there is room.
     pub fn admit(&mut self, changes: Vec<Change>) -> (Vec<Change>, Vec<Finding>) {
         let mut room = false;
