@@ -20,6 +20,7 @@ mod ports;
 mod probe;
 mod record;
 mod routing;
+mod sock_diag;
 mod sockets;
 mod status;
 mod unclaimed;

@@ -211,12 +211,10 @@ impl Identities {
 
     /// What `weft status` and `weft get certificates` tell.
     pub fn status(&self) -> Certificates {
-        let mut told =
-            status::certificates(&self.ca, &self.health.state(), &self.trust.roots(), self.all().values());
-        if let (Some(ca), Some(file)) = (&mut told.ca, &self.revocations) {
-            ca.revocations = status::revocations(file, self.health.revocations());
-        }
-        told
+        let revocations = self.revocations.as_deref();
+        let revocations = revocations.and_then(|file| status::revocations(file, self.health.revocations()));
+        let (state, roots) = (self.health.state(), self.trust.roots());
+        status::certificates(&self.ca, &state, &roots, revocations, self.all().values())
     }
 
     /// The lists of what is good no more; others, when they are other lists.

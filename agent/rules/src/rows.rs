@@ -11,7 +11,6 @@ use crate::explain::{duration, row};
 use crate::gateway::GatewayPort;
 use crate::http_route::{Destination, HttpAction};
 use crate::matching::{HttpMatch, MESH};
-use crate::probe::Probes;
 use crate::service_entry::ServiceEntry;
 use crate::shard::{Map, Set};
 use crate::snapshot::{Protocol, Snapshot};
@@ -215,7 +214,7 @@ fn add_backend(
     // Without a port of its own, any port that the service has may be the one addressed.
     let entry = snapshot.service(&destination.host);
     let addressed = entry.and_then(|entry| entry.ports.first()).map_or(0, |port| port.port);
-    let somebody = somebody_in(&bound.rules.age.namespace);
+    let somebody = Workload::unknown(bound.rules.age.namespace.clone(), "".into());
     let mesh =
         bound.rules.on_mesh.then(|| (String::new(), snapshot.cluster(&somebody, destination, addressed)));
     let gateways = bound.places.iter().map(|(pod, served)| {
@@ -241,28 +240,6 @@ fn add_backend(
     }
     let first = found.iter().find_map(|(_, found)| found.as_ref().ok());
     line.row.backends.push(row(destination, weight, first.map_or(&[][..], |cluster| &cluster.endpoints)));
-}
-
-fn somebody_in(namespace: &Arc<str>) -> Workload {
-    let none: Arc<str> = "".into();
-    Workload {
-        key: none.clone(),
-        namespace: namespace.clone(),
-        name: none.clone(),
-        service_account: none.clone(),
-        labels: Arc::default(),
-        addresses: Vec::new(),
-        node: none.clone(),
-        workload_name: none.clone(),
-        canonical_service: none.clone(),
-        canonical_revision: none,
-        netns: None,
-        probes: Probes::default(),
-        uid: "".into(),
-        announced: None,
-        terminating: false,
-        enrolment: Enrolment::NotSelected,
-    }
 }
 
 fn default_rows(entry: &ServiceEntry) -> Vec<RouteRow> {

@@ -58,6 +58,29 @@ pub(crate) fn is_gateway(labels: &Labels) -> bool {
 }
 
 impl Workload {
+    /// Somebody of whom no more is known: without a key, and called by the names that telemetry has for that.
+    pub fn unknown(namespace: Arc<str>, service_account: Arc<str>) -> Self {
+        let (none, unknown): (Arc<str>, Arc<str>) = ("".into(), "unknown".into());
+        Self {
+            key: none.clone(),
+            namespace,
+            name: none.clone(),
+            service_account,
+            labels: Arc::default(),
+            addresses: Vec::new(),
+            node: none.clone(),
+            workload_name: unknown.clone(),
+            canonical_service: unknown,
+            canonical_revision: "latest".into(),
+            uid: none,
+            netns: None,
+            probes: Probes::default(),
+            announced: None,
+            terminating: false,
+            enrolment: Enrolment::NotSelected,
+        }
+    }
+
     /// Whether it says that it is a gateway: then Gateways may select it, and others call it as what is outside the mesh,
     /// as Istio's gateways are called.
     pub fn is_gateway(&self) -> bool {

@@ -19,16 +19,22 @@ pub fn certificates<'a>(
     ca: &CaOptions,
     state: &State,
     roots: &Roots,
+    revocations: Option<RevocationsRow>,
     accounts: impl Iterator<Item = &'a Arc<Account>>,
 ) -> Certificates {
     let now = SystemTime::now();
     Certificates {
-        ca: Some(authority(ca, state, roots)),
+        ca: Some(authority(ca, state, roots, revocations)),
         certificates: accounts.map(|account| row(account, now)).collect(),
     }
 }
 
-fn authority(ca: &CaOptions, state: &State, roots: &Roots) -> CertificateAuthority {
+fn authority(
+    ca: &CaOptions,
+    state: &State,
+    roots: &Roots,
+    revocations: Option<RevocationsRow>,
+) -> CertificateAuthority {
     let (kind, location) = match ca {
         CaOptions::Folder(dir) => (AuthorityKind::Embedded, dir.display().to_string()),
         CaOptions::Service(service) => (AuthorityKind::External, service.address.clone()),
@@ -46,7 +52,7 @@ fn authority(ca: &CaOptions, state: &State, roots: &Roots) -> CertificateAuthori
         failing_since: state.failure.as_ref().map(|(since, _)| stamp(*since)),
         error: state.failure.as_ref().map(|(_, why)| why.clone()),
         roots: roots.collect(),
-        revocations: None,
+        revocations,
     }
 }
 

@@ -9,7 +9,6 @@ use http::request::Parts;
 use weft_rules::cluster::{Cluster, Service};
 use weft_rules::http_route::Destination;
 use weft_rules::identity::Identity;
-use weft_rules::probe::Probes;
 use weft_rules::snapshot::{HttpDecision, Protocol, Snapshot, Unroutable};
 use weft_rules::workload::{Enrolment, Workload};
 
@@ -206,9 +205,9 @@ fn named(snapshot: &Snapshot, caller: &Caller) -> Arc<Workload> {
             Arc::clone(workload)
         }
         (_, Some(identity)) => {
-            Arc::new(made_up(identity.namespace.clone(), identity.service_account.clone()))
+            Arc::new(Workload::unknown(identity.namespace.clone(), identity.service_account.clone()))
         }
-        (None, None) => Arc::new(made_up("".into(), "".into())),
+        (None, None) => Arc::new(Workload::unknown("".into(), "".into())),
     }
 }
 
@@ -226,35 +225,8 @@ fn named_only(pod: &LocalPod) -> Workload {
         workload_name: name.into(),
         canonical_service: name.into(),
         addresses: pod.network.addresses.clone(),
-        probes: Probes::default(),
-        uid: "".into(),
-        announced: None,
-        terminating: false,
         enrolment: Enrolment::Enrolled,
         key: Arc::clone(&key),
-        ..made_up(namespace.into(), "default".into())
-    }
-}
-
-/// Somebody of whom no more is known; without a key.
-fn made_up(namespace: Arc<str>, service_account: Arc<str>) -> Workload {
-    let unknown: Arc<str> = "unknown".into();
-    Workload {
-        key: "".into(),
-        namespace,
-        name: "".into(),
-        service_account,
-        labels: Arc::default(),
-        addresses: Vec::new(),
-        node: "".into(),
-        workload_name: unknown.clone(),
-        canonical_service: unknown,
-        canonical_revision: "latest".into(),
-        netns: None,
-        probes: Probes::default(),
-        uid: "".into(),
-        announced: None,
-        terminating: false,
-        enrolment: Enrolment::NotSelected,
+        ..Workload::unknown(namespace.into(), "default".into())
     }
 }

@@ -81,11 +81,7 @@ impl ClientIo {
         {
             self.sending = interim.take().into();
         }
-        while !self.sending.is_empty() {
-            let written = ready!(Pin::new(&mut self.stream).poll_write(context, &self.sending))?;
-            self.sending.advance(written);
-        }
-        Poll::Ready(Ok(()))
+        poll_sending(&mut self.sending, &mut self.stream, context)
     }
 }
 
@@ -196,11 +192,7 @@ impl EndpointIo {
 
     /// Writes what is left of a restored head.
     fn poll_head(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while !self.sending.is_empty() {
-            let written = ready!(Pin::new(&mut self.stream).poll_write(context, &self.sending))?;
-            self.sending.advance(written);
-        }
-        Poll::Ready(Ok(()))
+        poll_sending(&mut self.sending, &mut self.stream, context)
     }
 }
 
@@ -255,6 +247,15 @@ impl AsyncWrite for EndpointIo {
         ready!(self.poll_head(context))?;
         Pin::new(&mut self.stream).poll_shutdown(context)
     }
+}
+
+/// Writes what is to be sent before anything else.
+fn poll_sending(sending: &mut Bytes, stream: &mut Stream, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+    while !sending.is_empty() {
+        let written = ready!(Pin::new(&mut *stream).poll_write(context, sending))?;
+        sending.advance(written);
+    }
+    Poll::Ready(Ok(()))
 }
 
 #[cfg(test)]

@@ -22,8 +22,8 @@ use super::stream::Stream;
 use super::upstream::{self, Connection, Purpose, Towards};
 use crate::telemetry::{self, ResponseFlag, TcpEvent, TcpRecord};
 
-/// Envoy's name for traffic to an address that no service has.
-const PASSTHROUGH_CLUSTER: &str = "PassthroughCluster";
+/// Envoy's name for traffic to an address, or a host, that no service has.
+pub(super) const PASSTHROUGH_CLUSTER: &str = "PassthroughCluster";
 /// Envoy's name for traffic that goes to where the client sent it.
 const INBOUND_PASSTHROUGH_CLUSTER: &str = "InboundPassthroughCluster";
 

@@ -23,11 +23,9 @@ use super::target::Escaped;
 use super::upgrade::Switch;
 use super::{MeteredRequestBody, headers, interim, local_reply, mirror, upgrade};
 use crate::proxy::error::{Error, Kind};
+use crate::proxy::tcp::PASSTHROUGH_CLUSTER;
 use crate::proxy::upstream::Towards;
 use crate::telemetry::ResponseFlag;
-
-/// Envoy's name for traffic to a host that nobody knows.
-const PASSTHROUGH_CLUSTER: &str = "PassthroughCluster";
 
 /// Forwards a request to one of its route's destinations.
 pub(super) async fn by_route(
