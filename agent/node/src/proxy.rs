@@ -21,6 +21,7 @@ mod connection;
 mod detect;
 mod ends;
 mod error;
+mod first_bytes;
 mod gateway;
 mod hbone;
 mod http;

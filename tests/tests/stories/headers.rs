@@ -1,6 +1,6 @@
 //! What a header means that comes on several lines, and what of headers and paths only a proxy may say.
 
-use std::io::{Read as _, Write as _};
+use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::TcpStream;
 
 use anyhow::{Context as _, Result, ensure};
@@ -75,6 +75,46 @@ fn what_only_a_proxy_says_is_removed_on_every_path() {
                     )?;
                 }
             }
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn a_request_that_is_cut_in_two_does_not_pass_unread() {
+    story(|mesh| {
+        mesh.pod("client").start()?;
+        mesh.outsider("stranger")?;
+        let program = mesh.pod("server").start()?.listen(8080)?;
+        mesh.start_agent()?;
+        mesh.wait_applied()?;
+        let to = mesh.the("server")?.at(8080);
+        for from in ["client", "stranger"] {
+            // Programs exist that take each of these for a request.
+            for (begin, rest) in [
+                ("get /", " HTTP/1.1\r\n"),
+                ("GET\t/ HTTP/1", ".1\r\n"),
+                ("\r\n\r\n\r\n", "GET / HTTP/1.1\r\n"),
+            ] {
+                let mut client = mesh.the(from)?.connect(to)?;
+                client.write_all(begin.as_bytes())?;
+                let (mut there, _) = program.accept()?;
+                there.read_exact(&mut vec![0; begin.len()])?;
+                write!(client, "{rest}x-forwarded-client-cert: forged\r\n\r\n")?;
+                let mut seen = Vec::new();
+                let end = there.read_to_end(&mut seen);
+                ensure!(seen.is_empty(), "{from}: {begin:?} went on: {}", seen.escape_ascii());
+                ensure!(
+                    end.is_err_and(|error| error.kind() == ErrorKind::ConnectionReset),
+                    "{from}: {begin:?}"
+                );
+            }
+            // Whole, it is read.
+            let mut client = mesh.the(from)?.connect(to)?;
+            let request = "\r\n\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\nx-forwarded-client-cert: forged\r\nx-mine: kept\r\n\r\n";
+            client.write_all(request.as_bytes())?;
+            let seen = head(&mut program.accept()?.0)?;
+            ensure!(seen.contains("x-mine: kept") && !seen.contains("forged"), "{from}: {seen}");
         }
         Ok(())
     });

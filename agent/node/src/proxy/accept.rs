@@ -152,8 +152,8 @@ async fn outbound(core: Rc<Core>, pod: Arc<LocalPod>, mut stream: Stream, peer: 
         }
         Protocol::Detect => match detect::race(&down, &mut stream, detect::Server::Silent).await {
             detect::Spoke::Http(first) => http::serve(down, stream, first).await,
-            detect::Spoke::Bytes { first, upstream } => {
-                tcp::serve_detected(&down, stream, first, upstream).await;
+            detect::Spoke::Bytes { first, line, upstream } => {
+                tcp::serve_detected(&down, stream, first, line, upstream).await;
             }
             detect::Spoke::Gone => {}
         },

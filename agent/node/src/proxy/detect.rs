@@ -6,6 +6,7 @@ use std::rc::Rc;
 use bytes::{Bytes, BytesMut};
 
 use super::connection::Downstream;
+use super::first_bytes::{FirstLine, PREFACE, Verdict, verdict};
 use super::inbound;
 use super::stream::Stream;
 use super::{limits, tcp};
@@ -46,23 +47,14 @@ pub(super) enum Spoke {
     Bytes {
         /// What the client sent so far.
         first: Bytes,
+        /// The line that they begin, where it may still end as a request's.
+        line: Option<FirstLine>,
         /// The connection that was opened meanwhile.
         upstream: Option<Box<tcp::Upstream>>,
     },
     /// Nobody: the client has left.
     Gone,
 }
-
-/// What first bytes say.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Verdict {
-    Http1,
-    Http2,
-    Other,
-    Undecided,
-}
-
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// Reads the first bytes of a connection to a declared HTTP port until they tell the version. What is not HTTP at all is
 /// given to the HTTP/1.1 parser: it answers 400. `None`: the client has left without a word.
@@ -106,7 +98,10 @@ pub(super) async fn race(down: &Rc<Downstream>, stream: &mut Stream, server: Ser
                     Verdict::Http2 => return Spoke::Http(first.http(true)),
                     Verdict::Undecided if open => {}
                     // A client that closes without a word may still want to hear: it is relayed, half-closed.
-                    Verdict::Other | Verdict::Undecided => return Spoke::Bytes { first: first.take(), upstream },
+                    Verdict::Other | Verdict::Undecided => {
+                        let line = FirstLine::begun_by(&first.bytes).filter(|_| open);
+                        return Spoke::Bytes { first: first.take(), line, upstream };
+                    }
                 }
             }
             opened = &mut silence, if !dialled => {
@@ -117,7 +112,8 @@ pub(super) async fn race(down: &Rc<Downstream>, stream: &mut Stream, server: Ser
                 }
             }
             () = speaks(upstream.as_mut()), if upstream.is_some() => {
-                return Spoke::Bytes { first: first.take(), upstream };
+                // Whatever it is: who waits for requests does not speak first.
+                return Spoke::Bytes { first: first.take(), line: None, upstream };
             }
         }
     }
@@ -165,120 +161,12 @@ impl FirstBytes {
     }
 }
 
-/// Reads first bytes. HTTP/1 is a request line: a method, a path or URL, and a version at its end.
-fn verdict(bytes: &[u8]) -> Verdict {
-    if bytes.len() >= PREFACE.len() {
-        if bytes.starts_with(PREFACE) {
-            return Verdict::Http2;
-        }
-    } else if PREFACE.starts_with(bytes) {
-        return Verdict::Undecided;
-    }
-    // A client may send an empty line first (RFC 9112, 2.2).
-    let start = bytes.iter().position(|byte| !matches!(byte, b'\r' | b'\n')).unwrap_or(bytes.len());
-    if start > 4 {
-        return Verdict::Other;
-    }
-    let line = &bytes[start..];
-    request_line(line, if is_like_http(line) { Verdict::Http1 } else { Verdict::Other })
-}
-
-/// Whether a first line ends as a request line does. Not all programs are strict about the rest of it, nor is what they would
-/// take for HTTP to pass by the parser, which answers 400.
-fn is_like_http(text: &[u8]) -> bool {
-    // HTTP/2 that goes on otherwise is nobody's request.
-    if text.starts_with(b"PRI * HTTP/2.0") {
-        return false;
-    }
-    let Some(end) = text.iter().position(|&byte| byte == b'\n') else { return false };
-    let last = text[..end].trim_ascii_end().rsplit(u8::is_ascii_whitespace).next();
-    last.is_some_and(|word| word.starts_with(b"HTTP/"))
-}
-
-/// Reads what may be a request line; `else_`: what it is if it is none.
-fn request_line(line: &[u8], else_: Verdict) -> Verdict {
-    let Some(space) = line.iter().take(25).position(|&byte| byte == b' ') else {
-        let token = line.iter().all(|byte| byte.is_ascii_uppercase() || *byte == b'-' || *byte == b'_');
-        return if token && line.len() < 25 { Verdict::Undecided } else { else_ };
-    };
-    let (method, target) = (&line[..space], &line[space + 1..]);
-    if method.is_empty()
-        || !method.iter().all(|byte| byte.is_ascii_uppercase() || *byte == b'-' || *byte == b'_')
-    {
-        return else_;
-    }
-    match target.first() {
-        None => return Verdict::Undecided,
-        Some(b'/' | b'*' | b'h' | b'H') => {}
-        Some(_) if method == b"CONNECT" => {}
-        Some(_) => return else_,
-    }
-    let end = target.iter().position(|&byte| byte == b'\n');
-    let line = &target[..end.unwrap_or(target.len())];
-    let line = line.strip_suffix(b"\r").unwrap_or(line);
-    if line.iter().any(u8::is_ascii_control) {
-        return else_;
-    }
-    match end {
-        Some(_) if line.ends_with(b" HTTP/1.1") || line.ends_with(b" HTTP/1.0") => Verdict::Http1,
-        Some(_) => else_,
-        None if target.len() > limits::SNIFF_LINE_BYTES => Verdict::Http1,
-        None => Verdict::Undecided,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use tokio::io::AsyncWriteExt;
     use tokio::net::{TcpListener, TcpStream};
 
     use super::*;
-
-    #[test]
-    fn first_bytes_tell_what_is_spoken() {
-        let long = [b"GET /".to_vec(), vec![b'a'; limits::SNIFF_LINE_BYTES]].concat();
-        for (bytes, expected) in [
-            (&b"GET / HTTP/1.1\r\n"[..], Verdict::Http1),
-            (b"\r\nPOST /a?b HTTP/1.0\n", Verdict::Http1),
-            (b"M-SEARCH * HTTP/1.1\r\nHost: x\r\n", Verdict::Http1),
-            (b"CONNECT a.b:443 HTTP/1.1\r\n", Verdict::Http1),
-            (b"GET http://a/b HTTP/1.1\r\n", Verdict::Http1),
-            (PREFACE, Verdict::Http2),
-            (b"", Verdict::Undecided),
-            (b"P", Verdict::Undecided),
-            (b"PRI * HTTP/2.0\r\n", Verdict::Undecided),
-            (b"GET", Verdict::Undecided),
-            (b"GET /index", Verdict::Undecided),
-            (b"GET / HTTP/1.1\r", Verdict::Undecided),
-            (&long, Verdict::Http1),
-            (b"GET /key\r\n", Verdict::Other),
-            (b"GET key\r\n", Verdict::Other),
-            (b"PING\r\n", Verdict::Other),
-            (b"*1\r\n$4\r\nPING\r\n", Verdict::Other),
-            (b"\x16\x03\x01\x02\x00", Verdict::Other),
-            (b"get / HTTP/1.1\r\n", Verdict::Http1),
-            (b"GET\t/ HTTP/1.1\r\n", Verdict::Http1),
-            (b"GET  /  HTTP/1.1 \n", Verdict::Http1),
-            (b"G\xc3\x84T / HTTP/1.1\n", Verdict::Http1),
-            (b"<134>nginx: \"GET / HTTP/1.1\" 200\n", Verdict::Other),
-            (b"get /", Verdict::Other),
-            (b"SSH-2.0-x\r\n", Verdict::Other),
-            (b"GET /\0 HTTP/1.1\r\n", Verdict::Http1),
-        ] {
-            assert_eq!(verdict(bytes), expected, "{}", bytes.escape_ascii());
-        }
-    }
-
-    #[test]
-    fn every_start_of_a_request_is_undecided() {
-        let request = b"DELETE /things/1 HTTP/1.1\r\n";
-        for end in 0..request.len() {
-            assert_eq!(verdict(&request[..end]), Verdict::Undecided, "{end}");
-        }
-        for end in 0..PREFACE.len() {
-            assert_eq!(verdict(&PREFACE[..end]), Verdict::Undecided, "{end}");
-        }
-    }
 
     #[tokio::test]
     async fn a_version_is_read_byte_by_byte() {

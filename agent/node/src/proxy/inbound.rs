@@ -273,7 +273,7 @@ pub(super) async fn serve(
     upstream: Option<Box<tcp::Upstream>>,
 ) {
     match verdict {
-        Verdict::Bytes => tcp::serve_detected(&down, stream, bytes::Bytes::new(), upstream).await,
+        Verdict::Bytes => tcp::serve_detected(&down, stream, bytes::Bytes::new(), None, upstream).await,
         Verdict::Requests(protocol) => read(down, stream, protocol, upstream, None).await,
         Verdict::Denied { denial, protocol: Protocol::Tcp } => refuse(&down, stream, &denied(&denial)),
         Verdict::Denied { denial, protocol } => read(down, stream, protocol, None, Some(denial)).await,
@@ -307,16 +307,16 @@ async fn read(
             };
             match detect::race(&down, &mut stream, server).await {
                 detect::Spoke::Http(first) => http::serve(down, stream, first).await,
-                detect::Spoke::Bytes { first, upstream } if probe::are_bytes(&down, &first) => {
+                detect::Spoke::Bytes { first, upstream, .. } if probe::are_bytes(&down, &first) => {
                     tcp::serve_probe(&down, stream, first, upstream).await;
                 }
-                detect::Spoke::Bytes { first, upstream } => {
+                detect::Spoke::Bytes { first, line, upstream } => {
                     let verdict = match denial {
                         Some(denial) => Verdict::Denied { denial, protocol: Protocol::Tcp },
                         None => consult(&down, decide_as_bytes(&down)).await,
                     };
                     match refusal(&verdict) {
-                        None => tcp::serve_detected(&down, stream, first, upstream).await,
+                        None => tcp::serve_detected(&down, stream, first, line, upstream).await,
                         Some(error) => refuse(&down, stream, &error),
                     }
                 }

@@ -48,6 +48,9 @@ pub(super) const HTTP2_CONNECTION_WINDOW_BYTES: u32 = 1024 * 1024;
 pub(super) const SNIFF_BYTES: usize = 16 * 1024;
 /// A request line longer than this is taken as HTTP once its start looks like it.
 pub(super) const SNIFF_LINE_BYTES: usize = 8 * 1024;
+/// How much of a first line is looked at that has passed as bytes before it was over: what programs read of a head at the most
+/// (Go's megabyte).
+pub(super) const FIRST_LINE_BYTES: usize = 1024 * 1024;
 /// How long an undeclared port's client may be silent before its endpoint is dialled, in case that one speaks first.
 pub(super) const SILENT_CLIENT: Duration = Duration::from_millis(1);
 /// How long a silent client is kept when no endpoint of an undeclared port could be dialled: an HTTP client that

@@ -10,6 +10,7 @@ use std::task::{Context, Poll, ready};
 use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::first_bytes::{FirstLine, Heard};
 use super::standing::Activity;
 use super::stream::Stream;
 use super::worker;
@@ -31,6 +32,8 @@ pub(super) struct Totals {
     pub(super) sent: u64,
     /// A side ended by reset rather than by close.
     pub(super) reset: bool,
+    /// It was reset here: what the client sent turned out to be a request.
+    pub(super) turned: bool,
 }
 
 /// Bytes taken off a stream before the relay began.
@@ -40,6 +43,8 @@ pub(super) struct Ahead {
     pub(super) received: Bytes,
     /// From the server, for the client.
     pub(super) sent: Bytes,
+    /// The line that the client's begin, if it is not to become a request's.
+    pub(super) line: Option<FirstLine>,
 }
 
 /// Relays until both sides have closed, one has reset, or `end` comes. Closes both.
@@ -51,7 +56,7 @@ pub(super) async fn run(
     account: Option<&Rc<Account>>,
     end: impl Future<Output = ()>,
 ) -> Totals {
-    let mut received = Flow::new(ahead.received, account);
+    let mut received = Flow { line: ahead.line, ..Flow::new(ahead.received, account) };
     let mut sent = Flow::new(ahead.sent, account);
     let moving = std::future::poll_fn(|context| {
         let before = (received.moved, sent.moved);
@@ -69,7 +74,9 @@ pub(super) async fn run(
         down.reset();
         up.reset();
     }
-    Totals { received: received.moved, sent: sent.moved, reset: outcome.is_err() }
+    let reset = outcome.is_err();
+    let turned = outcome.is_err_and(|error| error.kind() == io::ErrorKind::InvalidInput);
+    Totals { received: received.moved, sent: sent.moved, reset, turned }
 }
 
 /// One direction.
@@ -77,6 +84,8 @@ pub(super) async fn run(
 struct Flow {
     /// Read, not yet written.
     rest: Bytes,
+    /// The first line of the source, while it is looked at.
+    line: Option<FirstLine>,
     /// Who pays for that while it waits, and what.
     account: Option<Rc<Account>>,
     paid: Option<Buffered>,
@@ -90,7 +99,8 @@ struct Flow {
 impl Flow {
     fn new(ahead: Bytes, account: Option<&Rc<Account>>) -> Self {
         let account = account.map(Rc::clone);
-        Self { rest: ahead, account, paid: None, unflushed: false, moved: 0, ended: false, closed: false }
+        let (line, paid) = (None, None);
+        Self { rest: ahead, line, account, paid, unflushed: false, moved: 0, ended: false, closed: false }
     }
 
     /// Moves what can be moved. Ready: the source has closed, and so has this direction of the target.
@@ -120,10 +130,13 @@ impl Flow {
                 return Poll::Ready(Ok(()));
             }
             let moved = match from.poll_take(context) {
-                Some(taken) => taken.map_ok(|bytes| {
+                Some(Poll::Ready(taken)) => Poll::Ready(taken.and_then(|bytes| {
+                    self.look(&bytes)?;
                     self.ended = bytes.is_empty();
                     self.rest = bytes;
-                }),
+                    Ok(())
+                })),
+                Some(Poll::Pending) => Poll::Pending,
                 None => worker::with_scratch(self.most(), |buffer| self.pass(context, from, to, buffer)),
             };
             if moved.is_pending() && self.unflushed {
@@ -132,6 +145,17 @@ impl Flow {
             }
             ready!(moved)?;
         }
+    }
+
+    /// Fails when the first line turns out to be a request's: nothing of its end has passed.
+    fn look(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let Some(line) = &mut self.line else { return Ok(()) };
+        match line.hear(bytes) {
+            Heard::More => {}
+            Heard::Over => self.line = None,
+            Heard::LikeHttp => return Err(io::ErrorKind::InvalidInput.into()),
+        }
+        Ok(())
     }
 
     /// How much may be read at once: what the target does not take has to be kept.
@@ -160,6 +184,7 @@ impl Flow {
         let mut read = ReadBuf::new(buffer);
         ready!(Pin::new(from).poll_read(context, &mut read))?;
         let mut bytes = read.filled();
+        self.look(bytes)?;
         self.ended = bytes.is_empty();
         self.unflushed |= !bytes.is_empty();
         while !bytes.is_empty() {
@@ -219,7 +244,7 @@ mod tests {
         heard.clear();
         client.read_to_string(&mut heard).await.unwrap();
         assert_eq!(heard, "a long answer");
-        assert_eq!(relay.await.unwrap(), Totals { received: 8, sent: 13, reset: false });
+        assert_eq!(relay.await.unwrap(), Totals { received: 8, sent: 13, ..Totals::default() });
     }
 
     #[tokio::test(flavor = "local")]
@@ -241,7 +266,11 @@ mod tests {
 
     #[tokio::test(flavor = "local")]
     async fn what_was_read_ahead_comes_first() {
-        let ahead = Ahead { received: Bytes::from_static(b"first "), sent: Bytes::from_static(b"welcome ") };
+        let ahead = Ahead {
+            received: Bytes::from_static(b"first "),
+            sent: Bytes::from_static(b"welcome "),
+            ..Ahead::default()
+        };
         let (mut client, mut server, relay) = relayed(ahead).await;
         client.write_all(b"second").await.unwrap();
         client.shutdown().await.unwrap();
@@ -251,7 +280,38 @@ mod tests {
         server.read_to_string(&mut there).await.unwrap();
         client.read_to_string(&mut back).await.unwrap();
         assert_eq!((there.as_str(), back.as_str()), ("first second", "welcome back"));
-        assert_eq!(relay.await.unwrap(), Totals { received: 12, sent: 12, reset: false });
+        assert_eq!(relay.await.unwrap(), Totals { received: 12, sent: 12, ..Totals::default() });
+    }
+
+    #[tokio::test(flavor = "local")]
+    async fn what_was_taken_for_bytes_does_not_go_on_as_a_request() {
+        let begun = |first: &'static [u8]| Ahead {
+            received: Bytes::from_static(first),
+            line: FirstLine::begun_by(first),
+            ..Ahead::default()
+        };
+        let (mut client, mut server, relay) = relayed(begun(b"get /")).await;
+        client.write_all(b" HTTP/1.1\r\nx-forwarded-client-cert: By=me\r\n\r\n").await.unwrap();
+        let mut heard = [0; 64];
+        let mut count = 0;
+        let error = loop {
+            match server.read(&mut heard[count..]).await {
+                Ok(more) => count += more,
+                Err(error) => break error,
+            }
+        };
+        assert_eq!((&heard[..count], error.kind()), (&b"get /"[..], io::ErrorKind::ConnectionReset));
+        let totals = relay.await.unwrap();
+        assert!(totals.turned && totals.reset, "{totals:?}");
+
+        let (mut client, mut server, relay) = relayed(begun(b"get ")).await;
+        client.write_all(b"key\r\nget / HTTP/1.1\r\n").await.unwrap();
+        client.shutdown().await.unwrap();
+        let mut heard = String::new();
+        server.read_to_string(&mut heard).await.unwrap();
+        assert_eq!(heard, "get key\r\nget / HTTP/1.1\r\n");
+        drop((server, client));
+        assert!(!relay.await.unwrap().turned);
     }
 
     #[tokio::test(flavor = "local")]

@@ -13,6 +13,7 @@ use weft_rules::workload::Workload;
 
 use super::connection::Downstream;
 use super::error::{Error, Kind, Retry};
+use super::first_bytes::FirstLine;
 use super::inbound;
 use super::limits;
 use super::pool::Pool;
@@ -55,17 +56,19 @@ struct Route {
 pub(super) async fn serve(down: &Rc<Downstream>, stream: Stream) {
     let mut life = Life::new(down);
     let opened = dial_reporting(down, Purpose::Bytes { detected: false }, &mut life.route).await;
-    relay_reporting(life, stream, Bytes::new(), opened).await;
+    relay_reporting(life, stream, Ahead::default(), opened).await;
 }
 
-/// Serves a connection that turned out to be bytes: `first` has been read from it, `upstream` may stand already.
+/// Serves a connection that turned out to be bytes: `first` has been read from it, `upstream` may stand already. It ends where
+/// `line`, the line that they begin, goes on to be a request's.
 pub(super) async fn serve_detected(
     down: &Rc<Downstream>,
     stream: Stream,
     first: Bytes,
+    line: Option<FirstLine>,
     upstream: Option<Box<Upstream>>,
 ) {
-    relay(Life::new(down), stream, first, upstream).await;
+    relay(Life::new(down), stream, Ahead { received: first, line, ..Ahead::default() }, upstream).await;
 }
 
 /// Serves a connection of the node's own that asks whether somebody is there, and says nothing, or what is in TLS.
@@ -78,7 +81,8 @@ pub(super) async fn serve_probe(
     let mut life = Life::new(down);
     life.probe = true;
     if !first.is_empty() {
-        return relay(life, stream, first, upstream).await;
+        let ahead = Ahead { received: first, ..Ahead::default() };
+        return relay(life, stream, ahead, upstream).await;
     }
     // Nobody listens to what the program may have to say.
     let opened = match upstream {
@@ -91,19 +95,19 @@ pub(super) async fn serve_probe(
     life.report(TcpEvent::Closed, Totals::default(), opened.as_ref().err());
 }
 
-async fn relay(mut life: Life<'_>, stream: Stream, first: Bytes, upstream: Option<Box<Upstream>>) {
+async fn relay(mut life: Life<'_>, stream: Stream, ahead: Ahead, upstream: Option<Box<Upstream>>) {
     let down = life.down;
     let opened = match upstream {
         Some(upstream) => Ok(upstream),
         None => dial_reporting(down, Purpose::Bytes { detected: true }, &mut life.route).await,
     };
-    relay_reporting(life, stream, first, opened).await;
+    relay_reporting(life, stream, ahead, opened).await;
 }
 
 async fn relay_reporting(
     mut life: Life<'_>,
     stream: Stream,
-    first: Bytes,
+    ahead: Ahead,
     opened: Result<Box<Upstream>, Error>,
 ) {
     let down = life.down;
@@ -118,10 +122,13 @@ async fn relay_reporting(
             let end = async {
                 revoked = standing::revoked(arrived.as_ref().or(Some(down)), &activity).await;
             };
-            let ahead = Ahead { received: first, ..Ahead::default() };
             let totals = relay::run(stream, server, ahead, &activity, Some(&down.account), end).await;
             drop((pod, upstream.in_use));
-            life.report(TcpEvent::Closed, totals, revoked.as_ref());
+            let failed = revoked.or_else(|| {
+                let why = "a request line was cut in two so that nobody would read the request";
+                totals.turned.then(|| Error::new(Kind::BadRequest, why))
+            });
+            life.report(TcpEvent::Closed, totals, failed.as_ref());
         }
         Err(error) => {
             stream.reset();

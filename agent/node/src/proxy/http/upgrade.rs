@@ -76,7 +76,7 @@ impl Switch {
         let Self { exchange, upstream, lease } = self;
         match upstream.await {
             Ok((stream, pod, server_first)) => {
-                let ahead = Ahead { received: client_first, sent: server_first };
+                let ahead = Ahead { received: client_first, sent: server_first, line: None };
                 let end = standing::unproved(&exchange.down);
                 let totals = relay::run(
                     client,
