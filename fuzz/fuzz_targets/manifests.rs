@@ -16,7 +16,7 @@ fuzz_target!(|text: &str| {
         cluster_domain: "cluster.local".into(),
         root_namespace: "istio-system".into(),
         trust_domain: "cluster.local".into(),
-        absent_node_is_local: true,
+        cluster: false,
     });
     compiler.apply(loaded.objects.into_iter().map(|object| Change::Put(object.object)).collect());
 });

@@ -49,7 +49,7 @@ fn verdict(yaml: &str, head: &http::request::Parts) -> Option<bool> {
         cluster_domain: "cluster.local".into(),
         root_namespace: "istio-system".into(),
         trust_domain: "cluster.local".into(),
-        absent_node_is_local: true,
+        cluster: false,
     });
     let snapshot = compiler.apply(loaded.objects.into_iter().map(|object| Change::Put(object.object)).collect());
     let workload = snapshot.workload("shop/web").expect("a pod");

@@ -1,6 +1,7 @@
 //! Runs the fuzz targets for a while: libFuzzer with coverage of edges, by whatever compiler builds the rest.
 //!
 //! The folder is laid out as cargo-fuzz wants it, which works as well; nothing but cargo and a C++ compiler is needed here.
+//! What was found to reach new code is kept in weft's cache, by target, and outlives the checkout.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -24,14 +25,18 @@ const ONE_INPUT: u32 = 10;
 /// Flags of `cargo xtask fuzz`.
 #[derive(clap::Args)]
 pub struct Args {
-    /// Only this target
+    /// The target; without one, `--all`
+    #[arg(required_unless_present = "all")]
     target: Option<String>,
+    /// Every target, one after another
+    #[arg(long, conflicts_with = "target")]
+    all: bool,
     /// For how long each target runs
     #[arg(long, default_value_t = 20)]
     seconds: u32,
 }
 
-/// Runs every target, or one.
+/// Runs one target, or all.
 pub fn run(args: &Args) -> Result<()> {
     let all = targets()?;
     let wanted: Vec<&String> =
@@ -98,7 +103,8 @@ fn host() -> Result<String> {
 
 /// Runs a target; answers how many inputs were tried.
 fn fuzz(built: &Path, target: &str, seconds: u32) -> Result<u64> {
-    let (corpus, artifacts) = (dir().join("corpus").join(target), dir().join("artifacts").join(target));
+    let corpus = workspace::cache_dir()?.join("fuzz-corpus").join(target);
+    let artifacts = dir().join("artifacts").join(target);
     fs::create_dir_all(&corpus)?;
     fs::create_dir_all(&artifacts)?;
     let mut command = Command::new(built.join(target));

@@ -8,6 +8,7 @@
 //! - [`install`] keeps it there, and takes it out;
 //! - [`kept`] is what the plugin decides by when no agent answers: then pods of the mesh start closed.
 
+mod call;
 mod chain;
 pub mod install;
 pub mod kept;

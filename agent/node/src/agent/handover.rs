@@ -15,6 +15,7 @@
 //! Up to `Taken` the predecessor serves on as if nothing had happened, should the successor die. The connection stays open
 //! until the predecessor has ended: until then pods keep the rules that its connections need.
 
+mod estate;
 mod give;
 mod take;
 mod wire;

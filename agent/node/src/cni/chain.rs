@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 
 use super::PLUGIN;
-use super::plugin::VERSIONS;
+use super::call::VERSIONS;
 use crate::whole_file;
 
 /// Added to the name of what is kept. No runtime reads files that end so.

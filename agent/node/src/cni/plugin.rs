@@ -1,28 +1,23 @@
 //! The plugin, as CNI's specification (0.3.1 to 1.1.0) has it: a command in the environment, a configuration on standard
 //! input, a result on standard output.
 
-use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
-use std::net::IpAddr;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use serde::Deserialize;
 use serde_json::{Value, json};
 
 use weft_rules::last_known::{self, Memory, Start, StartingPod};
 
+pub use super::call::Call;
+use super::call::{Config, VERSIONS};
 use super::kept;
 use super::protocol::{Answer, LAST_PATIENCE, PATIENCE, PRESENCE, Pod, Request};
 use crate::causes;
 use crate::channel::Channel;
 use crate::datapath::{self, Enclosed};
-
-pub(super) const VERSIONS: [&str; 5] = ["0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"];
-/// What is said to somebody who says nothing of versions.
-const OWN_VERSION: &str = "1.1.0";
 
 /// Codes of CNI's specification.
 mod code {
@@ -32,18 +27,6 @@ mod code {
     pub const CONFIG: u32 = 7;
     pub const TRY_AGAIN: u32 = 11;
     pub const UNAVAILABLE: u32 = 50;
-}
-
-/// What the installer writes, and the runtime adds.
-#[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-struct Config {
-    cni_version: String,
-    run_dir: PathBuf,
-    bpf_dir: PathBuf,
-    last_known: PathBuf,
-    strict: bool,
-    prev_result: Option<Value>,
 }
 
 /// Why a command fails.
@@ -58,36 +41,14 @@ fn fail(code: u32, message: &str, details: &dyn std::fmt::Display) -> Failure {
     Failure { code, message: message.to_owned(), details: details.to_string() }
 }
 
-/// What the runtime says: environment and standard input.
-pub struct Call<'a> {
-    /// A variable of the environment.
-    pub variable: &'a dyn Fn(&str) -> Option<String>,
-    /// Standard input.
-    pub input: &'a [u8],
-}
-
-impl std::fmt::Debug for Call<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Call").finish_non_exhaustive()
-    }
-}
-
-impl Call<'_> {
-    fn get(&self, name: &str) -> String {
-        (self.variable)(name).unwrap_or_default()
-    }
-}
-
 /// Runs a command: answers what belongs on standard output, and whether it was good.
 pub fn run(call: &Call<'_>) -> (String, bool) {
-    let version =
-        serde_json::from_slice::<Config>(call.input).map_or_else(|_| String::new(), |c| c.cni_version);
-    let version = if version.is_empty() { OWN_VERSION.to_owned() } else { version };
     match command(call) {
         Ok(Some(result)) => (format!("{result}\n"), true),
         Ok(None) => (String::new(), true),
         Err(Failure { code, message, details }) => {
-            let error = json!({"cniVersion": version, "code": code, "msg": message, "details": details});
+            let error =
+                json!({"cniVersion": call.version(), "code": code, "msg": message, "details": details});
             (format!("{error}\n"), false)
         }
     }
@@ -98,7 +59,7 @@ fn command(call: &Call<'_>) -> Result<Option<Value>, Failure> {
     // Never to stand in the way of a pod's end.
     if command == "DEL" {
         if let Ok(config) = config(call) {
-            let pod = pod(call, &config);
+            let pod = call.pod(&config);
             // Its callers hear of its end while it still has a network.
             let netns = File::open(call.get("CNI_NETNS")).ok();
             let _ = ask(&config, &Request::Delete(pod), netns.as_ref(), LAST_PATIENCE);
@@ -106,9 +67,7 @@ fn command(call: &Call<'_>) -> Result<Option<Value>, Failure> {
         return Ok(None);
     }
     if command == "VERSION" {
-        let asked = serde_json::from_slice::<Config>(call.input).unwrap_or_default().cni_version;
-        let version = if asked.is_empty() { OWN_VERSION.to_owned() } else { asked };
-        return Ok(Some(json!({"cniVersion": version, "supportedVersions": VERSIONS})));
+        return Ok(Some(json!({"cniVersion": call.version(), "supportedVersions": VERSIONS})));
     }
     let config = config(call)?;
     if !VERSIONS.contains(&&*config.cni_version) {
@@ -128,7 +87,7 @@ fn command(call: &Call<'_>) -> Result<Option<Value>, Failure> {
 }
 
 fn config(call: &Call<'_>) -> Result<Config, Failure> {
-    serde_json::from_slice(call.input)
+    call.config()
         .map_err(|error| fail(code::DECODE, "the configuration on standard input cannot be read", &error))
 }
 
@@ -141,7 +100,7 @@ fn previous(config: &Config) -> Result<&Value, Failure> {
 /// Tells the agent, and hands the plugin's result before on as it was. While there is no agent, pods of the mesh start closed.
 fn add(call: &Call<'_>, config: &Config) -> Result<Value, Failure> {
     let result = previous(config)?;
-    let pod = pod(call, config);
+    let pod = call.pod(config);
     // Something else than a pod.
     if pod.name.is_empty() {
         return Ok(result.clone());
@@ -228,30 +187,6 @@ fn ask(config: &Config, request: &Request, netns: Option<&File>, patience: Durat
         Some((answer, _)) => Ok(answer),
         None => Err(io::ErrorKind::UnexpectedEof.into()),
     }
-}
-
-fn pod(call: &Call<'_>, config: &Config) -> Pod {
-    let args = call.get("CNI_ARGS");
-    let args: BTreeMap<&str, &str> = args.split(';').filter_map(|pair| pair.split_once('=')).collect();
-    let arg = |name: &str| args.get(name).map_or_else(String::new, |value| (*value).to_owned());
-    Pod {
-        namespace: arg("K8S_POD_NAMESPACE"),
-        name: arg("K8S_POD_NAME"),
-        uid: arg("K8S_POD_UID"),
-        container: call.get("CNI_CONTAINERID"),
-        addresses: config.prev_result.as_ref().map(addresses).unwrap_or_default(),
-    }
-}
-
-/// The addresses of a result, `ADDRESS/LENGTH` each; those of interfaces outside of the container are others'.
-fn addresses(result: &Value) -> Vec<IpAddr> {
-    let interfaces = result["interfaces"].as_array();
-    let inside = |ip: &Value| {
-        let interface = ip["interface"].as_u64().and_then(|at| interfaces?.get(usize::try_from(at).ok()?));
-        interface.is_none_or(|interface| interface["sandbox"].as_str().is_none_or(|at| !at.is_empty()))
-    };
-    let ips = result["ips"].as_array().into_iter().flatten().filter(|ip| inside(ip));
-    ips.filter_map(|ip| ip["address"].as_str()?.split('/').next()?.parse().ok()).collect()
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 //! from the calling pod's namespace to port 15008 of the destination pod. What ztunnel speaks, in both directions.
 
 mod client;
+mod head;
 mod metadata;
 mod server;
 mod tunnel;

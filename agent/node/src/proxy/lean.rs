@@ -15,14 +15,11 @@
 //!
 //! A reset, or a peer that is cut off, ends the TLS connection without END: the other side resets its own.
 
-/// Follows the address in OPEN where the client's agent has read the requests, and taken out of their headers what
-/// callers may not claim.
-const READ: &str = " read";
-
 mod client;
 mod frames;
 mod leg;
 mod server;
+mod words;
 
 pub(super) use client::{Kept, open};
 pub(super) use leg::Leg;

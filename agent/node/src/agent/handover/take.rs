@@ -1,6 +1,5 @@
 //! The successor's side.
 
-use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -8,12 +7,12 @@ use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{PidfdFlags, pidfd_open};
-use weft_common::{LAYOUT_VERSION, Listener};
+use weft_common::LAYOUT_VERSION;
 
+use super::estate::Estate;
 use super::wire::{Hello, Message, PROTOCOL, Welcome};
 use crate::agent::{AgentOptions, VERSION};
 use crate::channel::Channel;
-use crate::datapath::{PodNetwork, Standing};
 
 /// For the other agent to answer.
 const ANSWER: Duration = Duration::from_secs(10);
@@ -51,15 +50,6 @@ pub struct Predecessor {
     channel: Channel,
     welcome: Welcome,
     process: Option<OwnedFd>,
-}
-
-/// What it hands over.
-#[derive(Debug, Default)]
-pub struct Estate {
-    /// Sockets of the agent itself, by name.
-    pub doors: BTreeMap<String, OwnedFd>,
-    /// Pods.
-    pub pods: Vec<Standing>,
 }
 
 impl Predecessor {
@@ -110,39 +100,12 @@ impl Predecessor {
 
     fn receive_all(&self) -> io::Result<Estate> {
         let mut estate = Estate::default();
-        let mut by_cookie: HashMap<u64, usize> = HashMap::new();
-        let nonsense = || io::Error::other("it hands over what was not asked for");
         loop {
             let Some((message, files)) = self.channel.receive(Some(ANSWER))? else {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             };
-            match message {
-                Message::Doors(names) if names.len() == files.len() => {
-                    estate.doors.extend(names.into_iter().zip(files));
-                }
-                Message::Pod(pod) => {
-                    by_cookie.insert(pod.cookie, estate.pods.len());
-                    estate.pods.push(Standing {
-                        network: PodNetwork {
-                            key: pod.key.into(),
-                            netns: pod.netns,
-                            addresses: pod.addresses,
-                        },
-                        cookie: pod.cookie,
-                        netns: files.into_iter().next().ok_or_else(nonsense)?,
-                        listeners: Vec::new(),
-                    });
-                }
-                Message::Listeners(places) if places.len() == files.len() => {
-                    for ((cookie, kind, worker), file) in places.into_iter().zip(files) {
-                        // A pod that has just left may have listeners still.
-                        if let Some(&at) = by_cookie.get(&cookie) {
-                            estate.pods[at].listeners.push((Listener { cookie, kind, worker }, file));
-                        }
-                    }
-                }
-                Message::End => return Ok(estate),
-                _ => return Err(nonsense()),
+            if estate.take(message, files)? {
+                return Ok(estate);
             }
         }
     }

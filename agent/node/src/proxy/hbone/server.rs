@@ -5,17 +5,17 @@ use std::rc::Rc;
 use bytes::Bytes;
 use h2::server::{Connection, SendResponse};
 use h2::{Reason, RecvStream};
-use http::{Method, Request, Response, StatusCode};
+use http::{Request, Response, StatusCode};
 use tokio::sync::watch;
 
-use super::{Tunnel, until_silent};
+use super::{Tunnel, head, until_silent};
+use crate::proxy::limits;
 use crate::proxy::tunnels::{Carrier, NotOpened};
 use crate::proxy::wire::Wire;
-use crate::proxy::{authority, limits};
 
 /// Serves a connection on which both ends have agreed to speak HBONE. `stop` ends with the pod's time in the mesh.
 pub(in crate::proxy) async fn serve(carrier: Rc<Carrier>, stream: Wire, stop: watch::Receiver<()>) {
-    match tokio::time::timeout(limits::HANDSHAKE, builder().handshake(stream)).await {
+    match tokio::time::timeout(limits::HANDSHAKE, head::builder().handshake(stream)).await {
         Ok(Ok(connection)) => carry(carrier, connection, stop).await,
         Ok(Err(error)) => {
             tracing::debug!(pod = %carrier.pod.network.key, peer = %carrier.peer, %error, "no HTTP/2 in the tunnel");
@@ -24,18 +24,6 @@ pub(in crate::proxy) async fn serve(carrier: Rc<Carrier>, stream: Wire, stop: wa
             tracing::debug!(pod = %carrier.pod.network.key, peer = %carrier.peer, "HTTP/2 in the tunnel does not begin");
         }
     }
-}
-
-fn builder() -> h2::server::Builder {
-    let mut builder = h2::server::Builder::new();
-    builder
-        .max_concurrent_streams(limits::HBONE_STREAMS)
-        .initial_window_size(limits::HBONE_STREAM_WINDOW_BYTES)
-        .initial_connection_window_size(limits::HBONE_CONNECTION_WINDOW_BYTES)
-        .max_frame_size(limits::HBONE_FRAME_BYTES)
-        .max_header_list_size(limits::HBONE_HEADER_BYTES)
-        .max_send_buffer_size(limits::HBONE_SEND_BUFFER_BYTES);
-    builder
 }
 
 /// Takes tunnels until the connection ends. When the pod leaves the mesh or the agent ends, no new ones: those that
@@ -71,11 +59,7 @@ async fn carry(carrier: Rc<Carrier>, mut connection: Connection<Wire, Bytes>, mu
 
 /// One tunnel: decided upon, connected, and only then answered 200.
 async fn tunnel(carrier: &Carrier, request: Request<RecvStream>, mut respond: SendResponse<Bytes>) {
-    if request.method() != Method::CONNECT {
-        return answer(&mut respond, StatusCode::BAD_REQUEST);
-    }
-    let authority = request.uri().authority().map_or("", |authority| authority.as_str());
-    let Some(to) = authority::destination(authority, &carrier.pod.network.addresses) else {
+    let Some(to) = head::destination(&request, &carrier.pod.network.addresses) else {
         return answer(&mut respond, StatusCode::BAD_REQUEST);
     };
     let opened = tokio::select! {

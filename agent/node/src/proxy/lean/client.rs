@@ -12,9 +12,9 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::time::Instant;
 
-use super::READ;
 use super::frames::{Kind as Frame, hear, say};
 use super::leg::{Leg, Next};
+use super::words;
 use crate::datapath::LocalPod;
 use crate::identity::Tls;
 use crate::proxy::connection::Downstream;
@@ -160,9 +160,9 @@ enum Asked {
 /// Asks for a connection. Dropping the future takes it back.
 async fn ask(mut io: Wire, home: Box<Home>, asking: Asking) -> Asked {
     let Asking { address: to, purpose } = asking;
-    let read = if matches!(purpose, Purpose::Requests { .. }) { READ } else { "" };
+    let words = words::write(to, matches!(purpose, Purpose::Requests { .. }));
     let asked = async {
-        say(&mut io, Frame::Open, format!("{to}{read}").as_bytes()).await?;
+        say(&mut io, Frame::Open, words.as_bytes()).await?;
         hear(&mut io, Frame::Answer).await
     };
     let status = match asked.await {

@@ -2,16 +2,14 @@
 
 use std::cell::RefCell;
 use std::io;
-use std::net::SocketAddr;
 use std::rc::Rc;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::watch;
 
-use super::READ;
 use super::frames::{Kind, hear, say};
 use super::leg::{Leg, Next};
-use crate::proxy::authority;
+use super::words;
 use crate::proxy::tunnels::{Carrier, NotOpened, Opened};
 use crate::proxy::wire::Wire;
 
@@ -23,8 +21,8 @@ pub(in crate::proxy) async fn serve(carrier: &Rc<Carrier>, mut io: Wire, mut sto
                 asked = hear(&mut io, Kind::Open) => asked?,
                 () = carrier.left(&mut stop) => None,
             };
-            let Some(words) = asked else { return io.shutdown().await };
-            let opened = match destination(carrier, &words) {
+            let Some(asked) = asked else { return io.shutdown().await };
+            let opened = match words::read(&asked, &carrier.pod.network.addresses) {
                 None => Err("400"),
                 Some((to, read)) => {
                     let mut early = [0];
@@ -48,13 +46,6 @@ pub(in crate::proxy) async fn serve(carrier: &Rc<Carrier>, mut io: Wire, mut sto
     if let Err(error) = ended {
         tracing::debug!(pod = %carrier.pod.network.key, peer = %carrier.peer, %error, "tunnel broke off");
     }
-}
-
-/// Where to, and whether the requests have been read at their source.
-fn destination(carrier: &Carrier, words: &[u8]) -> Option<(SocketAddr, bool)> {
-    let words = std::str::from_utf8(words).ok()?;
-    let (authority, read) = words.strip_suffix(READ).map_or((words, false), |authority| (authority, true));
-    Some((authority::destination(authority, &carrier.pod.network.addresses)?, read))
 }
 
 fn status(why: NotOpened) -> &'static str {

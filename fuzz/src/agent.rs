@@ -1,0 +1,3 @@
+//! How an agent takes over from another.
+
+pub mod handover;
