@@ -64,6 +64,7 @@ fn talk(mut stream: TcpStream, index: usize, stop: &AtomicBool) -> Result<u32> {
         exchanged.with_context(|| format!("connection {index} was cut after {said} messages"))?;
         ensure!(answer == message.as_bytes(), "{:?} for {message}", String::from_utf8_lossy(&answer));
         said += 1;
+        // Not a wait for anything: it is to say something only now and then.
         std::thread::sleep(Duration::from_millis(20));
     }
     Ok(said)
@@ -99,6 +100,24 @@ fn counted(mesh: &Mesh, node: &str) -> Result<u64> {
     Ok(metrics.count("istio_requests_total", &[]))
 }
 
+/// Waits until the agent that runs now has served so many requests more.
+fn serves(mesh: &Mesh, node: &str, more: u64) -> Result<()> {
+    let before = counted(mesh, node)?;
+    eventually("requests served", Duration::from_secs(10), || {
+        let now = counted(mesh, node)?;
+        ensure!(now >= before + more, "{node}: {now} requests after {before}");
+        Ok(())
+    })
+}
+
+/// Waits until an agent has written this to its log.
+fn says(agent: &Daemon, what: &str) -> Result<()> {
+    eventually(what, Duration::from_secs(10), || {
+        ensure!(agent.errors().contains(what), "{}", agent.errors());
+        Ok(())
+    })
+}
+
 #[test]
 fn under_load_an_upgrade_cuts_nothing_and_refuses_nothing() {
     story(|mesh| {
@@ -109,19 +128,18 @@ fn under_load_an_upgrade_cuts_nothing_and_refuses_nothing() {
         let fresh = mesh.load("client", &["http://echo/fresh", "-c", "4", "--close"])?;
         let h2 = mesh.load("client", &["http://echo-grpc/h2", "-c", "4", "--h2"])?;
         let long = LongLived::open(mesh, "client", mesh.service_at("tcp", 7000)?, 16)?;
-        std::thread::sleep(Duration::from_millis(300));
+        serves(mesh, "node-a", 100)?;
         let mut before = Vec::new();
         for _ in 0..3 {
             let start = Instant::now();
             before.push(mesh.with_agent(|agent| agent.upgrade(&[]))?);
             println!("taken over {:?} after the start", start.elapsed());
-            std::thread::sleep(Duration::from_millis(500));
+            serves(mesh, "node-a", 100)?;
         }
         still_run(&mut before[..1])?;
-        ensure!(counted(mesh, "node-a")? > 100, "the new agent does not serve");
         // What changes now reaches connections of both.
         deploy::route(mesh, "- route:\n  - destination: {host: echo, subset: v2}\n")?;
-        std::thread::sleep(Duration::from_millis(300));
+        serves(mesh, "node-a", 100)?;
         all_good("32 connections", &load.finish()?)?;
         all_good("a connection for each request", &fresh.finish()?)?;
         all_good("HTTP/2", &h2.finish()?)?;
@@ -159,13 +177,14 @@ fn both_nodes_are_upgraded_in_turn_under_load() {
         let fresh = mesh.load("client", &["http://echo/fresh", "-c", "4", "--close"])?;
         let h2 = mesh.load("client", &["http://echo-grpc/h2", "-c", "4", "--h2"])?;
         let long = LongLived::open(mesh, "client", mesh.service_at("tcp", 7000)?, 16)?;
-        std::thread::sleep(Duration::from_millis(500));
+        serves(mesh, "n1", 100)?;
         let mut before = Vec::new();
         for node in ["n2", "n1", "n2", "n1"] {
             let start = Instant::now();
             before.push(mesh.with_agent_of(node, |agent| agent.upgrade(&[]))?);
             println!("{node}: taken over {:?} after the start", start.elapsed());
-            std::thread::sleep(Duration::from_millis(700));
+            // Requests are read where they come from.
+            serves(mesh, "n1", 100)?;
         }
         still_run(&mut before[..2])?;
         long.close()?;
@@ -174,7 +193,6 @@ fn both_nodes_are_upgraded_in_turn_under_load() {
         all_good("32 connections", &load.finish()?)?;
         all_good("a connection for each request", &fresh.finish()?)?;
         all_good("HTTP/2", &h2.finish()?)?;
-        ensure!(counted(mesh, "n1")? > 20, "the new agent does not serve");
         Ok(())
     });
 }
@@ -250,7 +268,8 @@ fn a_successor_that_dies_half_way_changes_nothing() {
                 println!("{files} files were handed over to somebody who dies");
                 ensure!(files > 3 * 4, "three pods have more listeners");
             }
-            std::thread::sleep(Duration::from_millis(200));
+            // The one that was asked serves on.
+            serves(mesh, "node-a", 100)?;
             drop(pretender);
             ready(200)?;
         }
@@ -261,10 +280,10 @@ fn a_successor_that_dies_half_way_changes_nothing() {
             ensure!(answer["refused"].is_string(), "{key}: {answer}");
         }
         // A real one that is killed while it prepares.
-        for wait in [5, 40, 120] {
+        for stage in ["", "taking over from", "has started"] {
             let mut daemon =
                 mesh.with_agent(|agent| agent.beside(&["--ca-address", "http://127.0.0.1:1"]))?;
-            std::thread::sleep(Duration::from_millis(wait));
+            says(&daemon, stage)?;
             ensure!(daemon.ended()?.is_none(), "{}", daemon.errors());
         }
         mesh.with_agent(Agent::ready)?;
@@ -290,7 +309,7 @@ fn a_successor_with_a_broken_configuration_ends_and_the_agent_serves_on() {
         println!("{code}: {}", daemon.errors().lines().last().unwrap_or_default());
         ensure!(code == 1, "{code}: {}", daemon.errors());
         mesh.with_agent(Agent::ready)?;
-        std::thread::sleep(Duration::from_millis(300));
+        serves(mesh, "node-a", 100)?;
         all_good("32 connections", &load.finish()?)
     });
 }
@@ -348,11 +367,7 @@ fn killed_instead_it_fails_closed_and_the_one_that_was_to_follow_is_there_at_onc
         let load = mesh.load("client", &["http://echo/", "-c", "32"])?;
         // A successor that is not prepared yet: it waits for certificates that nobody gives.
         let mut successor = mesh.with_agent(|agent| agent.beside(&["--ca-address", "http://127.0.0.1:1"]))?;
-        eventually("a successor prepares", Duration::from_secs(10), || {
-            ensure!(successor.errors().contains("taking over from"), "{}", successor.errors());
-            Ok(())
-        })?;
-        std::thread::sleep(Duration::from_millis(500));
+        says(&successor, "has started")?;
         mesh.with_agent(Agent::kill)?;
         let killed = Instant::now();
         eventually("back", Duration::from_secs(10), || {
@@ -385,7 +400,7 @@ fn in_a_pod_the_agent_before_waits_for_its_end_and_does_not_take_back() {
         // That one was in no pod: it ends when its last connection has.
         end_well(vec![before])?;
         let mut before = mesh.with_agent(|agent| agent.upgrade(&["--pod-name", "weft-agent-2"]))?;
-        std::thread::sleep(Duration::from_millis(500));
+        says(&before, "the last connection has ended")?;
         ensure!(before.ended()?.is_none(), "its container would be started again: {}", before.errors());
         // As the kubelet starts a container again whose pod is still to be deleted.
         let mut again = mesh.with_agent(|agent| agent.beside(&["--pod-name", "weft-agent-1"]))?;
