@@ -1,4 +1,4 @@
-//! Pods that end: their connections hear of it in time.
+//! Pods that end, and certificates that are revoked: connections hear of it in time.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
@@ -22,6 +22,17 @@ impl Control {
             if enrolled.pod.set_life(life) {
                 tracing::debug!(pod = %key, ?life, "the pod's life has gone on");
                 self.go_on(&enrolled.pod);
+            }
+        }
+    }
+
+    /// Tells the workers where other certificates are revoked than before.
+    pub(super) fn end_revoked(&mut self) {
+        let revoked = self.shared.identities.as_ref().map(|identities| identities.revoked());
+        if self.revoked != revoked {
+            self.revoked = revoked;
+            for worker in &self.workers {
+                let _ = worker.commands.send(Command::EndRevoked);
             }
         }
     }
