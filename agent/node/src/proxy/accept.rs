@@ -113,7 +113,8 @@ fn start(
         let served = async {
             match direction {
                 Direction::Outbound => outbound(core, Arc::clone(&pod), stream.into(), peer).await,
-                Direction::Inbound => arrived(&core, &pod, &gate, stream, peer).await,
+                // Each connection would have room for either.
+                Direction::Inbound => Box::pin(arrived(&core, &pod, &gate, stream, peer)).await,
             }
         };
         tokio::select! {

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use futures_util::future::{Either, ready};
+use futures_util::future::{Either, Ready, ready};
 use http::header::CONNECTION;
 use http::request::Parts;
 use http::{HeaderValue, Request, Response, StatusCode};
@@ -33,12 +33,12 @@ use crate::proxy::{ends, limits, standing};
 /// How much is thrown away at a time.
 const SCRATCH_BYTES: usize = 16 * 1024;
 
-/// Serves a connection until either side ends it.
+/// Serves a connection until either side ends it. One that has said nothing yet has no room for what that takes.
 pub(in crate::proxy) async fn serve(down: Rc<Downstream>, stream: Stream, start: HttpStart) {
     if start.http2 {
-        serve_http2(down, stream, start.bytes).await;
+        Box::pin(serve_http2(down, stream, start.bytes)).await;
     } else {
-        serve_http1(down, stream, start.bytes).await;
+        Box::pin(serve_http1(down, stream, start.bytes)).await;
     }
 }
 
@@ -67,10 +67,7 @@ async fn read_http1(
         if let Some(half_close) = &client.half_close {
             half_close.owe(Owed::Unseen);
         }
-        match begin(client, request) {
-            Either::Left(begun) => Either::Left(respond(begun)),
-            Either::Right(answered) => Either::Right(ready(answered)),
-        }
+        answer(client, request)
     });
     let mut connection = http1::Builder::new()
         .max_buf_size(limits::HTTP1_BUFFER_BYTES)
@@ -136,11 +133,7 @@ async fn linger(mut stream: Stream) {
 async fn serve_http2(down: Rc<Downstream>, stream: Stream, first: Bytes) {
     let client = Client::http2(Rc::clone(&down));
     let io = TokioIo::new(ClientIo::new(stream, first, None, None));
-    // hyper makes a task of each before it runs any: of a thousand at once, only those that are not refused get a large one.
-    let service = service_fn(|request| match begin(&client, request) {
-        Either::Left(begun) => Either::Left(Box::pin(respond(begun))),
-        Either::Right(answered) => Either::Right(ready(answered)),
-    });
+    let service = service_fn(|request| answer(&client, request));
     let mut connection = http2::Builder::new(LocalExecutor)
         .max_concurrent_streams(limits::HTTP2_STREAMS)
         .initial_stream_window_size(limits::HTTP2_STREAM_WINDOW_BYTES)
@@ -177,6 +170,18 @@ struct Begun {
     unanswered: Unanswered,
     parts: Parts,
     body: Incoming,
+}
+
+/// Answers a request. What that takes is large, and made only for those that are not refused: hyper makes a task of each of a
+/// thousand requests of HTTP/2 before it runs any, and keeps room for the next one on each idle connection of HTTP/1.
+fn answer(
+    client: &Rc<Client>,
+    request: Request<Incoming>,
+) -> Either<impl Future<Output = Answered> + use<>, Ready<Answered>> {
+    match begin(client, request) {
+        Either::Left(begun) => Either::Left(Box::pin(respond(begun))),
+        Either::Right(answered) => Either::Right(ready(answered)),
+    }
 }
 
 /// Begins with a request. Right: it is refused, and has its answer: many that come at once hold no more than that.
