@@ -56,13 +56,16 @@ async fn supervise(standby: Option<&PathBuf>) -> anyhow::Result<Outcome> {
     let mut told =
         Told { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? };
     let mut crashes = 0;
+    // The first agent of the pod is the first container's. Later there has been one, even if it was not seen.
+    let mut seen = false;
     loop {
         if let Some(run_dir) = standby {
             tokio::select! {
-                () = vacancy(run_dir) => {}
+                () = vacancy(run_dir, seen) => {}
                 _ = told.next() => return Ok(Outcome::Good),
             }
             tracing::warn!("no agent is there: standing in for it");
+            seen = true;
         }
         let started = Instant::now();
         let mut agent = start()?;
@@ -120,17 +123,18 @@ impl Told {
     }
 }
 
-/// Waits until an agent has had the run directory, and none has it any more. Cancel-safe.
-async fn vacancy(run_dir: &Path) {
-    let mut seen = false;
+/// Waits until an agent has had the run directory (`seen`: that has been so), and none has it any more. Cancel-safe.
+async fn vacancy(run_dir: &Path, mut seen: bool) {
+    let mut told = false;
     loop {
         let taken = weft_node::agent::is_run_dir_taken(run_dir);
         if seen && !taken {
             return;
         }
-        if taken && !std::mem::replace(&mut seen, true) {
+        if taken && !std::mem::replace(&mut told, true) {
             tracing::info!("an agent is there: standing by");
         }
+        seen |= taken;
         tokio::time::sleep(LOOK).await;
     }
 }

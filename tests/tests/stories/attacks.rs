@@ -67,9 +67,15 @@ impl Victim {
     pub fn answers(&self, what: &str, to: SocketAddr, mut stream: TcpStream) -> Result<()> {
         stream.write_all(REQUEST)?;
         let listener = if to.port() == UNNAMED { &self.unnamed } else { &self.named };
-        let (mut program, _) = listener.accept().with_context(|| what.to_owned())?;
         let mut first = [0; 3];
-        program.read_exact(&mut first).with_context(|| what.to_owned())?;
+        let mut program = loop {
+            let (mut program, _) = listener.accept().with_context(|| what.to_owned())?;
+            // Where the client is slow, the agent dials before it knows what is spoken, and again for a request.
+            if program.read(&mut first[..1]).with_context(|| what.to_owned())? > 0 {
+                break program;
+            }
+        };
+        program.read_exact(&mut first[1..]).with_context(|| what.to_owned())?;
         ensure!(&first == b"GET", "{what}: {}", first.escape_ascii());
         program.write_all(SECRET)?;
         let mut back = Vec::new();

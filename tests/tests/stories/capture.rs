@@ -1,7 +1,7 @@
 //! Which sockets are captured, which are left alone, and what programs see of it.
 
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6, TcpListener, TcpStream, UdpSocket};
+use std::net::{Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, SocketAddrV6, TcpListener, TcpStream, UdpSocket};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -96,6 +96,9 @@ fn a_client_with_the_port_of_a_listener_of_the_agents_is_served() {
                 })??;
                 let text = scenarios::ask_again(&mut stream, "echo", "/")?;
                 ensure!(text.starts_with("HTTP/1.1 200"), "from port {port} to {dialled}: {text}");
+                // The agent's end from port 15001 to 15006 has the name of the client's from 15006 to 15001.
+                stream.shutdown(Shutdown::Write)?;
+                stream.read_to_end(&mut Vec::new())?;
             }
         }
         Ok(())
