@@ -16,9 +16,9 @@ pub fn is_told_by_first_bytes(bytes: &[u8], cut: usize) {
         Verdict::Other if whole == Verdict::Other => {}
         // Whoever relays it hears the rest.
         Verdict::Other => {
-            assert_eq!(whole, Verdict::Http1);
             let heard = FirstLine::begun_by(first).map(|mut line| line.hear(rest));
-            assert_eq!(heard, Some(Heard::LikeHttp));
+            let due = if whole == Verdict::Http1 { Heard::LikeHttp } else { Heard::More };
+            assert_eq!((heard, whole == Verdict::Http2), (Some(due), false), "{whole:?}");
         }
         http if first.len() <= limits::SNIFF_LINE_BYTES => assert_eq!(whole, http),
         _ => {}

@@ -175,21 +175,22 @@ impl Frames {
         Poll::Ready(())
     }
 
-    /// Reads some of a frame's header.
+    /// Reads some of a frame's header. One that is nonsense stays, and so does the error.
     fn poll_head<S>(&mut self, io: &mut S, context: &mut Context<'_>) -> Poll<io::Result<()>>
     where
         S: AsyncRead + Unpin,
     {
-        let mut head = ReadBuf::new(&mut self.head[self.head_read..]);
-        ready!(Pin::new(io).poll_read(context, &mut head))?;
-        let count = head.filled().len();
-        if count == 0 {
-            // Closed without END: the peer's application, or its agent, was cut off.
-            return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
+        if self.head_read < HEADER_BYTES {
+            let mut head = ReadBuf::new(&mut self.head[self.head_read..]);
+            ready!(Pin::new(io).poll_read(context, &mut head))?;
+            let count = head.filled().len();
+            if count == 0 {
+                // Closed without END: the peer's application, or its agent, was cut off.
+                return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
+            }
+            self.head_read += count;
         }
-        self.head_read += count;
         if self.head_read == HEADER_BYTES {
-            self.head_read = 0;
             match (Kind::of(self.head[0])?, length_of(self.head)) {
                 (Kind::Data, length @ 1..=DATA_BYTES) => self.due = length,
                 (Kind::End, 0) => self.heard_end = true,
@@ -198,6 +199,7 @@ impl Frames {
                     return Poll::Ready(Err(invalid(format!("{kind:?} of {length} bytes amid data"))));
                 }
             }
+            self.head_read = 0;
         }
         Poll::Ready(Ok(()))
     }
@@ -410,6 +412,25 @@ mod tests {
         };
         let (_open, received) = tokio::join!(sending, receiving);
         assert!(received == bytes);
+    }
+
+    #[tokio::test]
+    async fn nonsense_behind_data_is_an_error_from_then_on() {
+        for nonsense in [[5, 0, 126, 0], [9, 0, 0, 0], [3, 0, 0, 0]] {
+            let (mut near, far) = tokio::io::duplex(100);
+            near.write_all(&[&[3, 0, 0, 1, b'x'][..], &nonsense, &[3, 0, 0, 1, b'y', 4, 0, 0, 0]].concat())
+                .await
+                .unwrap();
+            let mut far = End::new(far);
+            assert_eq!(far.read(100).await.unwrap(), b"x");
+            for _ in 0..2 {
+                assert_eq!(
+                    far.read(100).await.unwrap_err().kind(),
+                    io::ErrorKind::InvalidData,
+                    "{nonsense:?}"
+                );
+            }
+        }
     }
 
     #[tokio::test]
