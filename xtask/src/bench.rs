@@ -56,11 +56,11 @@ pub fn run(args: &Args) -> Result<()> {
     let wanted = |row: &str| args.only.as_deref().is_none_or(|prefix| row.starts_with(prefix));
     let same_node: Vec<_> = same_node::ROWS.iter().filter(|row| wanted(row.name)).collect();
     let two_nodes: Vec<_> = two_nodes::ROWS.iter().filter(|row| wanted(row.name)).collect();
-    let handshakes = wanted(two_nodes::HANDSHAKES);
+    let handshakes: Vec<_> = two_nodes::HANDSHAKES.iter().copied().filter(|row| wanted(row)).collect();
     let scale: Vec<_> = scale::ROWS.iter().copied().filter(|row| wanted(row)).collect();
-    if same_node.is_empty() && two_nodes.is_empty() && !handshakes && scale.is_empty() {
+    if same_node.is_empty() && two_nodes.is_empty() && handshakes.is_empty() && scale.is_empty() {
         let compared = same_node::ROWS.iter().chain(two_nodes::ROWS).map(|row| row.name);
-        let names: Vec<_> = compared.chain([two_nodes::HANDSHAKES]).chain(scale::ROWS).collect();
+        let names: Vec<_> = compared.chain(two_nodes::HANDSHAKES).chain(scale::ROWS).collect();
         bail!("no row begins with {:?}; there are {}", args.only.as_deref().unwrap_or(""), names.join(", "));
     }
     ensure!(rustix::process::geteuid().is_root(), "bench makes network namespaces: it runs as root only");
@@ -78,9 +78,9 @@ pub fn run(args: &Args) -> Result<()> {
     if !same_node.is_empty() {
         rows.extend(same_node::measure(&programs, &same_node, args.runs, args.seconds, &mut noise)?);
     }
-    if !two_nodes.is_empty() || handshakes {
+    if !two_nodes.is_empty() || !handshakes.is_empty() {
         let (runs, seconds) = (args.runs, args.seconds);
-        rows.extend(two_nodes::measure(&programs, &two_nodes, handshakes, runs, seconds, &mut noise)?);
+        rows.extend(two_nodes::measure(&programs, &two_nodes, &handshakes, runs, seconds, &mut noise)?);
     }
     if !scale.is_empty() {
         rows.extend(scale::measure(&programs, &scale, &mut noise)?);

@@ -14,7 +14,9 @@ use rustls::client::Resumption;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use rustls::{ClientConfig, ClientConnection, DigitallySignedStruct, SignatureScheme, StreamOwned};
+use rustls::{
+    ClientConfig, ClientConnection, DigitallySignedStruct, NamedGroup, SignatureScheme, StreamOwned,
+};
 
 use crate::client::Outcome;
 use crate::histogram::Histogram;
@@ -34,6 +36,9 @@ pub struct Args {
     /// The client's SPIFFE ID
     #[arg(long)]
     identity: String,
+    /// The only key exchange that the client offers; without one, all that it knows
+    #[arg(long, value_enum)]
+    group: Option<Group>,
     /// Connections at once
     #[arg(long, default_value_t = 1)]
     connections: usize,
@@ -42,9 +47,25 @@ pub struct Args {
     seconds: f64,
 }
 
+/// A way to agree upon keys.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Group {
+    X25519,
+    X25519mlkem768,
+}
+
+impl Group {
+    fn name(self) -> NamedGroup {
+        match self {
+            Self::X25519 => NamedGroup::X25519,
+            Self::X25519mlkem768 => NamedGroup::X25519MLKEM768,
+        }
+    }
+}
+
 /// Runs, and answers what came of it.
 pub fn run(args: &Args) -> Result<Outcome> {
-    let config = Arc::new(config(&args.ca_dir, &args.identity)?);
+    let config = Arc::new(config(args)?);
     let start = Instant::now();
     let end = start + Duration::from_secs_f64(args.seconds);
     let visitors: Vec<_> = (0..args.connections)
@@ -84,7 +105,8 @@ fn visit(config: &Arc<ClientConfig>, to: SocketAddr) -> Result<()> {
     StreamOwned::new(connection, stream).read_exact(&mut [0]).context("the server did not speak")
 }
 
-fn config(ca_dir: &Path, identity: &str) -> Result<ClientConfig> {
+fn config(args: &Args) -> Result<ClientConfig> {
+    let ca_dir = &*args.ca_dir;
     let root = CertificateDer::from_pem_slice(find(ca_dir, "CERTIFICATE")?.as_bytes())?;
     let issuer = Issuer::from_ca_cert_der(&root, KeyPair::from_pem(&find(ca_dir, "PRIVATE KEY")?)?)?;
     let mut params = CertificateParams::default();
@@ -92,17 +114,20 @@ fn config(ca_dir: &Path, identity: &str) -> Result<ClientConfig> {
     (params.not_before, params.not_after) = ((now - Duration::from_mins(1)).into(), (now + LIFE).into());
     params.extended_key_usages =
         vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
-    params.subject_alt_names = vec![SanType::URI(identity.try_into()?)];
+    params.subject_alt_names = vec![SanType::URI(args.identity.as_str().try_into()?)];
     params.use_authority_key_identifier_extension = true;
     let key = KeyPair::generate()?;
     let leaf = params.signed_by(&key, &issuer)?;
     let key = PrivateKeyDer::try_from(key.serialize_der()).map_err(anyhow::Error::msg)?;
-    let mut config =
-        ClientConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
-            .with_safe_default_protocol_versions()?
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::new(Anybody))
-            .with_client_auth_cert(vec![leaf.der().clone(), root], key)?;
+    let mut provider = rustls::crypto::aws_lc_rs::default_provider();
+    if let Some(wanted) = args.group {
+        provider.kx_groups.retain(|group| group.name() == wanted.name());
+    }
+    let mut config = ClientConfig::builder_with_provider(Arc::new(provider))
+        .with_safe_default_protocol_versions()?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(Anybody))
+        .with_client_auth_cert(vec![leaf.der().clone(), root], key)?;
     config.alpn_protocols = vec![b"h2".to_vec()];
     config.resumption = Resumption::disabled();
     Ok(config)

@@ -29,7 +29,11 @@ pub const ROWS: &[Planned] = &[
     Planned { name: "two-nodes/tcp/crr32", load: Load::ConnectRequestClose(32), unit: "connections/s" },
 ];
 /// New connections to the server's agent, each with a full handshake: what a client elsewhere costs it.
-pub const HANDSHAKES: &str = "two-nodes/handshakes";
+const VISITS: &str = "two-nodes/handshakes";
+/// The same with the key exchange that agents prefer, X25519MLKEM768: what it costs that a quantum computer will not read along.
+const POST_QUANTUM: &str = "two-nodes/handshakes/post-quantum";
+/// The rows of handshakes.
+pub const HANDSHAKES: [&str; 2] = [VISITS, POST_QUANTUM];
 
 const NEAR: Node = Node { name: "near", address: Ipv4Addr::new(10, 77, 0, 1) };
 const FAR: Node = Node { name: "far", address: Ipv4Addr::new(10, 79, 0, 1) };
@@ -61,7 +65,7 @@ const VISITS_AT_ONCE: u32 = 4;
 pub fn measure(
     programs: &Programs,
     rows: &[&Planned],
-    handshakes: bool,
+    handshakes: &[&str],
     runs: u32,
     seconds: u32,
     noise: &mut Noise,
@@ -93,8 +97,11 @@ pub fn measure(
     step.done();
 
     let mut measured = rows.iter().map(|row| bench.row(row, runs, noise)).collect::<Result<Vec<_>>>()?;
-    if handshakes {
+    if handshakes.contains(&VISITS) {
         measured.push(visits(&bench, &ca_dir, runs, noise)?);
+    }
+    if handshakes.contains(&POST_QUANTUM) {
+        measured.push(post_quantum(&bench, &ca_dir, runs, noise)?);
     }
     Ok(measured)
 }
@@ -111,27 +118,71 @@ fn check_that_it_is_tls(world: &World, mut wire: Capture) -> Result<()> {
     Ok(())
 }
 
-/// Measures [`HANDSHAKES`].
-fn visits(bench: &Bench<'_>, ca_dir: &Path, runs: u32, noise: &mut Noise) -> Result<Row> {
-    let step = Step::begin(HANDSHAKES, "");
+/// Opens connections for a while, as an agent elsewhere does; `groups`: the flags for the keys' exchange.
+fn visit(bench: &Bench<'_>, ca_dir: &Path, seconds: u32, groups: &[&str]) -> Result<(Sample, f64)> {
     let to = SocketAddr::from((SERVER.address, TUNNEL_PORT)).to_string();
-    let visit = |seconds: u32| -> Result<Sample> {
-        let mut peer = bench.world.command(PLAIN_CLIENT.name, &bench.programs.peer);
-        peer.arg("handshakes").arg(&to).arg("--ca-dir").arg(ca_dir).args(["--identity", VISITOR]);
-        peer.args(["--connections", &VISITS_AT_ONCE.to_string(), "--seconds", &seconds.to_string()]);
-        figures::peer(&load::output(&mut peer)?)
-    };
-    visit(1).context(HANDSHAKES)?;
+    let mut peer = bench.world.command(PLAIN_CLIENT.name, &bench.programs.peer);
+    peer.arg("handshakes").arg(&to).arg("--ca-dir").arg(ca_dir).args(["--identity", VISITOR]).args(groups);
+    peer.args(["--connections", &VISITS_AT_ONCE.to_string(), "--seconds", &seconds.to_string()]);
+    with_cpu(bench.agents, || figures::peer(&load::output(&mut peer)?))
+}
+
+/// Measures [`VISITS`].
+fn visits(bench: &Bench<'_>, ca_dir: &Path, runs: u32, noise: &mut Noise) -> Result<Row> {
+    let step = Step::begin(VISITS, "");
+    visit(bench, ca_dir, 1, &[]).context(VISITS)?;
     let mut runs_done = Vec::new();
     for _ in 0..runs {
         noise.look();
-        runs_done.push(with_cpu(bench.agents, || visit(bench.seconds)).context(HANDSHAKES)?);
+        runs_done.push(visit(bench, ca_dir, bench.seconds, &[]).context(VISITS)?);
     }
     step.done();
     Ok(Row {
         weft: median(runs_done.iter().map(|(sample, _)| sample.rate)),
         cpu_us_per_op: median(runs_done.iter().map(|(_, cpu)| *cpu)),
         rss_mib: Some(largest_rss_mib(bench.agents)?),
-        ..Row::new(HANDSHAKES, "handshakes/s")
+        ..Row::new(VISITS, "handshakes/s")
+    })
+}
+
+/// Measures [`POST_QUANTUM`], in turns with X25519 alone.
+fn post_quantum(bench: &Bench<'_>, ca_dir: &Path, runs: u32, noise: &mut Noise) -> Result<Row> {
+    let step = Step::begin(POST_QUANTUM, "");
+    let groups = ["x25519", "x25519mlkem768"];
+    let mut runs_done = groups.map(|_| Vec::new());
+    for group in groups {
+        visit(bench, ca_dir, 1, &["--group", group]).context(POST_QUANTUM)?;
+    }
+    for _ in 0..runs {
+        for (group, done) in groups.iter().zip(&mut runs_done) {
+            noise.look();
+            done.push(visit(bench, ca_dir, bench.seconds, &["--group", group]).context(POST_QUANTUM)?);
+        }
+    }
+    step.done();
+    let [alone, hybrid] = &runs_done;
+    let both = |value: fn(&(Sample, f64)) -> Option<f64>| {
+        let (alone, hybrid) =
+            (median(alone.iter().filter_map(value)), median(hybrid.iter().filter_map(value)));
+        (alone, hybrid, hybrid.zip(alone).map(|(hybrid, alone)| hybrid / alone))
+    };
+    let (rate_alone, rate, ratio) = both(|(sample, _)| Some(sample.rate));
+    let (cpu_alone, cpu, cpu_ratio) = both(|(_, cpu)| Some(*cpu));
+    let notes = format!(
+        "ratios are to X25519 alone in the same run: {:.0} handshakes/s, {:.0} us of the agents for each; these take {:.2} \
+         times as much",
+        rate_alone.unwrap_or_default(),
+        cpu_alone.unwrap_or_default(),
+        cpu_ratio.unwrap_or_default()
+    );
+    Ok(Row {
+        weft: rate,
+        ratio,
+        p50_ratio: both(|(sample, _)| sample.p50_us).2,
+        p99_ratio: both(|(sample, _)| sample.p99_us).2,
+        cpu_us_per_op: cpu,
+        rss_mib: Some(largest_rss_mib(bench.agents)?),
+        notes,
+        ..Row::new(POST_QUANTUM, "handshakes/s")
     })
 }
