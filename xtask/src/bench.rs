@@ -67,7 +67,7 @@ pub fn run(args: &Args) -> Result<()> {
 
     setup::test_programs()?;
     if !args.no_build {
-        build::run(&build::Args { release: true })?;
+        build::run(&build::Args { release: true, fips: false })?;
     }
     let release = workspace::target_dir()?.join("release");
     let programs = Programs { weft: release.join("weft"), peer: release.join("weft-bench-peer") };

@@ -10,6 +10,9 @@ pub struct Args {
     /// Build with optimisations
     #[arg(long)]
     pub release: bool,
+    /// Use FIPS-approved cryptography alone (AWS-LC's FIPS module; needs cmake and Go)
+    #[arg(long)]
+    pub fips: bool,
 }
 
 /// Builds everything; sets up the toolchain first if it is missing.
@@ -20,6 +23,9 @@ pub fn run(args: &Args) -> Result<()> {
     cargo.args(["build", "--workspace", "--bins"]);
     if args.release {
         cargo.arg("--release");
+    }
+    if args.fips {
+        cargo.args(["--features", "weft/fips"]);
     }
     // A running xtask cannot always be replaced, and need not be.
     cargo.args(["--exclude", "xtask"]);

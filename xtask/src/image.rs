@@ -58,7 +58,7 @@ impl Profile {
 pub fn run(args: &Args) -> Result<()> {
     setup::cluster_programs()?;
     if !args.no_build {
-        build::run(&build::Args { release: args.profile == Profile::Release })?;
+        build::run(&build::Args { release: args.profile == Profile::Release, fips: false })?;
     }
     let (dir, programs) = places(args.profile)?;
     for (file, image) in [

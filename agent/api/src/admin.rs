@@ -58,6 +58,8 @@ pub mod paths {
 pub struct Status {
     /// The agent's version.
     pub version: String,
+    /// Whether its TLS is made of FIPS-approved cryptography alone.
+    pub fips: bool,
     /// The node that it serves.
     pub node: String,
     /// Where objects come from.

@@ -169,7 +169,9 @@ fn render(status: &Status, paint: Paint) -> Result<String, std::fmt::Error> {
         Mode::Standalone => "standalone",
         Mode::Cluster => "in cluster",
     };
-    writeln!(text, "Agent  weft {} on node {}, {mode}, {ready}", safe(&status.version), safe(&status.node))?;
+    let (version, node) = (safe(&status.version), safe(&status.node));
+    let fips = if status.fips { ", FIPS" } else { "" };
+    writeln!(text, "Agent  weft {version} on node {node}, {mode}{fips}, {ready}")?;
     let behind = status.workers.iter().filter(|worker| worker.generation < status.generation).count();
     let workers = match behind {
         0 => format!("on {}", count(status.workers.len(), "worker")),

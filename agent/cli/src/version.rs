@@ -20,6 +20,8 @@ pub struct VersionArgs {
 #[derive(Debug, serde::Serialize)]
 struct Versions {
     client: &'static str,
+    /// It uses FIPS-approved cryptography alone.
+    fips: bool,
     /// This machine's agent.
     agent: Option<String>,
     /// The agents of a cluster.
@@ -32,6 +34,8 @@ struct Versions {
 struct AgentVersion {
     node: String,
     version: Option<String>,
+    /// Its TLS is made of FIPS-approved cryptography alone.
+    fips: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     problem: Option<String>,
 }
@@ -40,7 +44,8 @@ impl VersionArgs {
     /// Prints versions. That there is no mesh is no failure.
     pub fn run(&self) -> anyhow::Result<Outcome> {
         let client = env!("CARGO_PKG_VERSION");
-        let mut versions = Versions { client, agent: None, agents: Vec::new() };
+        let fips = cfg!(feature = "fips");
+        let mut versions = Versions { client, fips, agent: None, agents: Vec::new() };
         let found = match block_on(self.ask(&mut versions)) {
             Ok(found) => found,
             Err(error) => {
@@ -61,7 +66,7 @@ impl VersionArgs {
         };
         match self.output {
             Some(format) => output::data(format, &versions)?,
-            None => output::print(&safe_lines(&format!("client  {client}\n{found}")))?,
+            None => output::print(&safe_lines(&format!("client  {client}{}\n{found}", mark(fips))))?,
         }
         Ok(Outcome::Good)
     }
@@ -74,17 +79,23 @@ impl VersionArgs {
             let Agent::InPod(pod) = agent else {
                 let status = answer?;
                 versions.agent = Some(status.version.clone());
-                return Ok(format!("agent   {} on node {}\n", status.version, status.node));
+                let Status { version, fips, node, .. } = status;
+                return Ok(format!("agent   {version}{} on node {node}\n", mark(fips)));
             };
             let node = pod.node.clone();
-            let (version, problem) = match answer {
-                Ok(status) => (Some(status.version), None),
-                Err(error) => (None, Some(format!("{error:#}"))),
+            let (version, fips, problem) = match answer {
+                Ok(status) => (Some(status.version), status.fips, None),
+                Err(error) => (None, false, Some(format!("{error:#}"))),
             };
             let told = version.as_deref().or(problem.as_deref()).unwrap_or_default();
-            text += &["agent   ", told, " on node ", &node, "\n"].concat();
-            versions.agents.push(AgentVersion { node, version, problem });
+            text += &["agent   ", told, mark(fips), " on node ", &node, "\n"].concat();
+            versions.agents.push(AgentVersion { node, version, fips, problem });
         }
         Ok(text)
     }
+}
+
+/// Behind the version of what uses FIPS-approved cryptography alone.
+fn mark(fips: bool) -> &'static str {
+    if fips { " (FIPS)" } else { "" }
 }

@@ -6,9 +6,9 @@ use std::time::{Duration, SystemTime};
 use arc_swap::ArcSwapOption;
 use rustls::ServerConfig;
 use rustls::crypto::CryptoProvider;
-use rustls::crypto::aws_lc_rs::default_provider;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
+use weft_node::crypto;
 use weft_node::identity::LONGEST_LIFE;
 
 use crate::ca::{Ca, CaError};
@@ -40,7 +40,7 @@ impl Serving {
     pub fn new(service: &str, namespace: &str) -> Arc<Self> {
         let names = ["", ".svc", ".svc.cluster.local"];
         let names = names.map(|end| format!("{service}.{namespace}{end}")).to_vec();
-        Arc::new(Self { names, provider: default_provider().into(), key: ArcSwapOption::empty() })
+        Arc::new(Self { names, provider: crypto::provider().into(), key: ArcSwapOption::empty() })
     }
 
     /// TLS by this certificate.

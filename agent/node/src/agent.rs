@@ -170,6 +170,9 @@ pub enum AgentError {
     /// There is no CA to be used.
     #[error(transparent)]
     Identity(#[from] crate::identity::IdentityError),
+    /// Its cryptography is not what the build promises.
+    #[error(transparent)]
+    Crypto(#[from] crate::crypto::NotApproved),
     /// A thread, signal handler or runtime did not start.
     #[error("cannot start {what}")]
     Start {
@@ -212,6 +215,7 @@ pub struct Shared {
 
 /// Runs an agent until SIGTERM or SIGINT. A second signal ends the process at once.
 pub fn run(options: AgentOptions) -> Result<(), AgentError> {
+    crate::crypto::install()?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

@@ -7,6 +7,7 @@ pub mod causes;
 mod cgroups;
 mod channel;
 pub mod cni;
+pub mod crypto;
 pub mod datapath;
 pub mod discovery;
 pub mod identity;

@@ -34,6 +34,7 @@ pub fn status(shared: &Shared, datapath: Option<&DatapathStatus>) -> Status {
     let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     Status {
         version: env!("CARGO_PKG_VERSION").to_owned(),
+        fips: crate::crypto::is_fips(),
         node: shared.options.node.clone(),
         mode: match shared.options.source {
             SourceOptions::Folder(_) => Mode::Standalone,

@@ -77,6 +77,25 @@ async fn two_nodes_that_share_a_folder_believe_each_other_each_time_anew() {
 }
 
 #[tokio::test]
+async fn nodes_agree_upon_keys_that_no_quantum_computer_reads_by_what_the_build_approves_of() {
+    let dir = TestDir::new("ca");
+    let node = node(dir.path());
+    want(&node, &[("bookinfo", "reviews")]);
+    let tls = node.tls_soon("bookinfo", "reviews").await.unwrap();
+    let (near, far) = tokio::io::duplex(64 << 10);
+    let accept = tokio_rustls::TlsAcceptor::from(tls.server.clone()).accept(far);
+    let connector = tokio_rustls::TlsConnector::from(tls.client.clone());
+    let connect = connector.connect(ServerName::try_from("10.0.0.1").unwrap(), near);
+    let (server, client) = tokio::try_join!(accept, connect).unwrap();
+    let (server, client) = (server.get_ref().1, client.get_ref().1);
+    assert_eq!((client.fips(), server.fips()), (cfg!(feature = "fips"), cfg!(feature = "fips")));
+    let group = client.negotiated_key_exchange_group().unwrap();
+    assert_eq!(group.name(), rustls::NamedGroup::X25519MLKEM768);
+    assert_eq!(group.fips(), cfg!(feature = "fips"));
+    assert_eq!(client.negotiated_cipher_suite().unwrap().fips(), cfg!(feature = "fips"));
+}
+
+#[tokio::test]
 async fn only_wanted_accounts_have_a_certificate_and_only_while_they_are_wanted() {
     let dir = TestDir::new("ca");
     let node = node(dir.path());

@@ -5,7 +5,7 @@ use std::time::SystemTime;
 
 use rustls::client::Resumption;
 use rustls::crypto::aws_lc_rs::sign;
-use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, aws_lc_rs};
+use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use rustls::server::NoServerSessionStorage;
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
@@ -16,6 +16,7 @@ use super::certificate::{Facts, Refusal};
 use super::request::Request;
 use super::trust::Trust;
 use super::verify::Verifier;
+use crate::crypto;
 
 /// What nodes speak inside TLS, by ALPN.
 pub mod alpn {
@@ -58,7 +59,7 @@ pub enum Unusable {
 
 /// The signatures that certificates are proved by.
 pub(super) fn algorithms() -> WebPkiSupportedAlgorithms {
-    aws_lc_rs::default_provider().signature_verification_algorithms
+    crypto::provider().signature_verification_algorithms
 }
 
 /// Makes [`Tls`] of certificates.
@@ -71,7 +72,7 @@ pub struct Handshakes {
 impl Handshakes {
     /// For peers whom `trust` believes.
     pub fn new(trust: Arc<Trust>) -> Self {
-        let mut provider = aws_lc_rs::default_provider();
+        let mut provider = crypto::provider();
         provider.cipher_suites.retain(|suite| suite.tls13().is_some());
         provider.cipher_suites.sort_by_key(|suite| suite.suite() != CipherSuite::TLS13_AES_128_GCM_SHA256);
         // What is recorded today is not to be read by a quantum computer later. The client sends a share of X25519 along:
@@ -142,6 +143,9 @@ impl Handshakes {
         client.enable_early_data = false;
         client.enable_sni = false;
         client.alpn_protocols = OFFERED.map(<[u8]>::to_vec).into();
+        if cfg!(feature = "fips") && !(server.fips() && client.fips()) {
+            return Err(rustls::Error::General("not all of it is FIPS-approved".to_owned()));
+        }
         Ok((server, client))
     }
 }

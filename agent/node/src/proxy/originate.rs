@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{verify_server_cert_signed_by_trust_anchor, verify_server_name};
-use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
+use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
@@ -116,7 +116,7 @@ fn load(settings: &ClientTlsSettings, alpn: Alpn) -> Result<ClientConfig, String
     if settings.ca_crl.as_deref().is_some_and(|file| !file.is_empty()) {
         return Err("revocation lists (caCrl) are not looked at".to_owned());
     }
-    let provider = Arc::new(aws_lc_rs::default_provider());
+    let provider = Arc::new(crate::crypto::provider());
     let verifier = Verifier {
         roots: roots(settings)?,
         names: settings.subject_alt_names.clone(),

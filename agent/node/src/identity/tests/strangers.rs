@@ -7,6 +7,7 @@ use rcgen::{
     BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
     SanType,
 };
+use rustls::crypto::aws_lc_rs::kx_group;
 use rustls::pki_types::UnixTime;
 use rustls::{ClientConfig, HandshakeKind, NamedGroup, ServerConfig};
 use webpki::KeyUsage;
@@ -228,9 +229,14 @@ async fn the_key_exchange_is_hybrid_where_both_ends_know_it() {
     let by = certified(&leaf(&node.root, |_| {}));
     let (ours, _) = Handshakes::new(node.trust.clone()).configs(by).unwrap();
     assert_eq!(exchange(ours).await, (NamedGroup::X25519MLKEM768, HandshakeKind::Full));
-    // ztunnel before its time: it knows X25519 only, and is not asked to begin again.
+    // ztunnel before its time: it knows X25519 only, and is not asked to begin again. FIPS approves of X25519 in company only.
+    let (known, agreed) = if cfg!(feature = "fips") {
+        (kx_group::SECP256R1, (NamedGroup::secp256r1, HandshakeKind::FullWithHelloRetryRequest))
+    } else {
+        (kx_group::X25519, (NamedGroup::X25519, HandshakeKind::Full))
+    };
     let mut old = rustls::crypto::aws_lc_rs::default_provider();
-    old.kx_groups = vec![rustls::crypto::aws_lc_rs::kx_group::X25519];
+    old.kx_groups = vec![known];
     let verifier = Verifier::new(node.trust.clone(), old.signature_verification_algorithms);
     let old = ServerConfig::builder_with_provider(old.into())
         .with_protocol_versions(&[&rustls::version::TLS13])
@@ -240,7 +246,7 @@ async fn the_key_exchange_is_hybrid_where_both_ends_know_it() {
             &node.root,
             |_| {},
         )))));
-    assert_eq!(exchange(old).await, (NamedGroup::X25519, HandshakeKind::Full));
+    assert_eq!(exchange(old).await, agreed);
 }
 
 #[tokio::test]
