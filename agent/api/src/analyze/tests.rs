@@ -262,8 +262,10 @@ fn a_subset_that_a_gateways_pods_do_not_see_is_told() {
 #[test]
 fn objects_that_are_too_much_together_are_told_where_they_are() {
     let by_regexes = |n: usize| {
-        let matches: String =
-            (0..7).map(|m| format!("{{uri: {{regex: '/{n}/{m}/(a{{1,100}}){{1,20}}'}}}}, ")).collect();
+        let matches: String = (0..7)
+            .map(|m| format!("{{uri: {{regex: '/{n}/{m}/(a{{1,100}}){{1,20}}'}}}}, "))
+            .collect::<Vec<_>>()
+            .concat();
         rule(
             &format!("v{n}"),
             &format!("hosts: [v{n}.example.com]\nhttp:\n- match: [{matches}]\n  redirect: {{uri: /}}"),
