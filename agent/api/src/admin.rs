@@ -282,6 +282,9 @@ pub struct WorkloadRow {
     /// Why not.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// Its deletion was asked for.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub ending: bool,
 }
 
 /// A line of `weft get policies`: one PeerAuthentication, AuthorizationPolicy or RequestAuthentication.

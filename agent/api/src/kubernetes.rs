@@ -72,6 +72,8 @@ pub struct ServicePort {
     pub port: u16,
     /// The port of the pods; `port` when absent.
     pub target_port: Option<IntOrString>,
+    /// The port of every node that leads there, of a `NodePort` or `LoadBalancer` service.
+    pub node_port: Option<u16>,
 }
 
 /// A port by number or by the name of a container's port.
@@ -109,6 +111,12 @@ pub struct PodSpec {
     pub service_account_name: String,
     /// Uses the node's network namespace: never enrolled.
     pub host_network: bool,
+    /// Its name in DNS, below that of the headless service that `subdomain` names.
+    #[serde(deserialize_with = "null_as_default")]
+    pub hostname: String,
+    /// A headless service of its namespace.
+    #[serde(deserialize_with = "null_as_default")]
+    pub subdomain: String,
     /// Containers, for their named ports and their probes.
     #[serde(deserialize_with = "null_as_default")]
     pub containers: Vec<Container>,

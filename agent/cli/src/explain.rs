@@ -102,10 +102,14 @@ async fn agent_of<'a>(agents: &'a [Agent], from: &str) -> anyhow::Result<&'a Age
     let first = agents.first().ok_or_else(|| anyhow!("no agent"))?;
     let (false, Ok(from)) = (agents.len() == 1, from.parse::<PeerSelector>()) else { return Ok(first) };
     let workloads: Vec<WorkloadRow> = first.get(paths::WORKLOADS).await?;
-    let callers = workloads.iter().filter(|row| is_called(row, &from));
-    let caller = callers.min_by_key(|row| (&row.namespace, &row.name));
-    let node = caller.and_then(|row| row.node.as_deref());
+    let node = caller(&workloads, &from).and_then(|row| row.node.as_deref());
     Ok(agents.iter().find(|agent| node.is_some() && agent.node() == node).unwrap_or(first))
+}
+
+/// The pod that the agent will take for the caller, of all that are called so: none that is ending, if it can choose.
+fn caller<'a>(workloads: &'a [WorkloadRow], from: &PeerSelector) -> Option<&'a WorkloadRow> {
+    let callers = workloads.iter().filter(|row| is_called(row, from));
+    callers.min_by_key(|row| (row.ending, row.addresses.is_empty(), &row.namespace, &row.name))
 }
 
 /// Whether the agent would take this pod for the caller.
@@ -260,6 +264,17 @@ mod tests {
             ..WorkloadRow::default()
         };
         let called = |row: &WorkloadRow, from: &str| is_called(row, &from.parse().unwrap());
+        // After a rollout: neither the one that goes nor one that has no network yet.
+        let ending = WorkloadRow { name: "edge-1".into(), ending: true, ..row.clone() };
+        let starting = WorkloadRow { name: "edge-2".into(), addresses: Vec::new(), ..row.clone() };
+        let all = [ending, starting, row.clone()];
+        let chosen = |of: &[WorkloadRow]| {
+            caller(of, &"deploy/edge.shop".parse().unwrap()).map(|row| row.name.clone()).unwrap()
+        };
+        assert_eq!(
+            (chosen(&all), chosen(&all[..2]), chosen(&all[..1])),
+            (row.name.clone(), "edge-2".into(), "edge-1".into())
+        );
         for from in ["deploy/edge.shop", "edge.shop", "edge-5d4f-x2x", "pod/edge-5d4f-x2x.shop", "10.0.0.5"] {
             assert!(called(&row, from), "{from}");
         }

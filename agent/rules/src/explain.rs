@@ -88,7 +88,7 @@ fn of_caller(
         let method = request.method.as_deref().unwrap_or("GET");
         explain(from, caller, &target, method, path.unwrap_or("/"), &headers)?
     } else {
-        let to = target.resolve(snapshot, caller);
+        let to = target.resolve(snapshot, caller)?;
         match snapshot.outbound(caller, to.address).protocol {
             Protocol::Tcp => connection(from, caller, &target.host, to),
             _ => explain(from, caller, &target, "GET", "/", &[])?,
@@ -112,7 +112,7 @@ fn explain(
 ) -> Result<Explanation, ExplainError> {
     let snapshot = from.snapshot;
     let (host, port) = (&*target.host, target.port);
-    let to = target.resolve(snapshot, caller);
+    let to = target.resolve(snapshot, caller)?;
     let dst = to.address;
     let parts = request(snapshot, (host, port), method, path, headers)?;
     let mut explanation = Explanation::default();
@@ -141,7 +141,8 @@ fn explain(
         HttpDecision::Passthrough => {
             "passthrough".clone_into(&mut explanation.action);
             let note = format!(
-                "no service or rule of port {port} has this Host: the request goes to {dst} as it is"
+                "no service or rule of port {port} has this Host: the request goes to {} as it is",
+                to.in_words(host)
             );
             explanation.notes.push(note);
             straight(from, dst, outbound.protocol, Some(&parts), &mut explanation);
@@ -297,11 +298,22 @@ fn straight(
     head: Option<&Parts>,
     explanation: &mut Explanation,
 ) {
+    let mut entries = Entries::default();
     if let Some(workload) = from.snapshot.workload_at(dst.ip()) {
-        let mut entries = Entries::default();
         entries.meet(from, &Place { workload, address: dst, protocol, tls: None }, head);
-        entries.tell(explanation);
+    } else if let Some((entry, port)) = target::node_port(from.snapshot, dst.port())
+        && let Some(clusters) = entry.policies.others.port(port)
+    {
+        explanation.notes.push(format!(
+            "if {} is a node, its port {} leads to port {port} of {}, and who comes by it counts as from outside the mesh",
+            dst.ip(),
+            dst.port(),
+            entry.service.host
+        ));
+        let outside = Caller { workload: None, ..*from };
+        entries.add(&outside, (&clusters.whole, None), &[], head);
     }
+    entries.tell(explanation);
 }
 
 fn connection(from: &Caller<'_>, caller: &Workload, host: &str, to: Resolved) -> Explanation {
@@ -339,15 +351,17 @@ fn connection(from: &Caller<'_>, caller: &Workload, host: &str, to: Resolved) ->
         TcpDecision::NoRoute => "notFound".clone_into(&mut explanation.action),
         TcpDecision::Passthrough => {
             "passthrough".clone_into(&mut explanation.action);
+            let place = to.in_words(host);
             explanation
                 .notes
-                .push(format!("no service has the address {dst}: the connection goes there as it is"));
+                .push(format!("no service is known at {place}: the connection goes there as it is"));
             straight(from, dst, Protocol::Tcp, None, &mut explanation);
         }
         TcpDecision::BlackHole => {
             "deny".clone_into(&mut explanation.action);
             let note = format!(
-                "reset: no service has the address {dst}, and outboundTrafficPolicy is REGISTRY_ONLY"
+                "reset: no service is known at {}, and outboundTrafficPolicy is REGISTRY_ONLY",
+                to.in_words(host)
             );
             explanation.notes.push(note);
         }

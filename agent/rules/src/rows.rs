@@ -334,6 +334,7 @@ pub fn workloads(snapshot: &Snapshot, trust_domain: &str) -> Vec<WorkloadRow> {
             labels: (*workload.labels).clone(),
             services: of,
             enrolled: workload.enrolment == Enrolment::Enrolled,
+            ending: workload.terminating,
             reason: workload.enrolment.reason().map(str::to_owned),
         }
     };

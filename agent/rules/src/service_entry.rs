@@ -32,6 +32,8 @@ pub(crate) struct ServiceEntry {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct PortEntry {
     pub(crate) port: u16,
+    /// The port of nodes that leads there.
+    pub(crate) node_port: Option<u16>,
     pub(crate) protocol: Protocol,
     pub(crate) name: Arc<str>,
 }
@@ -78,6 +80,20 @@ impl ServiceEntry {
     pub(crate) fn first_address(&self) -> Option<IpAddr> {
         let mut ports = self.policies.others.ports.iter();
         self.address.or_else(|| ports.find_map(|port| Some(port.whole.endpoints.first()?.address.ip())))
+    }
+
+    /// The pod that DNS calls `label.SERVICE`, of a headless service, and the address it gives; `None`: it knows none.
+    pub(crate) fn pod_called(&self, label: &str) -> Option<(&Arc<Workload>, IpAddr)> {
+        let ports = (self.address.is_none()).then_some(&self.policies.others.ports)?;
+        let mut endpoints = ports.iter().flat_map(|port| port.whole.endpoints.iter());
+        endpoints.find_map(|endpoint| {
+            let (pod, address) = (endpoint.workload.as_ref()?, endpoint.address.ip());
+            let named = match &pod.dns_name {
+                Some(name) => *name.hostname == *label && *name.subdomain == *self.service.name,
+                None => address.to_string().replace(['.', ':'], "-") == label,
+            };
+            named.then_some((pod, address))
+        })
     }
 
     /// Whether the service is in the host table of this port.

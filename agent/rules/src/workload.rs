@@ -39,10 +39,21 @@ pub struct Workload {
     pub probes: Probes,
     /// In a cluster, what its condition `weft.dev/Enrolled` says; `None`: nothing.
     pub announced: Option<Announced>,
-    /// Its deletion was asked for; known for pods of this node only.
+    /// What DNS knows it by, where that is a name of its own.
+    pub dns_name: Option<Box<DnsName>>,
+    /// Its deletion was asked for.
     pub terminating: bool,
     /// Whether its sockets should be redirected, if it is of this node; whether they are, if it is of another.
     pub enrolment: Enrolment,
+}
+
+/// A pod's own name in DNS: `HOSTNAME.SUBDOMAIN`, the latter a headless service of its namespace.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DnsName {
+    /// Of a StatefulSet's pod: the pod's name.
+    pub hostname: Box<str>,
+    /// The service.
+    pub subdomain: Box<str>,
 }
 
 /// Labels by which a pod says that it is a gateway. Without one, nobody's Gateway object takes its ports: a selector
@@ -76,6 +87,7 @@ impl Workload {
             netns: None,
             probes: Probes::default(),
             announced: None,
+            dns_name: None,
             terminating: false,
             enrolment: Enrolment::NotSelected,
         }

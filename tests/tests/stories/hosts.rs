@@ -172,3 +172,20 @@ fn a_pod_of_a_headless_service_answers_to_each_of_its_names_by_the_services_rule
         Ok(())
     });
 }
+
+#[test]
+fn a_name_that_no_resolver_knows_is_refused_by_explain_too() {
+    story(|mesh| {
+        near_and_far(mesh)?;
+        for name in ["nowhere", "far.nowhere", "far.nowhere.svc.cluster.local"] {
+            let url = format!("http://{name}/");
+            ensure!(mesh.get("client", &url).is_err(), "{name} is known");
+            let told = mesh.weft(&["explain", "pod/client", &url])?;
+            ensure!(told.stderr.contains(&format!("nobody knows the name {name:?}")), "{told:?}");
+            let another = mesh.weft(&["explain", "pod/nobody", &url])?;
+            ensure!(told.code == another.code && told.code != 0, "{told:?} {another:?}");
+            ensure!(told.stdout.is_empty(), "{told:?}");
+        }
+        Ok(())
+    });
+}

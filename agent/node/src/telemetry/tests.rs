@@ -40,6 +40,7 @@ fn workload(name: &str, node: &str, labels: &[(&str, &str)]) -> Arc<Workload> {
         probes: Probes::default(),
         uid: "".into(),
         announced: None,
+        dns_name: None,
         terminating: false,
         enrolment: Enrolment::Enrolled,
     })

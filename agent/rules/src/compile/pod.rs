@@ -3,14 +3,14 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use weft_api::kubernetes::Pod;
+use weft_api::kubernetes::{Pod, PodSpec};
 use weft_api::meta::{Labels, ObjectMeta};
 use weft_api::names::{ENROLLED_CONDITION, namespace_opts_in};
 
 use super::CompilerOptions;
 use crate::intern::{Interner, NamedPorts};
 use crate::probe::{self, Probes};
-use crate::workload::{self, Announced, Enrolment, Workload};
+use crate::workload::{self, Announced, DnsName, Enrolment, Workload};
 
 /// Labels of a pod that opt in or out, and the value that does. The first that says decides.
 const POD_SWITCHES: [(&str, &str, &str); 3] = [
@@ -205,9 +205,18 @@ fn workload(pod: &Pod, addresses: Vec<IpAddr>, options: &CompilerOptions, intern
             .filter(|_| !options.cluster)
             .map(|netns| netns.as_str().into()),
         announced: if options.cluster { announced(pod) } else { None },
-        terminating: local && meta.deletion_timestamp.is_some(),
+        dns_name: dns_name(&pod.spec),
+        terminating: meta.deletion_timestamp.is_some(),
         enrolment: Enrolment::NotSelected,
     }
+}
+
+/// Its own name in DNS, which it has if it asks for it.
+fn dns_name(spec: &PodSpec) -> Option<Box<DnsName>> {
+    let asked = !spec.hostname.is_empty() && !spec.subdomain.is_empty();
+    let name =
+        || DnsName { hostname: spec.hostname.as_str().into(), subdomain: spec.subdomain.as_str().into() };
+    asked.then(|| Box::new(name()))
 }
 
 /// The Deployment behind a ReplicaSet, the CronJob behind a Job, else the owner, else the pod itself.
@@ -271,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pod_of_this_node_is_known_to_end() {
+    fn a_pod_is_known_to_end() {
         let ending = |node: &str| {
             let pod = json!({"metadata": {"name": "p", "namespace": "n", "deletionTimestamp": "2026-01-01T00:00:00Z"},
                 "spec": {"nodeName": node}, "status": {"podIP": "10.0.0.1"}});
@@ -279,7 +288,7 @@ mod tests {
             (record.workload.terminating, record.workload.enrolment, record.ready)
         };
         assert_eq!(ending("n1"), (true, Enrolment::Enrolled, false));
-        assert_eq!(ending("n2"), (false, Enrolment::Enrolled, false));
+        assert_eq!(ending("n2"), (true, Enrolment::Enrolled, false));
     }
 
     #[test]

@@ -129,6 +129,7 @@ impl ServiceRecord {
         let lean = tcp.map(|port| LeanPort {
             entry: PortEntry {
                 port: port.port,
+                node_port: port.node_port,
                 protocol: protocol::declared(port),
                 name: intern.text(&port.name),
             },

@@ -362,7 +362,7 @@ fn in_words(denial: &Denial, http: bool) -> String {
 }
 
 /// The services that lead to a workload; of another node's by their ready endpoints.
-fn services_of(snapshot: &Snapshot, workload: &Workload) -> Vec<Arc<str>> {
+pub(super) fn services_of(snapshot: &Snapshot, workload: &Workload) -> Vec<Arc<str>> {
     if let Some(entrance) = snapshot.entrances.get(&workload.key) {
         return entrance.services.to_vec();
     }

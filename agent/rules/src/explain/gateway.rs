@@ -6,13 +6,13 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use http::request::Parts;
 use weft_api::admin::{ExplainRequest, Explanation};
 
-use super::entry::{Caller, Place};
-use super::target::Target;
+use super::entry::{Caller, Place, services_of};
+use super::target::{self, Target};
 use super::{ExplainError, backends, describe_route, request, told_otherwise, trace};
 use crate::gateway::GatewayPort;
 use crate::host::HostPattern;
 use crate::matching::{At, RequestView};
-use crate::snapshot::{HttpDecision, Protocol};
+use crate::snapshot::{HttpDecision, Protocol, Snapshot};
 use crate::workload::Workload;
 
 /// More hosts than these are not listed.
@@ -37,7 +37,8 @@ pub(super) fn answer(
     let parts = request(snapshot, (&target.host, target.port), method, path, &headers)?;
     let mut explanation = Explanation::default();
     let ports = snapshot.gateways.get(&pod.key).map_or(&[][..], |ports| ports);
-    let Some(served) = port(ports, target.port) else {
+    let as_named = port(ports, target.port);
+    let Some(served) = as_named.or_else(|| by_node_port(snapshot, pod, ports, target.port)) else {
         "passthrough".clone_into(&mut explanation.action);
         let all: Vec<String> = ports.iter().map(in_words).collect();
         explanation.notes.push(format!(
@@ -48,9 +49,12 @@ pub(super) fn answer(
         ));
         return Ok(explanation);
     };
-    let note =
-        format!("pod {} serves {} by Gateway {}", pod.key, in_words(served), served.gateways.join(", "));
-    explanation.notes.push(note);
+    let of_nodes = match as_named {
+        Some(_) => String::new(),
+        None => format!(", port {} of each node,", target.port),
+    };
+    let (at, gateways) = (in_words(served), served.gateways.join(", "));
+    explanation.notes.push(format!("pod {} serves {at}{of_nodes} by Gateway {gateways}", pod.key));
     explanation.notes.extend(told_otherwise(path, &parts));
     let address = SocketAddr::new(from.address, served.pod_port);
     let outside = Caller {
@@ -90,6 +94,18 @@ pub(super) fn answer(
 fn port(ports: &[GatewayPort], number: u16) -> Option<&GatewayPort> {
     let by = |own: fn(&GatewayPort) -> u16| ports.iter().find(|served| own(served) == number);
     by(|served| served.server_port).or_else(|| by(|served| served.pod_port))
+}
+
+/// The port that a port of nodes leads to, by a service of the pod's.
+fn by_node_port<'a>(
+    snapshot: &Snapshot,
+    pod: &Workload,
+    ports: &'a [GatewayPort],
+    number: u16,
+) -> Option<&'a GatewayPort> {
+    let (entry, service_port) = target::node_port(snapshot, number)?;
+    let leads_here = services_of(snapshot, pod).contains(&entry.service.host);
+    ports.iter().find(|served| leads_here && served.server_port == service_port)
 }
 
 fn in_words(served: &GatewayPort) -> String {

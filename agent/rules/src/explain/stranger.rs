@@ -6,9 +6,8 @@ use std::sync::Arc;
 use weft_api::admin::{ExplainRequest, Explanation};
 
 use super::entry::{Caller, Entries, Place};
-use super::target::Target;
+use super::target::{self, Meaning, Target};
 use super::{ExplainError, request, row, told_otherwise};
-use crate::host::{self, HostBuffer, RequestHost};
 use crate::http_route;
 use crate::service_entry::ServiceEntry;
 use crate::snapshot::{Protocol, Snapshot};
@@ -36,7 +35,7 @@ pub(super) fn answer(
     let head = request(snapshot, (&target.host, target.port), method, path, &headers)?;
     explanation.notes.extend(told_otherwise(path, &head));
     let mut entries = Entries::default();
-    match find(snapshot, &target) {
+    match find(snapshot, &target)? {
         Found::Pod(workload, to) => {
             explanation.notes.push(format!("{} is pod {}", to.ip(), workload.key));
             let protocol = snapshot.inbound_protocol(workload, to.port());
@@ -45,10 +44,17 @@ pub(super) fn answer(
             let head = Some(&head).filter(|_| http || (is_node && in_words));
             entries.meet(&from, &Place { workload, address: to, protocol, tls: None }, head);
         }
-        Found::Service(entry) => {
-            let Some(clusters) = entry.policies.others.port(target.port) else {
+        Found::Service(entry, port) => {
+            if port != target.port {
+                let note = format!(
+                    "port {} of each node leads to port {port} of {}",
+                    target.port, entry.service.host
+                );
+                explanation.notes.push(note);
+            }
+            let Some(clusters) = entry.policies.others.port(port) else {
                 "unavailable".clone_into(&mut explanation.action);
-                explanation.notes.push(format!("{} has no port {}", entry.service.host, target.port));
+                explanation.notes.push(format!("{} has no port {port}", entry.service.host));
                 return Ok(explanation);
             };
             let cluster = &clusters.whole;
@@ -75,27 +81,28 @@ pub(super) fn answer(
 
 enum Found<'a> {
     Pod(&'a Arc<Workload>, SocketAddr),
-    Service(&'a Arc<ServiceEntry>),
+    /// A service, and its port.
+    Service(&'a Arc<ServiceEntry>, u16),
     Nothing,
 }
 
-fn find<'a>(snapshot: &'a Snapshot, target: &Target) -> Found<'a> {
-    let (mut lower, mut full) = (HostBuffer::new(), HostBuffer::new());
-    let by_name = |name: &str| snapshot.service(name);
-    match host::normalize(&target.host, &mut lower) {
-        RequestHost::Address(address) => {
+fn find<'a>(snapshot: &'a Snapshot, target: &Target) -> Result<Found<'a>, ExplainError> {
+    let service = |entry| Found::Service(entry, target.port);
+    Ok(match target.meaning(snapshot, NAMESPACE)? {
+        Meaning::Address(address) => {
             let address = address.to_canonical();
-            if let Some(workload) = snapshot.workload_at(address) {
-                return Found::Pod(workload, (address, target.port).into());
-            }
             let mut owners = snapshot.vips.get(&address).into_iter().flat_map(|owners| owners.iter());
-            owners.find_map(|host| by_name(host)).map_or(Found::Nothing, Found::Service)
+            if let Some(workload) = snapshot.workload_at(address) {
+                Found::Pod(workload, (address, target.port).into())
+            } else if let Some(entry) = owners.find_map(|host| snapshot.service(host)) {
+                service(entry)
+            } else {
+                target::node_port(snapshot, target.port)
+                    .map_or(Found::Nothing, |(entry, port)| Found::Service(entry, port))
+            }
         }
-        RequestHost::Name(name) => {
-            let domain = &snapshot.mesh.cluster_domain;
-            let expanded = || by_name(host::expand(name, NAMESPACE, domain, &mut full)?);
-            by_name(name).or_else(expanded).map_or(Found::Nothing, Found::Service)
-        }
-        RequestHost::Nothing => Found::Nothing,
-    }
+        Meaning::Service(entry) => service(entry),
+        Meaning::Pod(workload, address) => Found::Pod(workload, (address, target.port).into()),
+        Meaning::Outside => Found::Nothing,
+    })
 }

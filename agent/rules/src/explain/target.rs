@@ -1,12 +1,17 @@
 //! Who calls, and what is called, from the words of a command line.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 
 use weft_api::admin::{Peer, PeerSelector};
 
 use crate::host::{self, HostBuffer, RequestHost};
+use crate::service_entry::ServiceEntry;
 use crate::snapshot::Snapshot;
 use crate::workload::Workload;
+
+/// Services that are named where another was asked for, at most.
+const MOST_MEANT: usize = 3;
 
 /// Why a request cannot be explained.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -26,12 +31,27 @@ pub enum ExplainError {
     /// The destination is none.
     #[error("{0:?} is no destination; write HOST[:PORT], a URL or ADDRESS:PORT")]
     NotATarget(String),
+    /// The destination's name is nobody's.
+    #[error(
+        "nobody knows the name {name:?} in namespace {namespace}: no Service, no ready pod of a headless Service and no rule has \
+         it{hint}; `weft get endpoints` lists what there is. Of a name outside of the cluster, write its address: ADDRESS:PORT \
+         -H 'Host: {name}'"
+    )]
+    UnknownName {
+        /// The name.
+        name: String,
+        /// Where it was looked for.
+        namespace: String,
+        /// What may be meant, if anything.
+        hint: String,
+    },
     /// Method, path or headers do not make a request.
     #[error("this is no request: {0}")]
     NotARequest(String),
 }
 
-/// The workloads that a selector of `weft explain` means, in the order of their names; at least one.
+/// The workloads that a selector of `weft explain` means, in the order of their names, those last that are ending; at least
+/// one.
 pub fn callers<'a>(snapshot: &'a Snapshot, from: &str) -> Result<Vec<&'a Workload>, ExplainError> {
     let selector: PeerSelector = from
         .parse()
@@ -46,7 +66,9 @@ pub fn callers<'a>(snapshot: &'a Snapshot, from: &str) -> Result<Vec<&'a Workloa
             .filter(|workload| selector.matches(&peer(workload)))
             .collect(),
     };
-    found.sort_unstable_by(|a, b| a.key.cmp(&b.key));
+    // After a rollout there are pods that are ending, and such as have no network yet.
+    let order = |workload: &Workload| (workload.terminating, workload.addresses.is_empty());
+    found.sort_unstable_by(|a, b| (order(a), &a.key).cmp(&(order(b), &b.key)));
     if found.is_empty() { Err(ExplainError::NoSuchWorkload(from.to_owned())) } else { Ok(found) }
 }
 
@@ -87,10 +109,22 @@ impl Target {
     }
 }
 
+/// What a host stands for.
+pub(super) enum Meaning<'a> {
+    /// Itself.
+    Address(IpAddr),
+    /// A service.
+    Service(&'a Arc<ServiceEntry>),
+    /// A pod of a headless service, by its own name, and the address that DNS gives for it.
+    Pod(&'a Arc<Workload>, IpAddr),
+    /// Somebody outside, whose address DNS alone knows.
+    Outside,
+}
+
 /// What a caller's resolver would give for a host.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Resolved {
-    /// The address; the unspecified one for names that only DNS knows.
+    /// The address; the unspecified one where DNS alone knows it.
     pub(super) address: SocketAddr,
     /// It is one of several that the name stands for.
     is_one_of_many: bool,
@@ -101,27 +135,95 @@ impl Resolved {
     pub(super) fn dialled(&self) -> Option<SocketAddr> {
         (!self.is_one_of_many).then_some(self.address)
     }
+
+    /// The address, or whose it is where that is all that is known.
+    pub(super) fn in_words(&self, host: &str) -> String {
+        if self.address.ip().is_unspecified() {
+            format!("port {} of {host}, wherever the caller's resolver says that is", self.address.port())
+        } else {
+            self.address.to_string()
+        }
+    }
 }
 
 impl Target {
-    /// Looks the host up as the caller would.
-    pub(super) fn resolve(&self, snapshot: &Snapshot, caller: &Workload) -> Resolved {
-        let (mut lower, mut full) = (HostBuffer::new(), HostBuffer::new());
-        let (address, is_one_of_many) = match host::normalize(&self.host, &mut lower) {
-            RequestHost::Address(address) => (Some(address), false),
-            RequestHost::Name(name) => {
-                let service = snapshot.service(name).or_else(|| {
-                    let domain = &snapshot.mesh.cluster_domain;
-                    snapshot.service(host::expand(name, &caller.namespace, domain, &mut full)?)
-                });
-                let is_headless = service.is_some_and(|entry| entry.address.is_none());
-                (service.and_then(|entry| entry.first_address()), is_headless)
-            }
-            RequestHost::Nothing => (None, false),
+    /// Looks the host up as a caller in this namespace would.
+    pub(super) fn meaning<'a>(
+        &self,
+        snapshot: &'a Snapshot,
+        namespace: &str,
+    ) -> Result<Meaning<'a>, ExplainError> {
+        let mut lower = HostBuffer::new();
+        let name = match host::normalize(&self.host, &mut lower) {
+            RequestHost::Address(address) => return Ok(Meaning::Address(address)),
+            RequestHost::Name(name) => name,
+            RequestHost::Nothing => return Err(ExplainError::NotATarget(self.host.clone())),
+        };
+        if let Some(service) = service(snapshot, namespace, name) {
+            return Ok(service);
+        }
+        if let Some((label, rest)) = name.split_once('.')
+            && let Some(Meaning::Service(entry)) = service(snapshot, namespace, rest)
+            && let Some((pod, address)) = entry.pod_called(label)
+        {
+            return Ok(Meaning::Pod(pod, address));
+        }
+        // A rule is enough to know a name outside; and where only what is known may be called, its address is no matter.
+        let is_known = snapshot.mesh.registry_only || snapshot.rules_for(name).next().is_some();
+        if is_known && may_be_outside(snapshot, name) {
+            return Ok(Meaning::Outside);
+        }
+        let hint = meant(snapshot, name);
+        Err(ExplainError::UnknownName { name: self.host.clone(), namespace: namespace.to_owned(), hint })
+    }
+
+    /// The address that the caller would dial.
+    pub(super) fn resolve(&self, snapshot: &Snapshot, caller: &Workload) -> Result<Resolved, ExplainError> {
+        let (address, is_one_of_many) = match self.meaning(snapshot, &caller.namespace)? {
+            Meaning::Address(address) | Meaning::Pod(_, address) => (Some(address), false),
+            Meaning::Service(entry) => (entry.first_address(), entry.address.is_none()),
+            Meaning::Outside => (None, false),
         };
         let address = SocketAddr::new(address.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)), self.port);
-        Resolved { address, is_one_of_many }
+        Ok(Resolved { address, is_one_of_many })
     }
+}
+
+/// The service of this name, in full or as short as it may be in a namespace. One that stands for a name outside is that.
+fn service<'a>(snapshot: &'a Snapshot, namespace: &str, name: &str) -> Option<Meaning<'a>> {
+    let found = |name: &str| {
+        snapshot.services.get(name)?;
+        Some(snapshot.service(name).map_or(Meaning::Outside, Meaning::Service))
+    };
+    let mut full = HostBuffer::new();
+    found(name).or_else(|| found(host::expand(name, namespace, &snapshot.mesh.cluster_domain, &mut full)?))
+}
+
+/// Whether others than the cluster's own DNS could know a name.
+fn may_be_outside(snapshot: &Snapshot, name: &str) -> bool {
+    let is_below = name.strip_suffix(&*snapshot.mesh.cluster_domain).is_some_and(|rest| rest.ends_with('.'));
+    !is_below && name.rsplit_once('.').is_some_and(|(_, last)| last != "svc")
+}
+
+/// Services that are called so in other namespaces.
+fn meant(snapshot: &Snapshot, name: &str) -> String {
+    let label = name.split('.').next().unwrap_or(name);
+    let services = snapshot.services.iter().map(|(_, entry)| &entry.service);
+    let mut names: Vec<String> = services
+        .filter(|service| *service.name == *label)
+        .map(|service| format!("{}.{}", service.name, service.namespace))
+        .collect();
+    names.sort_unstable();
+    names.truncate(MOST_MEANT);
+    if names.is_empty() { String::new() } else { format!(" (did you mean {}?)", names.join(" or ")) }
+}
+
+/// The service that a port of nodes leads to, and its port there.
+pub(super) fn node_port(snapshot: &Snapshot, number: u16) -> Option<(&Arc<ServiceEntry>, u16)> {
+    snapshot.services.iter().find_map(|(_, entry)| {
+        let port = entry.ports.iter().find(|port| port.node_port == Some(number))?;
+        Some((entry, port.port))
+    })
 }
 
 #[cfg(test)]

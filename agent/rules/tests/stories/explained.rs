@@ -77,7 +77,7 @@ fn what_leads_nowhere_is_told_with_its_cure() {
     let note = told.notes.last().unwrap();
     assert!(note.starts_with("503: no DestinationRule") && note.ends_with("defined are: none"), "{note}");
 
-    let told = explain(&world, "productpage.bookinfo", "nowhere.example:9080", &[]);
+    let told = explain(&world, "productpage.bookinfo", "192.0.2.1:9080", &[("host", "nowhere.example")]);
     assert_eq!(told.action, "passthrough");
     assert!(told.matched.is_none());
     let told = explain(&world, "productpage.bookinfo", "reviews:81", &[]);
@@ -299,7 +299,7 @@ fn what_a_stranger_gets_is_told() {
     assert_eq!(told.action, "deny");
     let told = ask(&world, &stranger("details.bookinfo:9080"));
     assert_eq!(told.action, "passthrough");
-    assert!(ask(&world, &stranger("nowhere.example")).notes[0].contains("no pod and no service"));
+    assert!(ask(&world, &stranger("192.0.2.1")).notes[0].contains("no pod and no service"));
     assert_eq!(ask(&world, &stranger("details.bookinfo:81")).action, "unavailable");
     let wrong = ExplainRequest { from_address: Some("ten".into()), ..stranger("x") };
     assert!(answer(&world.snapshot, &wrong, true).is_err());
