@@ -150,8 +150,9 @@ fn one_pod_does_not_take_all_descriptors() {
         mesh.service("target").selector("pod", "target").port("tcp", 7000, 7000).create()?;
         deploy(mesh, "256Mi", &["--limit-descriptors", "400"])?;
         let (mallory, to) = (mesh.the("mallory")?, mesh.service_at("target", 7000)?);
-        // Its share is a hundred: the connections beyond wait.
-        let held = (0..300).map(|_| mallory.connect(to)).collect::<Result<Vec<_>>>()?;
+        // Its share is a hundred: the connections beyond wait, and one that is taken in when its endpoint has no room any more is reset.
+        let held: Vec<_> = (0..300).filter_map(|_| mallory.connect(to).ok()).collect();
+        ensure!(held.len() > 200, "only {} connections", held.len());
         is_felt_by_nobody_else(mesh, held)
     });
 }
