@@ -5,21 +5,13 @@ use std::sync::{Arc, LazyLock};
 
 use libfuzzer_sys::fuzz_target;
 use weft_api::admin::{ExplainRequest, HttpTap, TapEvent, TapFilter, TapRecord, TcpTap, WaitApplied};
-use weft_rules::compile::{Change, Compiler, CompilerOptions};
 use weft_rules::explain;
 use weft_rules::snapshot::Snapshot;
 
 static SNAPSHOT: LazyLock<Arc<Snapshot>> = LazyLock::new(|| {
     let loaded = weft_api::load::load("mesh.yaml", include_str!("../seeds/mesh.yaml"));
     assert!(loaded.findings().is_empty(), "{:?}", loaded.findings());
-    let mut compiler = Compiler::new(CompilerOptions {
-        node: "n1".into(),
-        cluster_domain: "cluster.local".into(),
-        root_namespace: "istio-system".into(),
-        trust_domain: "cluster.local".into(),
-        cluster: false,
-    });
-    compiler.apply(loaded.objects.into_iter().map(|object| Change::Put(object.object)).collect())
+    weft_fuzz::compiled(loaded)
 });
 
 fuzz_target!(|json: &[u8]| {

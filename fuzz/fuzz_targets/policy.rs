@@ -7,11 +7,11 @@ use std::sync::LazyLock;
 
 use libfuzzer_sys::fuzz_target;
 use serde_json::json;
-use weft_rules::compile::{Change, Compiler, CompilerOptions};
 use weft_rules::guard::{Inbound, InboundRequest, RequestVerdict};
 use weft_rules::identity::Identity;
 
-const POD: &str = "apiVersion: v1\nkind: Pod\nmetadata: {name: web, namespace: shop}\nstatus: {podIP: 10.1.0.1}\n";
+const POD: &str =
+    "apiVersion: v1\nkind: Pod\nmetadata: {name: web, namespace: shop}\nstatus: {podIP: 10.1.0.1}\n";
 
 static CALLER: LazyLock<Identity> =
     LazyLock::new(|| Identity::parse("spiffe://cluster.local/ns/shop/sa/client").expect("an identity"));
@@ -44,14 +44,7 @@ fn verdict(yaml: &str, head: &http::request::Parts) -> Option<bool> {
     if loaded.objects.len() != 2 {
         return None;
     }
-    let mut compiler = Compiler::new(CompilerOptions {
-        node: "n1".into(),
-        cluster_domain: "cluster.local".into(),
-        root_namespace: "istio-system".into(),
-        trust_domain: "cluster.local".into(),
-        cluster: false,
-    });
-    let snapshot = compiler.apply(loaded.objects.into_iter().map(|object| Change::Put(object.object)).collect());
+    let snapshot = weft_fuzz::compiled(loaded);
     let workload = snapshot.workload("shop/web").expect("a pod");
     let guard = snapshot.guard(workload).expect("a policy");
     let peer = "10.1.0.2".parse().expect("an address");

@@ -1,6 +1,12 @@
 //! Parsers of `agent/node`, built without the rest of it: what they need of the kernel, of TLS and of the Kubernetes API is
 //! nothing. Each module stands where it stands there, and next to it what must hold of whatever it reads.
-#![allow(dead_code)]
+#![expect(dead_code, reason = "modules are taken whole, and not all of each is fuzzed")]
+
+use std::sync::Arc;
+
+use weft_api::load::Loaded;
+use weft_rules::compile::{Change, Compiler, CompilerOptions};
+use weft_rules::snapshot::Snapshot;
 
 pub mod agent;
 pub mod cni;
@@ -8,3 +14,15 @@ pub mod datapath;
 pub mod limits;
 pub mod proxy;
 pub mod tokens;
+
+/// The rules that follow from objects.
+pub fn compiled(loaded: Loaded) -> Arc<Snapshot> {
+    let mut compiler = Compiler::new(CompilerOptions {
+        node: "n1".into(),
+        cluster_domain: "cluster.local".into(),
+        root_namespace: "istio-system".into(),
+        trust_domain: "cluster.local".into(),
+        cluster: false,
+    });
+    compiler.apply(loaded.objects.into_iter().map(|object| Change::Put(object.object)).collect())
+}

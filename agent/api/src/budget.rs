@@ -32,7 +32,7 @@ pub const ENDPOINTS: Bounds = Bounds { object: 8 << 20, namespace: 96 << 20, all
 pub const PATTERNS: Bounds = Bounds { object: 1 << 15, namespace: 1 << 17, all: 1 << 20 };
 
 /// Sums over all objects: what they take, or may take.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Sums {
     /// Bytes of rules and policies.
     pub rules: u64,
@@ -45,8 +45,6 @@ pub struct Sums {
 impl Sums {
     /// What they may take where nobody says otherwise.
     pub const MOST: Self = Self { rules: RULES.all, endpoints: ENDPOINTS.all, instructions: PATTERNS.all };
-    /// Nothing.
-    const NONE: Self = Self { rules: 0, endpoints: 0, instructions: 0 };
 }
 
 impl Bounds {

@@ -144,16 +144,8 @@ impl Agent {
                 exchange(stream.map_err(|source| Unreachable::new(run_dir, source))?, request).await
             }
             Self::InPod(pod) => {
-                let mut outcome = Err(anyhow!("its pod has no container"));
-                for (index, container) in pod.containers().iter().enumerate() {
-                    outcome = match (relay(pod, container, request.clone()).await, outcome) {
-                        (Ok(answer), _) => return Ok(answer),
-                        // What the likeliest of them said tells most.
-                        (Err(_), Err(first)) if index > 0 => Err(first),
-                        (failed, _) => failed,
-                    };
-                }
-                outcome.with_context(|| self.to_string())
+                let answer = pod.in_any(async |container| relay(pod, container, request.clone()).await);
+                answer.await.with_context(|| self.to_string())
             }
         }
     }

@@ -52,7 +52,7 @@ impl Ledger {
     pub fn within(most: Sums) -> Self {
         Self {
             most,
-            sums: Sums::NONE,
+            sums: Sums::default(),
             objects: HashMap::new(),
             hasher: RandomState::new(),
             namespaces: HashMap::new(),
@@ -275,7 +275,7 @@ mod tests {
                 ledger.remove(&by_regex("shop", &format!("{name}{n}"), "a").key());
             }
         }
-        assert_eq!(ledger.sums(), Sums::NONE);
+        assert_eq!(ledger.sums(), Sums::default());
         assert!(ledger.namespaces.is_empty() && ledger.objects.is_empty());
     }
 }

@@ -42,9 +42,19 @@ impl AgentPod {
         Self { node, pods, name, containers }
     }
 
-    /// The containers, those first by which the agent is reached most likely.
-    pub fn containers(&self) -> &[String] {
-        &self.containers
+    /// Does something in the first container where it works; else, what the likeliest of them said tells most.
+    pub async fn in_any<T>(
+        &self,
+        mut attempt: impl AsyncFnMut(&str) -> anyhow::Result<T>,
+    ) -> anyhow::Result<T> {
+        let mut said = None;
+        for container in &self.containers {
+            match attempt(container).await {
+                Ok(done) => return Ok(done),
+                Err(error) => _ = said.get_or_insert(error),
+            }
+        }
+        Err(said.unwrap_or_else(|| anyhow!("pod {} has no container", self.name)))
     }
 
     /// Starts a relay to the agent's socket in one of the containers.
@@ -65,15 +75,7 @@ impl AgentPod {
 
     /// Runs a weft command that says something in the first container that does; its standard output.
     pub async fn run(&self, args: &[&str]) -> anyhow::Result<String> {
-        let mut outcome = Ok(String::new());
-        for container in &self.containers {
-            match self.run_in(container, args).await {
-                Ok(text) if text.is_empty() => {}
-                Ok(text) => return Ok(text),
-                Err(error) => outcome = outcome.and(Err(error)),
-            }
-        }
-        outcome
+        self.in_any(async |container| self.run_in(container, args).await).await
     }
 
     async fn run_in(&self, container: &str, args: &[&str]) -> anyhow::Result<String> {
@@ -85,6 +87,8 @@ impl AgentPod {
         if let Some(mut output) = process.stdout() {
             output.read_to_string(&mut text).await?;
         }
+        // A container that has ended says so elsewhere.
+        anyhow::ensure!(!text.is_empty(), "the command says nothing in pod {}", self.name);
         Ok(text)
     }
 

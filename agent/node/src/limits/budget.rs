@@ -191,7 +191,7 @@ impl Budget {
             limits,
             shares: Mutex::default(),
             pressure: AtomicU8::new(Pressure::None as u8),
-            objects: Mutex::new(Sums { rules: 0, endpoints: 0, instructions: 0 }),
+            objects: Mutex::default(),
             refused: Default::default(),
             trimmed: AtomicU64::new(0),
             ended: AtomicU64::new(0),

@@ -113,7 +113,7 @@ fn start(
         let served = async {
             match direction {
                 Direction::Outbound => outbound(core, Arc::clone(&pod), stream.into(), peer).await,
-                // Each connection would have room for either.
+                // The task of a connection from the pod needs no room for what this takes.
                 Direction::Inbound => Box::pin(arrived(&core, &pod, &gate, stream, peer)).await,
             }
         };

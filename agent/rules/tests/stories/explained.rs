@@ -3,6 +3,7 @@
 use weft_api::admin::{ExplainRequest, Explanation};
 use weft_rules::explain::{answer, answer_for_node};
 
+use crate::hosts::mesh_config;
 use crate::support::World;
 
 const APP: &str = include_str!("bookinfo.yaml");
@@ -109,15 +110,7 @@ spec: {hosts: [a.example], http: [{route: [{destination: {host: ratings}}]}]}
     assert!(!told.notes.iter().any(|told| told.starts_with("no service or rule")), "{:#?}", told.notes);
     world.delete("VirtualService", "bookinfo", "a");
 
-    world.apply(
-        "
-apiVersion: v1
-kind: ConfigMap
-metadata: {name: istio, namespace: istio-system}
-data:
-  mesh: 'outboundTrafficPolicy: {mode: REGISTRY_ONLY}'
-",
-    );
+    world.apply(&mesh_config("outboundTrafficPolicy: {mode: REGISTRY_ONLY}"));
     let told = explain(&world, "productpage.bookinfo", "http://reviews:9080/", &[("host", "a.example")]);
     assert_eq!(told.action, "deny");
     assert!(!told.notes.iter().any(|told| told.starts_with("no service or rule")), "{:#?}", told.notes);

@@ -3,6 +3,7 @@
 use weft_api::admin::{ExplainRequest, Explanation};
 use weft_rules::explain::{ExplainError, answer};
 
+use crate::hosts::mesh_config;
 use crate::support::World;
 
 const APP: &str = include_str!("bookinfo.yaml");
@@ -93,15 +94,7 @@ spec: {hosts: [api.example.com], http: [{match: [{uri: {prefix: /v1}}], route: [
         assert!(has(&told, "wherever the caller's resolver says that is"), "{to}: {:#?}", told.notes);
         assert!(!has(&told, "0.0.0.0"), "{to}: {:#?}", told.notes);
     }
-    world.apply(
-        "
-apiVersion: v1
-kind: ConfigMap
-metadata: {name: istio, namespace: istio-system}
-data:
-  mesh: 'outboundTrafficPolicy: {mode: REGISTRY_ONLY}'
-",
-    );
+    world.apply(&mesh_config("outboundTrafficPolicy: {mode: REGISTRY_ONLY}"));
     for to in ["http://www.example.org:9080/", "www.example.org:5432"] {
         let told = ask(&world, CALLER, to).unwrap();
         assert_eq!(told.action, "deny", "{to}");

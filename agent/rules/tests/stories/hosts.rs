@@ -286,7 +286,7 @@ endpoints:
     assert_eq!(world.call(CALLER, REVIEWS, "details").outcome(), "details[details-v1]");
 }
 
-fn mesh_config(text: &str) -> String {
+pub fn mesh_config(text: &str) -> String {
     let indented = text.replace('\n', "\n    ");
     format!(
         "
