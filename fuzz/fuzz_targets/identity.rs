@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use weft_rules::identity::Identity;
+use weft_api::identity::Identity;
 
 fuzz_target!(|text: &str| {
     if let Some(identity) = Identity::parse(text) {

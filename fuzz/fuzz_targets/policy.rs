@@ -8,7 +8,7 @@ use std::sync::LazyLock;
 use libfuzzer_sys::fuzz_target;
 use serde_json::json;
 use weft_rules::guard::{Inbound, InboundRequest, RequestVerdict};
-use weft_rules::identity::Identity;
+use weft_api::identity::Identity;
 
 const POD: &str =
     "apiVersion: v1\nkind: Pod\nmetadata: {name: web, namespace: shop}\nstatus: {podIP: 10.1.0.1}\n";

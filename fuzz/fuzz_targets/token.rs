@@ -6,7 +6,7 @@
 use http::Request;
 use libfuzzer_sys::fuzz_target;
 use serde_json::json;
-use weft_rules::token::TokenRule;
+use weft_rules::guard::token::TokenRule;
 
 fuzz_target!(|text: &str| {
     let lines: Vec<&str> = text.splitn(7, '\n').collect();

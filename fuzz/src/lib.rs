@@ -1,4 +1,4 @@
-//! Parsers of `agent/node`, built without the rest of it: what they need of the kernel, of TLS and of the Kubernetes API is
+//! Parsers of `agent/node` and `agent/proxy`, built without the rest of them: what they need of TLS and of the Kubernetes API is
 //! nothing. Each module stands where it stands there, and next to it what must hold of whatever it reads.
 #![expect(dead_code, reason = "modules are taken whole, and not all of each is fuzzed")]
 
@@ -8,10 +8,10 @@ use weft_api::load::Loaded;
 use weft_rules::compile::{Change, Compiler, CompilerOptions};
 use weft_rules::snapshot::Snapshot;
 
+use proxy::{authority, limits};
+
 pub mod agent;
 pub mod cni;
-pub mod datapath;
-pub mod limits;
 pub mod proxy;
 pub mod tokens;
 

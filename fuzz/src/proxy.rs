@@ -3,14 +3,14 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::LazyLock;
 
-#[path = "../../agent/node/src/proxy/authority.rs"]
-mod authority;
-#[path = "../../agent/node/src/proxy/first_bytes.rs"]
+#[path = "../../agent/proxy/src/authority.rs"]
+pub(crate) mod authority;
+#[path = "../../agent/proxy/src/first_bytes.rs"]
 mod first_bytes;
 mod hbone;
 mod lean;
-#[path = "../../agent/node/src/proxy/limits.rs"]
-mod limits;
+#[path = "../../agent/proxy/src/limits.rs"]
+pub(crate) mod limits;
 mod spoken;
 
 pub use hbone::tunnels;

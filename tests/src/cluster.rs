@@ -197,15 +197,13 @@ impl Cluster {
     fn explain_failure(&self) -> String {
         let mut text = String::new();
         for words in [
-            &["get", "pods", "--all-namespaces", "--output=wide"][..],
-            &["get", "events", "--all-namespaces", "--sort-by=.lastTimestamp"],
             &[
                 "logs",
                 "--namespace=weft-system",
                 "--selector=app.kubernetes.io/name=weft-agent",
                 "--prefix",
                 READ_LINES,
-            ],
+            ][..],
             &[
                 "logs",
                 "--namespace=weft-system",
@@ -213,6 +211,8 @@ impl Cluster {
                 "--prefix",
                 READ_LINES,
             ],
+            &["get", "pods", "--all-namespaces", "--output=wide"],
+            &["get", "events", "--all-namespaces", "--sort-by=.lastTimestamp"],
         ] {
             let said = self.kubectl(words).unwrap_or_else(|error| format!("{error:#}"));
             // Writing to a string cannot fail.

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
 use crate::agent::Agent;
@@ -23,9 +23,11 @@ use crate::network::ip_batch;
 use crate::pod::Pod;
 use crate::process::{Daemon, Output, write_whole};
 use crate::traffic::{Load, LoadReport};
-use crate::wait::lock;
+use crate::wait::{eventually, lock};
 use crate::world::{World, built_binary};
 
+/// For a line of an access log to be written.
+const LOGGED: Duration = Duration::from_secs(5);
 /// How much of an agent's log is shown with a failure.
 const SHOWN_LINES: usize = 60;
 
@@ -242,6 +244,15 @@ impl Mesh {
     /// Access log of the first agent.
     pub fn access_log(&self) -> Result<Vec<String>> {
         self.with_agent(|agent| Ok(agent.access_log()))
+    }
+
+    /// Waits until a line of the first agent's access log has `part`: lines are written a moment after their answers.
+    pub fn is_logged(&self, part: &str) -> Result<()> {
+        eventually("its line in the access log", LOGGED, || {
+            let log = self.access_log()?;
+            ensure!(log.iter().any(|line| line.contains(part)), "no line has {part:?}");
+            Ok(())
+        })
     }
 
     /// Runs a program in a pod.

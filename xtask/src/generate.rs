@@ -1,4 +1,4 @@
-//! Makes the files that follow from the code: the CustomResourceDefinitions.
+//! Makes what of the manifests follows from the code: CustomResourceDefinitions, and what names kinds.
 
 use anyhow::Result;
 
@@ -8,10 +8,10 @@ use crate::{progress, workspace};
 #[derive(clap::Args)]
 pub struct Args {}
 
-/// Writes `manifests/crds`; a test of weft-api tells when that is due.
+/// Writes into `manifests`; tests of weft-api tell when that is due.
 pub fn run(_: &Args) -> Result<()> {
     let mut cargo = workspace::cargo();
-    cargo.args(["run", "--quiet", "--package", "weft-api", "--example", "crds", "--"]);
-    cargo.arg(workspace::root().join("manifests/crds"));
-    progress::run_shown("manifests/crds", &mut cargo)
+    cargo.args(["run", "--quiet", "--package", "weft-api", "--example", "generate", "--"]);
+    cargo.arg(workspace::root().join("manifests"));
+    progress::run_shown("manifests", &mut cargo)
 }

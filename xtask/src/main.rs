@@ -37,7 +37,7 @@ enum Command {
     Cluster(cluster::Args),
     /// Write container images as OCI archives
     Image(image::Args),
-    /// Make the files that follow from the code: manifests/crds
+    /// Make what of the manifests follows from the code: definitions, and what names kinds
     Generate(generate::Args),
     /// Run every test
     Test(test::Args),

@@ -5,209 +5,69 @@
 
 mod structural;
 
-use schemars::JsonSchema;
 use serde_json::{Value, json};
 
-use crate::istio::{
-    AuthorizationPolicySpec, DestinationRuleSpec, GatewaySpec, PeerAuthenticationSpec,
-    RequestAuthenticationSpec, VirtualServiceSpec,
-};
-use crate::load::inlined;
-
-/// One kind, as Istio names it.
-struct Definition {
-    kind: &'static str,
-    plural: &'static str,
-    short: &'static [&'static str],
-    group: &'static str,
-    /// All of one schema; the first is stored.
-    versions: &'static [&'static str],
-    /// Besides the age: header, path, description.
-    columns: &'static [(&'static str, &'static str, &'static str)],
-    spec: fn() -> Value,
-}
-
-const NETWORKING: &str = "networking.istio.io";
-const SECURITY: &str = "security.istio.io";
-const TELEMETRY: &str = "telemetry.istio.io";
-
-const KINDS: &[Definition] = &[
-    Definition {
-        kind: "VirtualService",
-        plural: "virtualservices",
-        short: &["vs"],
-        group: NETWORKING,
-        versions: &["v1", "v1beta1", "v1alpha3"],
-        columns: &[
-            ("Gateways", ".spec.gateways", "The gateways that it is bound to"),
-            ("Hosts", ".spec.hosts", "The destinations that it applies to"),
-        ],
-        spec: spec_of::<VirtualServiceSpec>,
-    },
-    Definition {
-        kind: "DestinationRule",
-        plural: "destinationrules",
-        short: &["dr"],
-        group: NETWORKING,
-        versions: &["v1", "v1beta1", "v1alpha3"],
-        columns: &[("Host", ".spec.host", "The service that it applies to")],
-        spec: spec_of::<DestinationRuleSpec>,
-    },
-    Definition {
-        kind: "Gateway",
-        plural: "gateways",
-        short: &["gw"],
-        group: NETWORKING,
-        versions: &["v1", "v1beta1", "v1alpha3"],
-        columns: &[],
-        spec: spec_of::<GatewaySpec>,
-    },
-    Definition {
-        kind: "ServiceEntry",
-        plural: "serviceentries",
-        short: &["se"],
-        group: NETWORKING,
-        versions: &["v1", "v1beta1", "v1alpha3"],
-        columns: &[
-            ("Hosts", ".spec.hosts", "Its names"),
-            ("Location", ".spec.location", "Whether it is in the mesh"),
-            ("Resolution", ".spec.resolution", "How its addresses are found"),
-        ],
-        spec: any,
-    },
-    Definition {
-        kind: "Sidecar",
-        plural: "sidecars",
-        short: &[],
-        group: NETWORKING,
-        versions: &["v1", "v1beta1", "v1alpha3"],
-        columns: &[],
-        spec: any,
-    },
-    Definition {
-        kind: "WorkloadEntry",
-        plural: "workloadentries",
-        short: &["we"],
-        group: NETWORKING,
-        versions: &["v1", "v1beta1", "v1alpha3"],
-        columns: &[("Address", ".spec.address", "Where it is")],
-        spec: any,
-    },
-    Definition {
-        kind: "WorkloadGroup",
-        plural: "workloadgroups",
-        short: &["wg"],
-        group: NETWORKING,
-        versions: &["v1", "v1beta1", "v1alpha3"],
-        columns: &[],
-        spec: any,
-    },
-    Definition {
-        kind: "ProxyConfig",
-        plural: "proxyconfigs",
-        short: &[],
-        group: NETWORKING,
-        versions: &["v1beta1"],
-        columns: &[],
-        spec: any,
-    },
-    Definition {
-        kind: "PeerAuthentication",
-        plural: "peerauthentications",
-        short: &["pa"],
-        group: SECURITY,
-        versions: &["v1", "v1beta1"],
-        columns: &[("Mode", ".spec.mtls.mode", "What is accepted")],
-        spec: spec_of::<PeerAuthenticationSpec>,
-    },
-    Definition {
-        kind: "AuthorizationPolicy",
-        plural: "authorizationpolicies",
-        short: &["ap"],
-        group: SECURITY,
-        versions: &["v1", "v1beta1"],
-        columns: &[("Action", ".spec.action", "What a match means")],
-        spec: spec_of::<AuthorizationPolicySpec>,
-    },
-    Definition {
-        kind: "RequestAuthentication",
-        plural: "requestauthentications",
-        short: &["ra"],
-        group: SECURITY,
-        versions: &["v1", "v1beta1"],
-        columns: &[],
-        spec: spec_of::<RequestAuthenticationSpec>,
-    },
-    Definition {
-        kind: "Telemetry",
-        plural: "telemetries",
-        short: &["telemetry"],
-        group: TELEMETRY,
-        versions: &["v1", "v1alpha1"],
-        columns: &[],
-        spec: any,
-    },
-];
+use crate::kinds::{self, Definition, Entry};
 
 /// Every definition, by the name of its file.
 pub fn definitions() -> Vec<(String, Value)> {
-    KINDS.iter().map(|kind| (format!("{}.{}.yaml", kind.plural, kind.group), kind.definition())).collect()
+    let defined = kinds::all().filter_map(|entry| Some((entry, entry.definition?)));
+    defined
+        .map(|(entry, more)| (format!("{}.{}.yaml", entry.plural, entry.group), definition(entry, &more)))
+        .collect()
 }
 
-fn spec_of<T: JsonSchema>() -> Value {
-    structural::structural(inlined::<T>())
+/// The schema of `spec`.
+fn spec(more: &Definition) -> Value {
+    match more.spec {
+        Some(schema) => structural::structural(schema()),
+        None => json!({ "type": "object", "x-kubernetes-preserve-unknown-fields": true }),
+    }
 }
 
-/// A spec that is kept as it is.
-fn any() -> Value {
-    json!({ "type": "object", "x-kubernetes-preserve-unknown-fields": true })
-}
-
-impl Definition {
-    fn definition(&self) -> Value {
-        let Self { kind, plural, short, group, .. } = self;
-        let mut names = json!({
-            "kind": kind,
-            "listKind": format!("{kind}List"),
-            "plural": plural,
-            "singular": kind.to_ascii_lowercase(),
-            "categories": ["istio-io", group.replace('.', "-")],
-        });
-        if !short.is_empty() {
-            names["shortNames"] = json!(short);
-        }
-        let versions: Vec<_> = (0..self.versions.len()).map(|index| self.version(index)).collect();
-        json!({
-            "apiVersion": "apiextensions.k8s.io/v1",
-            "kind": "CustomResourceDefinition",
-            "metadata": {
-                "name": format!("{plural}.{group}"),
-                "labels": {
-                    "app.kubernetes.io/name": "weft",
-                    "app.kubernetes.io/part-of": "weft",
-                    "app.kubernetes.io/managed-by": "weft",
-                },
+fn definition(entry: &Entry, more: &Definition) -> Value {
+    let Entry { kind, plural, group, .. } = entry;
+    let mut names = json!({
+        "kind": kind,
+        "listKind": format!("{kind}List"),
+        "plural": plural,
+        "singular": kind.to_ascii_lowercase(),
+        "categories": ["istio-io", group.replace('.', "-")],
+    });
+    if !more.short.is_empty() {
+        names["shortNames"] = json!(more.short);
+    }
+    let versions: Vec<_> = (0..entry.versions.len()).map(|index| version(entry, more, index)).collect();
+    json!({
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {
+            "name": format!("{plural}.{group}"),
+            "labels": {
+                "app.kubernetes.io/name": "weft",
+                "app.kubernetes.io/part-of": "weft",
+                "app.kubernetes.io/managed-by": "weft",
             },
-            "spec": { "group": group, "names": names, "scope": "Namespaced", "versions": versions },
-        })
-    }
+        },
+        "spec": { "group": group, "names": names, "scope": "Namespaced", "versions": versions },
+    })
+}
 
-    fn version(&self, index: usize) -> Value {
-        let column = |(name, path, description): &(&str, &str, &str)| json!({ "name": name, "type": "string", "jsonPath": path, "description": description });
-        let age = json!({ "name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp" });
-        let columns: Vec<_> = self.columns.iter().map(column).chain([age]).collect();
-        json!({
-            "name": self.versions[index],
-            "served": true,
-            "storage": index == 0,
-            "subresources": { "status": {} },
-            "additionalPrinterColumns": columns,
-            "schema": { "openAPIV3Schema": {
-                "type": "object",
-                "properties": { "spec": (self.spec)(), "status": status() },
-            } },
-        })
-    }
+fn version(entry: &Entry, more: &Definition, index: usize) -> Value {
+    let column = |(name, path, description): &(&str, &str, &str)| json!({ "name": name, "type": "string", "jsonPath": path, "description": description });
+    let age = json!({ "name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp" });
+    let columns: Vec<_> = more.columns.iter().map(column).chain([age]).collect();
+    json!({
+        "name": entry.versions[index],
+        "served": true,
+        "storage": index == 0,
+        "subresources": { "status": {} },
+        "additionalPrinterColumns": columns,
+        "schema": { "openAPIV3Schema": {
+            "type": "object",
+            "properties": { "spec": spec(more), "status": status() },
+        } },
+    })
 }
 
 /// Istio's status. Several controllers write conditions side by side.

@@ -152,6 +152,10 @@ pub mod code {
         UNKNOWN_SUBSET = "UnknownSubset";
         /// A destination that cannot be resolved as things are: requests are answered 503.
         UNROUTABLE = "Unroutable";
+        /// A delegate that cannot be one, or is not there.
+        UNKNOWN_DELEGATE = "UnknownDelegate";
+        /// A rule of a delegate that matches what the rule that delegates does not.
+        DELEGATE_CONFLICT = "DelegateConflict";
         /// A port that the service does not have.
         UNKNOWN_PORT = "UnknownPort";
         /// A host whose traffic is taken by rules of another namespace than its Service's.

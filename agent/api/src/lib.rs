@@ -5,10 +5,14 @@
 pub mod admin;
 pub mod analyze;
 pub mod budget;
+pub mod causes;
 pub mod crd;
+pub mod delegate;
 pub mod duration;
 pub mod finding;
+pub mod identity;
 pub mod istio;
+pub mod kinds;
 pub mod kubernetes;
 pub mod load;
 pub mod mesh_config;

@@ -2,15 +2,16 @@
 
 mod broken;
 mod fault;
-mod kinds;
 mod kustomize;
 mod misprint;
 mod read;
+mod reading;
 mod schema;
 mod template;
 
 pub(crate) use self::schema::{closest, inlined};
 use crate::finding::Finding;
+use crate::kinds::Kind;
 use crate::meta::ObjectKey;
 use crate::object::Object;
 use crate::yaml;
@@ -104,17 +105,8 @@ pub fn load(file: &str, text: &str) -> Loaded {
 
 /// Reads one object of a kind that weft reads, in JSON as the Kubernetes API serves it: the same checks and the same
 /// findings as for a file, without file and line. Never panics; a text that is no JSON is refused.
-pub fn load_served(kind: &str, json: &str) -> Result<LoadedObject, Refused> {
+pub fn load_served(kind: Kind, json: &str) -> Result<LoadedObject, Refused> {
     read::served(kind, json)
-}
-
-/// The groups that have kinds without effect, which [`in_vain`] tells.
-pub const GROUPS_IN_VAIN: [&str; 4] = kinds::GROUPS_IN_VAIN;
-
-/// What is to be said of an object of a kind that is accepted and has no effect in this version of weft; `None` for kinds
-/// that have one, and for other people's.
-pub fn in_vain(group: &str, kind: &str) -> Option<String> {
-    kinds::in_vain(group, kind)
 }
 
 #[cfg(test)]

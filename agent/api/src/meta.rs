@@ -1,8 +1,11 @@
 //! What every Kubernetes object has.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Deserializer, Serialize};
+
+use crate::kinds::Kind;
 
 /// Labels or annotations.
 pub type Labels = BTreeMap<String, String>;
@@ -105,14 +108,33 @@ pub struct Resource<Spec> {
 }
 
 /// Names one object: `Kind/namespace/name`.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ObjectKey {
-    /// The kind, without its group: weft reads no two kinds of one name.
-    pub kind: String,
+    /// The kind's name.
+    pub kind: Cow<'static, str>,
+    /// The kind's group, which tells it from others of its name; empty for the core group.
+    pub group: Cow<'static, str>,
     /// Empty for cluster-scoped kinds.
-    pub namespace: String,
+    pub namespace: Box<str>,
     /// Name.
-    pub name: String,
+    pub name: Box<str>,
+}
+
+impl ObjectKey {
+    /// Names an object of a kind that weft reads.
+    pub fn new(kind: Kind, namespace: &str, name: &str) -> Self {
+        Self {
+            kind: kind.name().into(),
+            group: kind.entry().group.into(),
+            namespace: namespace.into(),
+            name: name.into(),
+        }
+    }
+
+    /// Its kind; `None`: one that weft does not read.
+    pub fn known_kind(&self) -> Option<Kind> {
+        Kind::named(&self.group, &self.kind)
+    }
 }
 
 impl std::fmt::Display for ObjectKey {

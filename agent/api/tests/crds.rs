@@ -28,6 +28,16 @@ fn the_definitions_are_up_to_date() {
     assert_eq!(names, listed, "manifests/crds/kustomization.yaml lists other files than there are");
 }
 
+#[test]
+fn what_manifests_say_of_kinds_is_up_to_date() {
+    for file in std::fs::read_dir(manifests().join("../base")).unwrap() {
+        let path = file.unwrap().path();
+        let text = std::fs::read_to_string(&path).unwrap();
+        let renewed = weft_api::kinds::manifest::renewed(&text);
+        assert!(renewed.as_ref() == Ok(&text), "{} is old: run `cargo xtask generate`", path.display());
+    }
+}
+
 /// What of `value` the API server would drop, or refuse for its type.
 fn misfits(schema: &Value, value: &Value, way: &str, found: &mut Vec<String>) {
     let fields = schema.get("properties").and_then(Value::as_object);

@@ -1,7 +1,7 @@
 //! The flags of `weft agent` that say how much it may hold for others.
 
 use clap::Args;
-use weft_node::limits::LimitOptions;
+use weft_limits::LimitOptions;
 
 /// How much the agent may hold for others; docs/limits.md tells of all bounds.
 #[derive(Debug, Args)]

@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use ipnet::IpNet;
+use weft_discovery::cluster::{ClusterOptions, kept};
+use weft_identity::{CaOptions, LONGEST_LIFE, REVOCATIONS, SHORTEST_LIFE, ServiceOptions};
 use weft_node::admin::{DEFAULT_READERS, Readers};
 use weft_node::agent::{AgentOptions, SourceOptions, run};
 use weft_node::cni::install::CniOptions;
-use weft_node::discovery::cluster::{ClusterOptions, kept};
-use weft_node::identity::{CaOptions, LONGEST_LIFE, REVOCATIONS, SHORTEST_LIFE, ServiceOptions};
-use weft_node::telemetry::{AccessLog, METRIC_SERIES};
+use weft_telemetry::{AccessLog, METRIC_SERIES};
 
 use crate::cni;
 use crate::limits::LimitArgs;
@@ -36,7 +36,7 @@ Examples:
 
 A pod joins by its namespace's label weft.dev/mesh=enabled (or istio-injection=enabled, or
 istio.io/dataplane-mode=ambient); the annotation weft.dev/netns says which network namespace is its own.
-WEFT_LOG sets the log level of the agent's own messages (on standard error): info, debug, weft_node=debug.")]
+WEFT_LOG sets the log level of the agent's own messages (on standard error): info, debug, weft=debug.")]
 pub struct AgentArgs {
     /// Read objects from the YAML files below DIR, and follow changes [default: read them from the Kubernetes API]
     #[arg(long, value_name = "DIR", env = "WEFT_STANDALONE")]

@@ -14,8 +14,8 @@ use kube::api::{Api, Patch, PatchParams};
 use kube::{Client, ResourceExt};
 use serde_json::{Value, json};
 use tokio::sync::watch;
+use weft_api::causes;
 use weft_api::names::{AGENT, CONTROLLER, ENROLLED_CONDITION};
-use weft_node::causes;
 
 use crate::pods::{LeanPod, Name, Pods};
 

@@ -7,8 +7,8 @@ use base64::Engine;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, CertificateSigningRequestDer, PrivatePkcs8KeyDer};
 use tokio::sync::watch;
-use weft_node::identity::{Authority, AuthorityError, LONGEST_LIFE, Succession};
-use weft_rules::identity::Identity;
+use weft_api::identity::Identity;
+use weft_identity::{Authority, AuthorityError, LONGEST_LIFE, Succession};
 
 /// Why there is no certificate.
 #[derive(Debug, thiserror::Error)]

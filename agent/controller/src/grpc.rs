@@ -9,7 +9,7 @@ use http::Request;
 use hyper::body::Incoming;
 use tonic::{Code, Status};
 use tonic_prost::ProstCodec;
-use weft_node::identity::wire::{CertificateRequest, CertificateResponse, METHOD};
+use weft_identity::wire::{CertificateRequest, CertificateResponse, METHOD};
 
 use crate::caller::Refusal;
 use crate::issue::{Denied, Issuer};

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use weft_node::identity::wire::CertificateRequest;
-use weft_node::identity::{AuthorityError, LONGEST_LIFE, SHORTEST_LIFE};
-use weft_rules::identity::Identity;
+use weft_api::identity::Identity;
+use weft_identity::wire::CertificateRequest;
+use weft_identity::{AuthorityError, LONGEST_LIFE, SHORTEST_LIFE};
 
 use crate::ca::{Ca, CaError};
 use crate::pods::Pods;

@@ -8,8 +8,8 @@ use k8s_openapi::jiff::Timestamp;
 use kube::api::{Api, ObjectMeta, PostParams};
 use tokio::sync::watch;
 use tokio::time::Instant;
+use weft_api::causes;
 use weft_api::names::CONTROLLER;
-use weft_node::causes;
 
 /// A holder that is not heard of for so long has lost the Lease.
 const TERM: Duration = Duration::from_secs(15);

@@ -11,8 +11,8 @@ use kube::api::{Api, Patch, PatchParams};
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, watch_object};
 use serde_json::{Value, json};
+use weft_api::causes;
 use weft_api::names::{CA_ROOT_CONFIG_MAP, CA_ROOT_KEY, CONTROLLER, WEBHOOK_CONFIGURATION};
-use weft_node::causes;
 
 use crate::ca::Ca;
 

@@ -8,9 +8,9 @@ use k8s_openapi::api::core::v1::Secret;
 use kube::api::{Api, PostParams};
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, watch_object};
+use weft_api::causes;
 use weft_api::names::{OWN_CA_SECRET, USER_CA_SECRET};
-use weft_node::causes;
-use weft_node::identity::{Authority, AuthorityError, new_root};
+use weft_identity::{Authority, AuthorityError, new_root};
 
 use crate::ca::Ca;
 use crate::secret::{self, Misshapen};

@@ -62,7 +62,7 @@ pub struct ControllerOptions {
 
 /// Runs until SIGTERM or SIGINT.
 pub fn run(options: ControllerOptions) -> anyhow::Result<()> {
-    weft_node::crypto::install()?;
+    weft_identity::crypto::install()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(start(options))
 }

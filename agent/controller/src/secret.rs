@@ -8,7 +8,7 @@ use kube::api::ObjectMeta;
 use rcgen::KeyPair;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
-use weft_node::identity::Parts;
+use weft_identity::Parts;
 
 const KEY: &str = "ca-key.pem";
 const CERTIFICATE: &str = "ca-cert.pem";

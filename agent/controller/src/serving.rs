@@ -8,8 +8,8 @@ use rustls::ServerConfig;
 use rustls::crypto::CryptoProvider;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
-use weft_node::crypto;
-use weft_node::identity::LONGEST_LIFE;
+use weft_identity::LONGEST_LIFE;
+use weft_identity::crypto;
 
 use crate::ca::{Ca, CaError};
 

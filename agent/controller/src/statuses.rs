@@ -15,8 +15,9 @@ use kube::runtime::watcher::{self, Config};
 use kube::{Client, Resource, ResourceExt};
 use serde_json::{Value, json};
 use tokio::sync::{Notify, watch};
+use weft_api::causes;
+use weft_api::kinds::{Entry, Kind};
 use weft_api::names::CONTROLLER;
-use weft_node::causes;
 
 use crate::condition::{Verdict, cut};
 use crate::{admission, watching};
@@ -30,35 +31,27 @@ const LONGEST_NOTE: usize = 1024;
 
 /// A version that every Istio since 1.5 serves, as weft's own definitions do.
 const VERSION: &str = "v1beta1";
-const KINDS: &[(&str, &str, &str)] = &[
-    ("networking.istio.io", "VirtualService", "virtualservices"),
-    ("networking.istio.io", "DestinationRule", "destinationrules"),
-    ("networking.istio.io", "Gateway", "gateways"),
-    ("security.istio.io", "PeerAuthentication", "peerauthentications"),
-    ("security.istio.io", "AuthorizationPolicy", "authorizationpolicies"),
-    ("security.istio.io", "RequestAuthentication", "requestauthentications"),
-];
 
 /// What is to be written, the newest of each object: by kind, namespace and name.
 #[derive(Default)]
 struct Queue {
-    waiting: Mutex<HashMap<(usize, String, String), DynamicObject>>,
+    waiting: Mutex<HashMap<(Kind, String, String), DynamicObject>>,
     more: Notify,
 }
 
 impl Queue {
-    fn put(&self, kind: usize, object: DynamicObject) {
+    fn put(&self, kind: Kind, object: DynamicObject) {
         let key = (kind, object.namespace().unwrap_or_default(), object.name_any());
         self.lock().insert(key, object);
         self.more.notify_one();
     }
 
-    fn forget(&self, kind: usize, object: &DynamicObject) {
+    fn forget(&self, kind: Kind, object: &DynamicObject) {
         let key = (kind, object.namespace().unwrap_or_default(), object.name_any());
         self.lock().remove(&key);
     }
 
-    async fn take(&self) -> (usize, DynamicObject) {
+    async fn take(&self) -> (Kind, DynamicObject) {
         loop {
             let next = {
                 let mut waiting = self.lock();
@@ -72,7 +65,7 @@ impl Queue {
         }
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<(usize, String, String), DynamicObject>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<(Kind, String, String), DynamicObject>> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -82,7 +75,8 @@ pub async fn keep(client: &Client, mut leads: watch::Receiver<bool>, instance: &
     while leads.wait_for(|leads| *leads).await.is_ok() {
         let writer = Writer { client: client.clone(), instance: instance.to_owned() };
         let queue = Arc::new(Queue::default());
-        let follow = (0..KINDS.len()).map(|kind| follow(client.clone(), kind, queue.clone()));
+        let follow = Kind::ALL.into_iter().filter(|kind| kind.is_users());
+        let follow = follow.map(|kind| follow_kind(client.clone(), kind, queue.clone()));
         tokio::select! {
             _ = futures_util::future::join_all(follow) => {}
             () = writer.run(&queue) => {}
@@ -91,12 +85,12 @@ pub async fn keep(client: &Client, mut leads: watch::Receiver<bool>, instance: &
     }
 }
 
-fn resource(kind: usize) -> ApiResource {
-    let (group, kind, plural) = KINDS[kind];
-    ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(group, VERSION, kind), plural)
+fn resource(kind: Kind) -> ApiResource {
+    let Entry { group, plural, .. } = kind.entry();
+    ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(group, VERSION, kind.name()), plural)
 }
 
-async fn follow(client: Client, kind: usize, queue: Arc<Queue>) {
+async fn follow_kind(client: Client, kind: Kind, queue: Arc<Queue>) {
     let resource = resource(kind);
     let api: Api<DynamicObject> = Api::all_with(client, &resource);
     watching::follow(api, Config::default(), &resource.plural, |event| match event {
@@ -120,13 +114,13 @@ struct Change {
 }
 
 /// `None`: all is said.
-fn change(object: &DynamicObject, kind: usize) -> Option<Change> {
+fn change(object: &DynamicObject, kind: Kind) -> Option<Change> {
     if object.metadata.deletion_timestamp.is_some() {
         return None;
     }
     let mut whole = serde_json::to_value(object).ok()?;
-    whole["apiVersion"] = json!(format!("{}/{VERSION}", KINDS[kind].0));
-    whole["kind"] = json!(KINDS[kind].1);
+    whole["apiVersion"] = json!(format!("{}/{VERSION}", kind.entry().group));
+    whole["kind"] = json!(kind.name());
     let verdict = Verdict::new(&admission::findings(whole, ""), object.metadata.generation.unwrap_or(0));
     let none = Vec::new();
     let before = object.data.pointer("/status/conditions").and_then(Value::as_array).unwrap_or(&none);
@@ -154,7 +148,7 @@ impl Writer {
                     let name = object.name_any();
                     let namespace = object.namespace().unwrap_or_default();
                     tracing::warn!(
-                        kind = KINDS[kind].1,
+                        kind = kind.name(),
                         namespace,
                         name,
                         "cannot write its status: {}",
@@ -167,7 +161,7 @@ impl Writer {
         }
     }
 
-    async fn write(&self, kind: usize, object: &DynamicObject) -> kube::Result<()> {
+    async fn write(&self, kind: Kind, object: &DynamicObject) -> kube::Result<()> {
         let Some(change) = change(object, kind) else { return Ok(()) };
         let resource = resource(kind);
         let namespace = object.namespace().unwrap_or_default();

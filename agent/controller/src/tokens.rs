@@ -10,7 +10,7 @@ use k8s_openapi::api::authentication::v1::TokenReview;
 use kube::api::{Api, PostParams};
 use tokio::sync::{OnceCell, Semaphore};
 use tokio::time::Instant;
-use weft_node::causes;
+use weft_api::causes;
 
 use crate::caller::{self, Refusal};
 

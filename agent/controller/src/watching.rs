@@ -7,7 +7,7 @@ use kube::api::Api;
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{Config, Error, Event, watcher};
 use serde::de::DeserializeOwned;
-use weft_node::causes;
+use weft_api::causes;
 
 /// The status with which a server answers that it has no streaming lists (Invalid).
 const UNPROCESSABLE: u16 = 422;

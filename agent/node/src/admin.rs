@@ -30,9 +30,9 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::UnixListener;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use weft_api::admin::{Applied, ExplainRequest, TapEvent, TapFilter, WaitApplied, paths};
+use weft_datapath::DatapathStatus;
 
 use crate::agent::{Message, Shared};
-use crate::datapath::DatapathStatus;
 
 pub use callers::{DEFAULT_READERS, NotAReader, Readers};
 pub use ports::{serve_metrics, serve_readiness};

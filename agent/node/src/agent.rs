@@ -27,18 +27,18 @@ use ipnet::IpNet;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
+use weft_discovery::cluster::{Cluster, ClusterOptions, ConnectError, kept};
+use weft_discovery::folder::Followed;
+use weft_discovery::{News, Source};
+use weft_identity::{CaOptions, Identities, IdentityOptions};
+use weft_limits::machine::Machine;
+use weft_limits::{Budget, LimitOptions, Limits, watch};
+use weft_proxy::tokens::Keyring;
 use weft_rules::snapshot::Snapshot;
+use weft_telemetry::{AccessLog, Telemetry};
 
 use crate::admin::Readers;
 use crate::cni::install::{self, CniOptions, Installed};
-use crate::discovery::cluster::{Cluster, ClusterOptions, ConnectError, kept};
-use crate::discovery::folder::Followed;
-use crate::discovery::{News, Source};
-use crate::identity::{CaOptions, Identities, IdentityOptions};
-use crate::limits::machine::Machine;
-use crate::limits::{Budget, LimitOptions, Limits, watch};
-use crate::telemetry::{AccessLog, Telemetry};
-use crate::tokens::Keyring;
 pub use control::{Message, Succeeding};
 pub use doors::{Doors, Public};
 pub use handover::Succession;
@@ -166,13 +166,13 @@ pub enum AgentError {
     },
     /// The kernel's side does not start, or does not end cleanly.
     #[error(transparent)]
-    Datapath(#[from] crate::datapath::DatapathError),
+    Datapath(#[from] weft_datapath::DatapathError),
     /// There is no CA to be used.
     #[error(transparent)]
-    Identity(#[from] crate::identity::IdentityError),
+    Identity(#[from] weft_identity::IdentityError),
     /// Its cryptography is not what the build promises.
     #[error(transparent)]
-    Crypto(#[from] crate::crypto::NotApproved),
+    Crypto(#[from] weft_identity::crypto::NotApproved),
     /// A thread, signal handler or runtime did not start.
     #[error("cannot start {what}")]
     Start {
@@ -215,7 +215,7 @@ pub struct Shared {
 
 /// Runs an agent until SIGTERM or SIGINT. A second signal ends the process at once.
 pub fn run(options: AgentOptions) -> Result<(), AgentError> {
-    crate::crypto::install()?;
+    weft_identity::crypto::install()?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -228,7 +228,7 @@ pub fn run(options: AgentOptions) -> Result<(), AgentError> {
 pub fn cleanup(run_dir: &std::path::Path, bpf_dir: &std::path::Path) -> Result<Vec<String>, AgentError> {
     let _taken = run_dir.exists().then(|| run_dir::RunDir::take(run_dir)).transpose()?;
     kept::remove(&run_dir.join(kept::FILE));
-    Ok(crate::datapath::cleanup(run_dir, bpf_dir)?)
+    Ok(weft_datapath::cleanup(run_dir, bpf_dir)?)
 }
 
 async fn serve(options: AgentOptions) -> Result<(), AgentError> {

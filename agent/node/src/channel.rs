@@ -125,7 +125,7 @@ mod tests {
 
     #[test]
     fn messages_arrive_one_by_one_with_their_files() {
-        let temp = crate::test_dir::TestDir::new("channel");
+        let temp = tempfile::TempDir::new().unwrap();
         let path = temp.path().join("channel.sock");
         let listener = listen(&path).unwrap();
         let near = Channel::connect(&path).unwrap();

@@ -7,48 +7,40 @@
 use std::sync::Arc;
 
 use weft_api::istio::{DestinationRule, VirtualService};
+use weft_api::kinds::Kind;
 use weft_api::kubernetes::ConfigMap;
 use weft_api::meta::{Labels, ObjectKey};
 use weft_api::object::Object;
 
-use crate::host::{self, HostPattern};
+use crate::compile::policy::PolicyRecord;
 use crate::intern::Interner;
 use crate::mesh::MeshSettings;
-use crate::service_entry::ServiceEntry;
+use crate::registry::host::Host;
+use crate::registry::hostname::{self, HostPattern};
+use crate::registry::pod::PodRecord;
+use crate::registry::pods::Pods;
+use crate::registry::protocol::Protocol;
+use crate::registry::services::{self, ServiceRecord, Services, SliceRecord};
+use crate::route::virtual_service::Rules;
 use crate::shard::{Map, Set};
-use crate::snapshot::{Protocol, RuleList, Snapshot};
-use crate::virtual_service::Rules;
+use crate::snapshot::Snapshot;
 use crate::workload::Workload;
 
-mod authorization;
-mod base64;
-mod condition;
-mod endpoints;
 mod gateway;
 mod intake;
-mod peer_authentication;
-mod pod;
-mod pods;
 mod policy;
 mod prepare;
-mod protocol;
-mod request_authentication;
-mod route;
 mod security;
 mod service;
-mod services;
-mod trust_domain;
+mod virtual_services;
 
 pub use intake::{Done, Intake, Job};
 pub use prepare::{Prepared, Unprepared};
 
 use gateway::Gateways;
-use pod::PodRecord;
-use pods::Pods;
-use policy::PolicyRecord;
 use security::Security;
 use service::PolicyTable;
-use services::{Kind, ServiceRecord, Services, SliceRecord};
+use virtual_services::{Delegations, with_rules};
 
 /// What stands outside the objects.
 #[derive(Debug, Clone)]
@@ -87,6 +79,7 @@ pub struct Compiler {
     pods: Pods,
     services: Services,
     virtual_services: Map<Arc<str>, (Arc<VirtualService>, Arc<Rules>)>,
+    delegations: Delegations,
     policies: Map<Arc<str>, Arc<PolicyRecord>>,
     /// DestinationRules by exact host, oldest first.
     exact_policies: PolicyTable,
@@ -123,6 +116,7 @@ impl Compiler {
             pods: Pods::default(),
             services: Services::default(),
             virtual_services: Map::default(),
+            delegations: Delegations::default(),
             policies: Map::default(),
             exact_policies: Map::default(),
             wildcard_policies: Map::default(),
@@ -179,7 +173,7 @@ impl Compiler {
             Object::Pod(pod) => {
                 let record = PodRecord::compile(&pod, &self.options, &mut self.intern);
                 let workload = record.workload.clone();
-                let (old, changed) = self.pods.put(record, &mut self.snapshot);
+                let (old, changed) = self.pods.put(record, &mut self.snapshot.registry);
                 if let Some(old) = old {
                     self.touch_services_of(&old.workload);
                 }
@@ -224,16 +218,17 @@ impl Compiler {
 
     fn delete(&mut self, key: &ObjectKey) {
         let full = format!("{}/{}", key.namespace, key.name);
-        match key.kind.as_str() {
-            "Namespace" => self.set_namespace(&key.name, None),
-            "Pod" => {
-                if let Some(old) = self.pods.remove(&full, &mut self.snapshot) {
+        let Some(kind) = key.known_kind() else { return };
+        match kind {
+            Kind::Namespace => self.set_namespace(&key.name, None),
+            Kind::Pod => {
+                if let Some(old) = self.pods.remove(&full, &mut self.snapshot.registry) {
                     self.touch_services_of(&old.workload);
                     self.touch_entrance(&old.workload);
                     self.touch_gateways_for(&old.workload);
                 }
             }
-            "Service" => {
+            Kind::Service => {
                 let host = services::full_name(&key.name, &key.namespace, &self.options.cluster_domain);
                 self.touch_entrances_behind(&host);
                 if let Some(old) = self.services.remove(&host) {
@@ -241,25 +236,22 @@ impl Compiler {
                     self.touch_gateways();
                 }
             }
-            "EndpointSlice" => self.put_slice(&slice_key(&key.namespace, &key.name), None),
-            "ConfigMap" if self.may_hold_mesh_config(&key.namespace, &key.name) => {
-                self.mesh_changed |= self.config_maps.remove(&key.name).is_some();
+            Kind::EndpointSlice => self.put_slice(&slice_key(&key.namespace, &key.name), None),
+            Kind::ConfigMap if self.may_hold_mesh_config(&key.namespace, &key.name) => {
+                self.mesh_changed |= self.config_maps.remove(&*key.name).is_some();
             }
-            "VirtualService" => {
-                if let Some((_, rules)) = self.virtual_services.remove(&*full) {
-                    self.list_rules(&rules, false);
-                }
-            }
-            "DestinationRule" => {
+            Kind::VirtualService => self.delete_virtual_service(&full),
+            Kind::DestinationRule => {
                 if let Some(record) = self.policies.remove(&*full) {
                     self.list_policy(&record, false);
                 }
             }
-            "Gateway" => self.delete_gateway(&full),
-            "PeerAuthentication" => self.delete_peer_authentication(&key.namespace, &full),
-            "RequestAuthentication" => self.delete_request_authentication(&key.namespace, &full),
-            "AuthorizationPolicy" => self.delete_authorization(&key.namespace, &full),
-            _ => {}
+            Kind::Gateway => self.delete_gateway(&full),
+            Kind::PeerAuthentication => self.delete_peer_authentication(&key.namespace, &full),
+            Kind::RequestAuthentication => self.delete_request_authentication(&key.namespace, &full),
+            Kind::AuthorizationPolicy => self.delete_authorization(&key.namespace, &full),
+            // The network's own business, and ConfigMaps of others.
+            Kind::NetworkPolicy | Kind::ConfigMap => {}
         }
     }
 
@@ -269,7 +261,7 @@ impl Compiler {
 
     fn set_namespace(&mut self, name: &str, labels: Option<&Labels>) {
         let name = self.intern.text(name);
-        for workload in self.pods.set_namespace(&name, labels, &mut self.snapshot) {
+        for workload in self.pods.set_namespace(&name, labels, &mut self.snapshot.registry) {
             self.touch_services_of(&workload);
             self.touch_gateways_for(&workload);
         }
@@ -290,43 +282,6 @@ impl Compiler {
         for host in touched.into_iter().flatten() {
             self.touch_entrances_named_for(&host);
             self.dirty.insert(host);
-        }
-    }
-
-    fn put_virtual_service(&mut self, object: &Arc<VirtualService>) {
-        let rules = Arc::new(route::compile(object, &self.snapshot.mesh, &mut self.intern));
-        let old = self.virtual_services.insert(rules.key.clone(), (object.clone(), rules.clone()));
-        if let Some((_, old)) = old {
-            self.list_rules(&old, false);
-        }
-        self.list_rules(&rules, true);
-    }
-
-    /// Enters a VirtualService in the host tables, or takes it out.
-    fn list_rules(&mut self, rules: &Arc<Rules>, add: bool) {
-        if !rules.gateways.is_empty() {
-            self.touch_gateways();
-        }
-        if !rules.on_mesh {
-            return;
-        }
-        for pattern in &rules.hosts {
-            match pattern {
-                HostPattern::Exact(host) => {
-                    let table = &mut self.snapshot.exact_rules;
-                    match with_rules(table.get(host), rules, add) {
-                        Some(list) => drop(table.insert(host.clone(), list)),
-                        None => drop(table.remove(host)),
-                    }
-                }
-                HostPattern::Below(suffix) => {
-                    let table = Arc::make_mut(&mut self.snapshot.wildcard_rules);
-                    match with_rules(table.get(suffix), rules, add) {
-                        Some(list) => drop(table.insert(suffix.clone(), list)),
-                        None => drop(table.remove(suffix)),
-                    }
-                }
-            }
         }
     }
 
@@ -355,7 +310,7 @@ impl Compiler {
         match &record.pattern {
             HostPattern::Exact(name) => drop(self.dirty.insert(name.clone())),
             HostPattern::Below(suffix) => {
-                let below = |name: &&Arc<str>| host::suffixes(name).any(|other| *other == **suffix);
+                let below = |name: &&Arc<str>| hostname::is_below(name, suffix);
                 self.dirty.extend(self.services.hosts().filter(below).cloned());
             }
         }
@@ -381,7 +336,7 @@ impl Compiler {
     }
 
     fn compile_service(&mut self, host: &Arc<str>) {
-        let old = self.snapshot.services.get(host).cloned();
+        let old = self.snapshot.registry.hosts.get(host).cloned();
         let (entry, addresses) = match self.services.get(host) {
             Some(record) => {
                 let parts = service::Parts {
@@ -402,13 +357,13 @@ impl Compiler {
         self.count_ports(old.as_deref(), entry.as_deref());
         self.claim(host, addresses);
         match entry {
-            Some(entry) => drop(self.snapshot.services.insert(host.clone(), entry)),
-            None => drop(self.snapshot.services.remove(host)),
+            Some(entry) => drop(self.snapshot.registry.hosts.insert(host.clone(), entry)),
+            None => drop(self.snapshot.registry.hosts.remove(host)),
         }
     }
 
-    fn count_ports(&mut self, old: Option<&ServiceEntry>, new: Option<&ServiceEntry>) {
-        let http = |entry: Option<&ServiceEntry>| -> Vec<u16> {
+    fn count_ports(&mut self, old: Option<&Host>, new: Option<&Host>) {
+        let http = |entry: Option<&Host>| -> Vec<u16> {
             let ports = entry.into_iter().flat_map(|entry| &entry.ports);
             ports.filter(|port| port.protocol != Protocol::Tcp).map(|port| port.port).collect()
         };
@@ -416,7 +371,7 @@ impl Compiler {
         if old == new {
             return;
         }
-        let index = Arc::make_mut(&mut self.snapshot.http_ports);
+        let index = Arc::make_mut(&mut self.snapshot.registry.http_ports);
         for port in new {
             index.add(port);
         }
@@ -447,14 +402,17 @@ impl Compiler {
     }
 
     fn set_owner(&mut self, address: std::net::IpAddr, host: &Arc<str>, add: bool) {
-        let vips = &mut self.snapshot.vips;
+        let vips = &mut self.snapshot.registry.owners;
         let mut owners: Vec<Arc<str>> = vips.get(&address).map(|owners| owners.to_vec()).unwrap_or_default();
         owners.retain(|owner| owner != host);
         if add {
             owners.push(host.clone());
             // An address of a service's own before that of an endpoint.
-            let headless =
-                |host: &str| self.services.get(host).is_some_and(|record| record.kind == Kind::Headless);
+            let headless = |host: &str| {
+                self.services
+                    .get(host)
+                    .is_some_and(|record| record.addressing == services::Addressing::Headless)
+            };
             owners.sort_by(|a, b| (headless(a), a).cmp(&(headless(b), b)));
         }
         if owners.is_empty() {
@@ -467,15 +425,4 @@ impl Compiler {
 
 fn slice_key(namespace: &str, name: &str) -> String {
     format!("{namespace}/{name}")
-}
-
-/// A list with or without these rules; `None` if nothing is left of it.
-fn with_rules(list: Option<&RuleList>, rules: &Arc<Rules>, add: bool) -> Option<RuleList> {
-    let mut all: Vec<Arc<Rules>> = list.map(|list| list.to_vec()).unwrap_or_default();
-    all.retain(|other| other.key != rules.key);
-    if add {
-        let at = all.partition_point(|other| other.age < rules.age);
-        all.insert(at, rules.clone());
-    }
-    (!all.is_empty()).then(|| all.into())
 }

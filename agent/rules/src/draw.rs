@@ -58,5 +58,7 @@ mod tests {
         assert_eq!(parts_per_million(-3.0), 0);
         assert!(!happens(1, Use::Delay, 0));
         assert!(happens(1, Use::Delay, 1_000_000));
+        let drawn = draw(1, Use::Delay).u32(0..1_000_000);
+        assert!(!happens(1, Use::Delay, drawn) && happens(1, Use::Delay, drawn + 1));
     }
 }

@@ -9,11 +9,13 @@ use http::request::Parts;
 use http::uri::PathAndQuery;
 use weft_api::admin::{Backend, ExplainRequest, Explanation, FaultPlan, Matched, RetryPlan};
 
-use crate::cluster::Endpoint;
-use crate::http_route::{Destination, HttpAction, HttpRoute, MatchedHttpRoute};
 use crate::path;
-use crate::snapshot::{HttpDecision, Protocol, Snapshot};
-use crate::tcp_route::TcpDecision;
+use crate::registry::hostname;
+use crate::registry::protocol::Protocol;
+use crate::route::http_route::{Destination, HttpAction, HttpRoute, MatchedHttpRoute};
+use crate::route::tcp_route::TcpDecision;
+use crate::snapshot::{HttpDecision, L4Rules, Snapshot};
+use crate::upstream::cluster::Endpoint;
 use crate::workload::Workload;
 
 mod entry;
@@ -196,6 +198,10 @@ fn describe_route(matched: &MatchedHttpRoute, parts: &Parts, port: u16, explanat
         .virtual_service
         .as_ref()
         .map(|key| Matched { virtual_service: key.to_string(), route: route_name(route) });
+    let delegated = route.delegate.as_ref();
+    explanation
+        .notes
+        .extend(delegated.map(|key| format!("http[{}] delegates to VirtualService {key}", route.index)));
     explanation.action = match &route.action {
         HttpAction::Forward(_) => "route".into(),
         HttpAction::Respond(response) => format!("directResponse {}", response.status.as_u16()),
@@ -240,7 +246,7 @@ fn rewritten(matched: &MatchedHttpRoute, parts: &Parts, notes: &mut Vec<String>)
         notes.push(format!("the path becomes {}", after.uri));
     }
     let (before_host, after_host) =
-        (crate::http_route::authority(parts), crate::http_route::authority(&after));
+        (crate::route::http_route::authority(parts), crate::route::http_route::authority(&after));
     if before_host != after_host {
         notes.push(format!("the Host becomes {after_host}"));
     }
@@ -287,7 +293,7 @@ fn backends(
 
 /// `NAMESPACE/NAME` of the DestinationRules that a caller falls under.
 fn rules_of<'a>(snapshot: &'a Snapshot, caller: &Workload, destination: &Destination) -> &'a [Arc<str>] {
-    snapshot.service(&destination.host).map_or(&[][..], |entry| &entry.clusters(caller).rules)
+    snapshot.registry.host(&destination.host).map_or(&[][..], |entry| &entry.clusters(caller).rules)
 }
 
 /// What goes to an address as it is may still reach a pod.
@@ -322,14 +328,21 @@ fn connection(from: &Caller<'_>, caller: &Workload, host: &str, to: Resolved) ->
     let outbound = snapshot.outbound(caller, dst);
     trace::name_target(snapshot, caller, host, dst, &outbound, &mut explanation.notes);
     trace::tcp_rules(snapshot, caller, dst, &mut explanation.notes);
-    match snapshot.route_tcp(caller, dst, 0) {
+    let name = hostname::server_name(host);
+    match snapshot.route_tcp(caller, dst, name.as_deref(), 0) {
         TcpDecision::Forward { destination, virtual_service } => {
             "route".clone_into(&mut explanation.action);
-            let rules = snapshot.tcp_rules_for(caller, dst);
-            let route = rules.map(|(rules, index)| (rules.tcp[index].route.to_vec(), index));
-            let (destinations, index) = route.unwrap_or_else(|| (vec![(destination, 1)], 0));
-            explanation.matched = virtual_service
-                .map(|key| Matched { virtual_service: key.to_string(), route: format!("tcp[{index}]") });
+            let host = snapshot.registry.host_at(caller, dst);
+            let rule = host.and_then(|host| match snapshot.l4_rules(caller, host, dst, name.as_deref()) {
+                L4Rules::Matched(rule) => Some(rule),
+                L4Rules::None | L4Rules::NoMatch => None,
+            });
+            let destinations =
+                rule.as_ref().map_or_else(|| vec![(destination, 1)], |rule| rule.route.to_vec());
+            explanation.matched = virtual_service.zip(rule).map(|(key, rule)| {
+                let (list, index) = rule.place;
+                Matched { virtual_service: key.to_string(), route: format!("{list}[{index}]") }
+            });
             let mut reachable = false;
             let mut entries = Entries::default();
             for (destination, weight) in &destinations {
@@ -348,7 +361,16 @@ fn connection(from: &Caller<'_>, caller: &Workload, host: &str, to: Resolved) ->
             }
             entries.tell(&mut explanation);
         }
-        TcpDecision::NoRoute => "notFound".clone_into(&mut explanation.action),
+        TcpDecision::NoRoute => {
+            "notFound".clone_into(&mut explanation.action);
+            if outbound.reads_server_name {
+                let name = name.unwrap_or_else(|| "none".to_owned());
+                explanation.notes.push(format!(
+                    "reset: no `tls` rule is for the server name that clients send (asked for: {name}; write the name after TO \
+                     as the client has it)"
+                ));
+            }
+        }
         TcpDecision::Passthrough => {
             "passthrough".clone_into(&mut explanation.action);
             let place = to.in_words(host);

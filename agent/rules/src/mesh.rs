@@ -9,8 +9,8 @@ use weft_api::mesh_config::{self, Normalization, OutboundMode};
 use weft_api::settings::{self, HostOwnership};
 
 use crate::compile::CompilerOptions;
-use crate::http_route::RetryPolicy;
-use crate::provider::Provider;
+use crate::guard::provider::Provider;
+use crate::route::http_route::RetryPolicy;
 
 /// Mesh-wide settings in force.
 #[derive(Debug, Clone, PartialEq)]

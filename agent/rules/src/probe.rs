@@ -202,6 +202,7 @@ mod tests {
         }));
         let asked =
             |port, method: &str, path: &str| probes.ask_for(port, &method.parse::<Method>().unwrap(), path);
+        assert_eq!(probes.ports().collect::<Vec<_>>(), [7000, 8080, 9000]);
         assert!(asked(8080, "GET", "/healthz"));
         assert!(asked(9000, "POST", "/grpc.health.v1.Health/Check"));
         for (port, method, path) in [

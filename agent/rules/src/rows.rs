@@ -5,16 +5,19 @@ use std::sync::Arc;
 
 use weft_api::admin::{EndpointRow, RouteRow, WorkloadRow};
 use weft_api::finding::{Finding, Severity, code};
+use weft_api::istio::MESH;
 
-use crate::cluster::Endpoint;
 use crate::explain::{duration, row};
-use crate::gateway::GatewayPort;
-use crate::http_route::{Destination, HttpAction};
-use crate::matching::{HttpMatch, MESH};
-use crate::service_entry::ServiceEntry;
+use crate::registry::host::Host;
+use crate::registry::hostname::HostPattern;
+use crate::registry::protocol::Protocol;
+use crate::route::gateway::GatewayPort;
+use crate::route::http_route::{Destination, HttpAction};
+use crate::route::matching::HttpMatch;
+use crate::route::virtual_service::{HttpEntry, L4Entry, Rules, Subnet, TcpMatch, TlsMatch};
 use crate::shard::{Map, Set};
-use crate::snapshot::{Protocol, Snapshot};
-use crate::virtual_service::{HttpEntry, Rules, TcpEntry};
+use crate::snapshot::Snapshot;
+use crate::upstream::cluster::Endpoint;
 use crate::workload::{Enrolment, Workload};
 
 mod policies;
@@ -29,29 +32,34 @@ pub fn routes(snapshot: &Snapshot) -> Vec<RouteRow> {
     let bound = all(snapshot);
     let mut rows: Vec<RouteRow> =
         bound.iter().flat_map(|bound| lines(snapshot, bound)).map(|line| line.row).collect();
-    let mut services: Vec<_> = snapshot.services.iter().map(|(_, entry)| entry).collect();
+    let mut services: Vec<_> = snapshot.registry.hosts.iter().map(|(_, entry)| entry).collect();
     services.sort_unstable_by(|a, b| a.service.host.cmp(&b.service.host));
     let bare = services.into_iter().filter(|entry| snapshot.rules_for(&entry.service.host).next().is_none());
     rows.extend(bare.flat_map(|entry| default_rows(entry)));
     rows
 }
 
-/// What is wrong with accepted VirtualServices, seen together with everything else: destinations that lead nowhere, and
-/// hosts of others that they take.
+/// What is wrong with accepted VirtualServices, seen together with everything else: destinations that lead nowhere, hosts of
+/// others that they take, and delegates that they do not get.
 pub fn warnings(snapshot: &Snapshot) -> Vec<Finding> {
     let mut findings = Vec::new();
     for bound in all(snapshot) {
         findings.extend(snapshot.taken(&bound.rules));
+        let finding = |code: &str, path: String, message: String| Finding {
+            severity: Severity::Warning,
+            code: code.to_owned(),
+            resource: format!("VirtualService/{}", bound.rules.key),
+            path,
+            message,
+            file: None,
+            line: None,
+        };
+        findings.extend(bound.rules.untaken.iter().map(|(index, untaken)| {
+            finding(untaken.code(), format!("spec.http[{index}].delegate"), untaken.to_string())
+        }));
         for Line { row, nowhere } in lines(snapshot, &bound) {
-            findings.extend(nowhere.into_iter().map(|message| Finding {
-                severity: Severity::Warning,
-                code: code::UNROUTABLE.to_owned(),
-                resource: format!("VirtualService/{}", bound.rules.key),
-                path: format!("spec.{}[{}]", row.protocol, row.index),
-                message,
-                file: None,
-                line: None,
-            }));
+            let path = || format!("spec.{}[{}]", row.protocol, row.index);
+            findings.extend(nowhere.into_iter().map(|message| finding(code::UNROUTABLE, path(), message)));
         }
     }
     findings
@@ -119,7 +127,8 @@ fn lines(snapshot: &Snapshot, bound: &Bound<'_>) -> Vec<Line> {
     everywhere.extend(snapshot.taken(&bound.rules).into_iter().map(|finding| finding.message));
     let mut catch_all: Option<usize> = None;
     let mut rows = Vec::new();
-    for (index, entry) in rules.http.iter().enumerate() {
+    for entry in &rules.http {
+        let index = entry.route.index;
         let mut line = http_row(snapshot, bound, entry, common("http", index));
         line.row.notes.extend(everywhere.iter().cloned());
         if let Some(earlier) = catch_all {
@@ -129,8 +138,16 @@ fn lines(snapshot: &Snapshot, bound: &Bound<'_>) -> Vec<Line> {
         }
         rows.push(line);
     }
-    for (index, entry) in rules.tcp.iter().enumerate() {
-        let mut line = tcp_row(snapshot, bound, entry, common("tcp", index));
+    let tls = rules.tls.iter().enumerate();
+    let tls = tls.map(|(index, entry)| (common("tls", index), tls_match(entry), &entry.route));
+    let tcp = rules.tcp.iter().enumerate();
+    let tcp = tcp.map(|(index, entry)| (common("tcp", index), tcp_match(entry), &entry.route));
+    for (mut line, matches, route) in tls.chain(tcp) {
+        line.row.r#match = matches;
+        line.row.action = "route".into();
+        for (destination, weight) in route {
+            add_backend(snapshot, bound, destination, *weight, &mut line);
+        }
         line.row.notes.extend(everywhere.iter().cloned());
         rows.push(line);
     }
@@ -142,8 +159,8 @@ fn shadows(snapshot: &Snapshot, rules: &Rules) -> Vec<String> {
     let mut notes = Vec::new();
     for pattern in rules.hosts.iter().filter(|_| rules.on_mesh) {
         let list = match pattern {
-            crate::host::HostPattern::Exact(name) => snapshot.exact_rules.get(name),
-            crate::host::HostPattern::Below(suffix) => snapshot.wildcard_rules.get(suffix),
+            HostPattern::Exact(name) => snapshot.exact_rules.get(name),
+            HostPattern::Below(suffix) => snapshot.wildcard_rules.get(suffix),
         };
         let Some(older) = list.and_then(|list| list.first()).filter(|older| older.key != rules.key) else {
             continue;
@@ -165,6 +182,7 @@ fn http_row(snapshot: &Snapshot, bound: &Bound<'_>, entry: &HttpEntry, mut line:
         let conditions = entry.conditions.iter().map(ToString::to_string);
         entry.source.describe().into_iter().chain(conditions).collect::<Vec<_>>().join(" and ")
     }));
+    line.row.notes.extend(route.delegate.as_ref().map(|key| format!("delegated to VirtualService {key}")));
     line.row.timeout = route.timeout.map(duration);
     line.row.action = match &route.action {
         HttpAction::Forward(destinations) => {
@@ -184,17 +202,24 @@ fn http_row(snapshot: &Snapshot, bound: &Bound<'_>, entry: &HttpEntry, mut line:
     line
 }
 
-fn tcp_row(snapshot: &Snapshot, bound: &Bound<'_>, entry: &TcpEntry, mut line: Line) -> Line {
-    line.row.r#match = or_all(entry.matches.iter().map(|entry| {
-        let subnets = entry.subnets.iter().flat_map(|nets| nets.iter());
-        let subnets: Vec<String> = subnets.map(|net| format!("address in {net}")).collect();
-        entry.source.describe().into_iter().chain(subnets).collect::<Vec<_>>().join(" and ")
-    }));
-    line.row.action = "route".into();
-    for (destination, weight) in &entry.route {
-        add_backend(snapshot, bound, destination, *weight, &mut line);
-    }
-    line
+fn tls_match(entry: &L4Entry<TlsMatch>) -> String {
+    or_all(entry.matches.iter().map(|entry| {
+        let names: Vec<String> = entry.names.iter().map(ToString::to_string).collect();
+        let name = format!("server name {}", names.join(" or "));
+        let all = entry.source.describe().into_iter().chain([name]);
+        all.chain(in_subnets("address", entry.subnets.as_deref())).collect::<Vec<_>>().join(" and ")
+    }))
+}
+
+fn tcp_match(entry: &L4Entry<TcpMatch>) -> String {
+    or_all(entry.matches.iter().map(|entry| {
+        let all = entry.source.describe().into_iter().chain(in_subnets("caller", entry.from.as_deref()));
+        all.chain(in_subnets("address", entry.subnets.as_deref())).collect::<Vec<_>>().join(" and ")
+    }))
+}
+
+fn in_subnets(what: &str, nets: Option<&[Subnet]>) -> impl Iterator<Item = String> {
+    nets.into_iter().flatten().map(move |net| format!("{what} in {net}"))
 }
 
 fn or_all(alternatives: impl Iterator<Item = String>) -> String {
@@ -212,7 +237,7 @@ fn add_backend(
     line: &mut Line,
 ) {
     // Without a port of its own, any port that the service has may be the one addressed.
-    let entry = snapshot.service(&destination.host);
+    let entry = snapshot.registry.host(&destination.host);
     let addressed = entry.and_then(|entry| entry.ports.first()).map_or(0, |port| port.port);
     let somebody = Workload::unknown(bound.rules.age.namespace.clone(), "".into());
     let mesh =
@@ -242,8 +267,8 @@ fn add_backend(
     line.row.backends.push(row(destination, weight, first.map_or(&[][..], |cluster| &cluster.endpoints)));
 }
 
-fn default_rows(entry: &ServiceEntry) -> Vec<RouteRow> {
-    let line = |(index, port): (usize, &crate::service_entry::PortEntry)| {
+fn default_rows(entry: &Host) -> Vec<RouteRow> {
+    let line = |(index, port): (usize, &crate::registry::host::HostPort)| {
         let clusters = entry.policies.others.port(port.port);
         let destination =
             Destination { host: entry.service.host.clone(), subset: None, port: Some(port.port) };
@@ -269,7 +294,7 @@ fn default_rows(entry: &ServiceEntry) -> Vec<RouteRow> {
 /// One row for each endpoint of each service port, sorted by service, port and address.
 pub fn endpoints(snapshot: &Snapshot) -> Vec<EndpointRow> {
     let mut rows = Vec::new();
-    for (_, entry) in snapshot.services.iter() {
+    for (_, entry) in snapshot.registry.hosts.iter() {
         for (port, clusters) in entry.ports.iter().zip(&entry.policies.others.ports) {
             for endpoint in clusters.whole.endpoints.iter() {
                 let holds = |list: &[Arc<Endpoint>]| list.iter().any(|other| Arc::ptr_eq(other, endpoint));
@@ -310,7 +335,7 @@ fn protocol_name(protocol: Protocol) -> &'static str {
 /// One row for each pod, sorted by namespace and name.
 pub fn workloads(snapshot: &Snapshot, trust_domain: &str) -> Vec<WorkloadRow> {
     let mut services: Map<Arc<str>, Set<Arc<str>>> = Map::default();
-    for (host, entry) in snapshot.services.iter() {
+    for (host, entry) in snapshot.registry.hosts.iter() {
         for endpoint in entry.policies.others.ports.iter().flat_map(|port| port.whole.endpoints.iter()) {
             if let Some(workload) = &endpoint.workload {
                 services.entry(workload.key.clone()).or_default().insert(host.clone());

@@ -7,20 +7,28 @@ use std::sync::Arc;
 use http::request::Parts;
 use weft_api::mesh_config::Normalization;
 
-use crate::cluster::{Cluster, Service};
-use crate::gateway::GatewayPods;
+use crate::guard::namespace::NamespaceSecurity;
 use crate::guard::{Entrance, Guard};
-use crate::http_route::{Destination, DirectResponse, HttpAction, HttpRoute, MatchedHttpRoute};
-use crate::matching::{MatchedPath, RequestView};
 use crate::mesh::MeshSettings;
 use crate::pattern;
-use crate::port_index::PortIndex;
-use crate::security::NamespaceSecurity;
-use crate::service_entry::ServiceEntry;
+use crate::registry::Registry;
+use crate::registry::host::Host;
+use crate::registry::protocol::Protocol;
+use crate::route::gateway::GatewayPods;
+use crate::route::http_route::{Destination, DirectResponse, HttpAction, HttpRoute, MatchedHttpRoute};
+use crate::route::matching::{At, MatchedPath, RequestView};
+use crate::route::tcp_route::TcpDecision;
+use crate::route::virtual_service::{RuleList, Rules, pick};
 use crate::shard::{Map, Sharded};
-use crate::tcp_route::TcpDecision;
-use crate::virtual_service::Rules;
+use crate::upstream::cluster::{Cluster, Service};
 use crate::workload::{Enrolment, Workload};
+
+mod addressee;
+mod gateway;
+mod owner;
+pub mod reach;
+
+use owner::may_take;
 
 /// Everything that routing reads.
 #[derive(Debug, Clone)]
@@ -30,18 +38,11 @@ pub struct Snapshot {
     /// This node.
     pub(crate) node: Arc<str>,
     pub(crate) mesh: Arc<MeshSettings>,
-    /// By full name.
-    pub(crate) services: Sharded<Arc<str>, Arc<ServiceEntry>>,
-    /// Services by their addresses: a ClusterIP, or the endpoints of a headless one.
-    pub(crate) vips: Sharded<IpAddr, Arc<[Arc<str>]>>,
+    pub(crate) registry: Registry,
     /// VirtualServices on the mesh by exact host, oldest first.
     pub(crate) exact_rules: Sharded<Arc<str>, RuleList>,
     /// VirtualServices on the mesh by what follows `*.`, oldest first.
     pub(crate) wildcard_rules: Arc<Map<Arc<str>, RuleList>>,
-    /// Ports on which some service speaks, or may speak, HTTP.
-    pub(crate) http_ports: Arc<PortIndex>,
-    pub(crate) workloads: Sharded<Arc<str>, Arc<Workload>>,
-    pub(crate) addresses: Sharded<IpAddr, Arc<Workload>>,
     /// The namespace whose security policies are the mesh's.
     pub(crate) root_namespace: Arc<str>,
     /// Security policies by their namespace.
@@ -60,13 +61,9 @@ impl Default for Snapshot {
             generation: 0,
             node: "".into(),
             mesh: Arc::default(),
-            services: Sharded::default(),
-            vips: Sharded::default(),
+            registry: Registry::default(),
             exact_rules: Sharded::default(),
             wildcard_rules: Arc::default(),
-            http_ports: Arc::default(),
-            workloads: Sharded::default(),
-            addresses: Sharded::default(),
             root_namespace: "".into(),
             security: Sharded::default(),
             entrances: Sharded::default(),
@@ -76,22 +73,6 @@ impl Default for Snapshot {
     }
 }
 
-/// VirtualServices of one host, oldest first.
-pub(crate) type RuleList = Arc<[Arc<Rules>]>;
-
-/// What a service port speaks, by declaration (`appProtocol`, then the port's name).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Protocol {
-    /// HTTP/1.1 or h2c from the client; HTTP/1.1 to the endpoint.
-    Http,
-    /// HTTP (either version) from the client; HTTP/2 with prior knowledge to the endpoint. `http2`, `grpc`, `grpc-web`, `h2c`.
-    Http2,
-    /// Bytes. `tcp`, `tls`, `https`, `mongo`, `mysql`, `redis`, …
-    Tcp,
-    /// Undeclared: what the first bytes show; the endpoint is spoken to in the client's version.
-    Detect,
-}
-
 /// What a captured connection is for.
 #[derive(Debug, Clone)]
 pub struct Outbound {
@@ -99,6 +80,9 @@ pub struct Outbound {
     pub protocol: Protocol,
     /// The service that owns the address, where one does.
     pub service: Option<Arc<Service>>,
+    /// It is to be read until it says which server it is for: its port is declared to speak TLS, and there are rules by that
+    /// name for this caller.
+    pub reads_server_name: bool,
 }
 
 /// What to do with a request.
@@ -113,6 +97,24 @@ pub enum HttpDecision {
     Passthrough,
     /// Nobody knows the host: 502, `BlackHoleCluster` (REGISTRY_ONLY).
     BlackHole,
+}
+
+/// What the `tls` or `tcp` rules of a service say of a connection.
+pub(crate) enum L4Rules<'a> {
+    /// There are none for this caller and port.
+    None,
+    /// None of its `tls` rules has the server name.
+    NoMatch,
+    /// This one takes it.
+    Matched(L4Rule<'a>),
+}
+
+/// A rule for connections.
+pub(crate) struct L4Rule<'a> {
+    pub(crate) rules: &'a Arc<Rules>,
+    /// `tls` or `tcp`, and its place there.
+    pub(crate) place: (&'static str, usize),
+    pub(crate) route: &'a [(Destination, u32)],
 }
 
 /// Why a destination leads nowhere.
@@ -146,18 +148,15 @@ pub enum Unroutable {
     },
 }
 
-/// How many `ExternalName` services may follow one another.
-const ALIAS_HOPS: usize = 4;
-
 impl Snapshot {
     /// The workload that has this address. Pods on the host's network share theirs, and have none here.
     pub fn workload_at(&self, address: IpAddr) -> Option<&Arc<Workload>> {
-        self.addresses.get(&address)
+        self.registry.addresses.get(&address)
     }
 
     /// Whether a service has this address: its own, or, of a headless one, an endpoint's.
     pub fn is_service_address(&self, address: IpAddr) -> bool {
-        self.vips.get(&address).is_some()
+        self.registry.owners.get(&address).is_some()
     }
 
     /// This node's name.
@@ -167,12 +166,12 @@ impl Snapshot {
 
     /// The workload of this `namespace/name`.
     pub fn workload(&self, key: &str) -> Option<&Arc<Workload>> {
-        self.workloads.get(key)
+        self.registry.workloads.get(key)
     }
 
     /// All workloads known, in no particular order.
     pub fn workloads(&self) -> impl Iterator<Item = &Arc<Workload>> {
-        self.workloads.iter().map(|(_, workload)| workload)
+        self.registry.workloads.iter().map(|(_, workload)| workload)
     }
 
     /// The mesh's own trust domain, then those that count as it (MeshConfig's `trustDomainAliases`).
@@ -187,39 +186,24 @@ impl Snapshot {
 
     /// Classifies a captured connection by the address that was dialled.
     pub fn outbound(&self, caller: &Workload, dst: SocketAddr) -> Outbound {
-        if let Some(entry) = self.service_at(caller, dst)
+        if let Some(entry) = self.registry.host_at(caller, dst)
             && let Some(port) = entry.port(dst.port())
         {
-            return Outbound { protocol: port.protocol, service: Some(entry.service.clone()) };
+            let by_name = port.is_tls && !matches!(self.tls_rule(caller, entry, dst, None), L4Rules::None);
+            return Outbound {
+                protocol: port.protocol,
+                service: Some(entry.service.clone()),
+                reads_server_name: by_name,
+            };
         }
         // On a port that services speak HTTP on, a Host may name one of them; a pod of the mesh must not get headers that
         // nobody has read; for all others bytes are bytes.
-        let is_read = self.http_ports.contains(dst.port())
+        let is_read = self.registry.http_ports.contains(dst.port())
             || self
                 .workload_at(dst.ip().to_canonical())
                 .is_some_and(|to| to.enrolment == Enrolment::Enrolled);
         let protocol = if is_read { Protocol::Detect } else { Protocol::Tcp };
-        Outbound { protocol, service: None }
-    }
-
-    /// The visible service that has this address and port.
-    pub(crate) fn service_at(&self, caller: &Workload, dst: SocketAddr) -> Option<&Arc<ServiceEntry>> {
-        let owners = self.vips.get(&dst.ip().to_canonical())?;
-        owners.iter().find_map(|host| {
-            let entry = self.services.get(host)?;
-            (entry.port(dst.port()).is_some() && entry.visibility.admits(&caller.namespace)).then_some(entry)
-        })
-    }
-
-    /// The visible service that has this address, whatever its ports.
-    pub(crate) fn service_at_any_port(
-        &self,
-        caller: &Workload,
-        address: IpAddr,
-    ) -> Option<&Arc<ServiceEntry>> {
-        let owners = self.vips.get(&address.to_canonical())?;
-        let mut entries = owners.iter().filter_map(|host| self.services.get(host));
-        entries.find(|entry| entry.visibility.admits(&caller.namespace))
+        Outbound { protocol, service: None, reads_server_name: false }
     }
 
     /// Decides where a request goes. `dst` is the address that was dialled. Allocates nothing unless the host has
@@ -229,50 +213,94 @@ impl Snapshot {
         pattern::bounded(|| self.find_http(caller, dst, request)).unwrap_or_else(too_much_work)
     }
 
-    /// The service of this full name; an `ExternalName` one is the one it names.
-    pub(crate) fn service(&self, host: &str) -> Option<&Arc<ServiceEntry>> {
-        let mut entry = self.services.get(host)?;
-        for _ in 0..ALIAS_HOPS {
-            match &entry.alias_of {
-                None => return Some(entry),
-                Some(target) => entry = self.services.get(target)?,
-            }
-        }
-        None
-    }
-
-    /// Decides where a TCP connection goes. `seed` is fresh randomness.
-    pub fn route_tcp(&self, caller: &Workload, dst: SocketAddr, seed: u64) -> TcpDecision {
-        let Some(entry) = self.service_at(caller, dst) else {
+    /// Decides where a TCP connection goes. `server_name` is what its first bytes say of that, where
+    /// [`Outbound::reads_server_name`] asks for it: a DNS name in lower case. `seed` is fresh randomness.
+    pub fn route_tcp(
+        &self,
+        caller: &Workload,
+        dst: SocketAddr,
+        server_name: Option<&str>,
+        seed: u64,
+    ) -> TcpDecision {
+        let Some(entry) = self.registry.host_at(caller, dst) else {
             return if self.mesh.registry_only { TcpDecision::BlackHole } else { TcpDecision::Passthrough };
         };
-        if let Some((rules, index)) = self.tcp_rules_for(caller, dst) {
-            return match rules.tcp[index].pick(seed) {
-                Some(destination) => TcpDecision::Forward {
+        match self.l4_rules(caller, entry, dst, server_name) {
+            L4Rules::None => {}
+            L4Rules::NoMatch => return TcpDecision::NoRoute,
+            L4Rules::Matched(rule) => {
+                let forward = |destination: &Destination| TcpDecision::Forward {
                     destination: destination.clone(),
-                    virtual_service: Some(rules.key.clone()),
-                },
-                None => TcpDecision::NoRoute,
-            };
+                    virtual_service: Some(rule.rules.key.clone()),
+                };
+                return pick(rule.route, seed).map_or(TcpDecision::NoRoute, forward);
+            }
         }
         let host = entry.service.host.clone();
         let destination = Destination { host, subset: None, port: None };
         TcpDecision::Forward { destination, virtual_service: None }
     }
 
-    /// The VirtualService whose `tcp` route takes a connection, and which of them.
-    pub(crate) fn tcp_rules_for(&self, caller: &Workload, dst: SocketAddr) -> Option<(&Arc<Rules>, usize)> {
-        let entry = self.service_at(caller, dst)?;
-        let port = entry.port(dst.port())?;
-        // A port that is declared to speak HTTP has no `tcp` rules.
-        if matches!(port.protocol, Protocol::Http | Protocol::Http2) {
-            return None;
+    /// The rule that takes a connection to a host: of a port that is declared to speak TLS one by the server name, of HTTP none.
+    pub(crate) fn l4_rules(
+        &self,
+        caller: &Workload,
+        host: &Host,
+        dst: SocketAddr,
+        server_name: Option<&str>,
+    ) -> L4Rules<'_> {
+        match host.port(dst.port()) {
+            Some(port) if port.is_tls => self.tls_rule(caller, host, dst, server_name),
+            Some(port) if !matches!(port.protocol, Protocol::Http | Protocol::Http2) => {
+                self.tcp_rule(caller, host, dst)
+            }
+            Some(_) | None => L4Rules::None,
         }
-        let owner = self.owner(&entry.service.host);
-        let all = self.rules_for(&entry.service.host).flat_map(|list| list.iter());
-        all.filter(|rules| rules.visibility.admits(&caller.namespace))
-            .filter(|rules| owner.is_none_or(|owner| owner.lets(rules)))
-            .find_map(|rules| Some((rules, rules.route_tcp(caller, dst.ip(), dst.port())?)))
+    }
+
+    /// The `tls` rule that takes a connection. The most specific name decides, and of equal ones the first of the oldest
+    /// VirtualService; where there are rules for this caller, and none has the name, it goes nowhere.
+    fn tls_rule(&self, caller: &Workload, host: &Host, dst: SocketAddr, name: Option<&str>) -> L4Rules<'_> {
+        let all = self.visible_rules(caller, &host.service.host).flat_map(|rules| {
+            let entries = rules.tls.iter().enumerate();
+            entries.flat_map(move |(index, entry)| {
+                entry.matches.iter().map(move |candidate| (rules, index, entry, candidate))
+            })
+        });
+        let for_caller = all.filter(|(.., candidate)| candidate.source.admits(caller, dst.port(), At::Mesh));
+        let (mut found, mut best) = (L4Rules::None, None);
+        for (rules, index, entry, candidate) in for_caller {
+            let fits = candidate.fits(dst.ip(), name);
+            if fits > best {
+                best = fits;
+                found = L4Rules::Matched(L4Rule { rules, place: ("tls", index), route: &entry.route });
+            } else if best.is_none() {
+                found = L4Rules::NoMatch;
+            }
+        }
+        found
+    }
+
+    /// The first `tcp` rule that takes a connection.
+    fn tcp_rule(&self, caller: &Workload, host: &Host, dst: SocketAddr) -> L4Rules<'_> {
+        let found = self.visible_rules(caller, &host.service.host).find_map(|rules| {
+            let index = rules.route_tcp(caller, dst.ip(), dst.port())?;
+            Some(L4Rule { rules, place: ("tcp", index), route: &rules.tcp[index].route })
+        });
+        found.map_or(L4Rules::None, L4Rules::Matched)
+    }
+
+    /// The VirtualServices that may say where a caller's connections to a service go, in the order in which they are asked.
+    pub(crate) fn visible_rules<'a, 'b>(
+        &'a self,
+        caller: &'b Workload,
+        host: &'b str,
+    ) -> impl Iterator<Item = &'a Arc<Rules>> + use<'a, 'b>
+    where
+        'a: 'b,
+    {
+        let owner = self.owner(host);
+        self.rules_for(host).flat_map(|list| list.iter()).filter(move |rules| may_take(rules, caller, owner))
     }
 
     /// Resolves a destination for this caller. `addressed` is the port that the caller dialled: it counts where
@@ -285,7 +313,7 @@ impl Snapshot {
     ) -> Result<Arc<Cluster>, Unroutable> {
         let host = &destination.host;
         let entry =
-            self.service(host).filter(|entry| entry.visibility.admits(&caller.namespace)).ok_or_else(
+            self.registry.host(host).filter(|entry| entry.scope.admits(&caller.namespace)).ok_or_else(
                 || Unroutable::UnknownHost { host: host.clone(), namespace: caller.namespace.clone() },
             )?;
         let port = destination.port.unwrap_or(addressed);

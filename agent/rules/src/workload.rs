@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use weft_api::identity::Identity;
 use weft_api::meta::Labels;
 
 use crate::probe::Probes;
@@ -90,6 +91,15 @@ impl Workload {
             dns_name: None,
             terminating: false,
             enrolment: Enrolment::NotSelected,
+        }
+    }
+
+    /// Who it is to its peers.
+    pub fn identity(&self, trust_domain: &Arc<str>) -> Identity {
+        Identity {
+            trust_domain: trust_domain.clone(),
+            namespace: self.namespace.clone(),
+            service_account: self.service_account.clone(),
         }
     }
 

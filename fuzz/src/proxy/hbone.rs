@@ -6,7 +6,7 @@ use tokio::io::AsyncWriteExt as _;
 
 use super::{ADDRESSES, check};
 
-#[path = "../../../agent/node/src/proxy/hbone/head.rs"]
+#[path = "../../../agent/proxy/src/hbone/head.rs"]
 mod head;
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";

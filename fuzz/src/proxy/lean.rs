@@ -9,9 +9,9 @@ use tokio::io::{AsyncRead, ReadBuf};
 
 use super::{ADDRESSES, check};
 
-#[path = "../../../agent/node/src/proxy/lean/frames.rs"]
+#[path = "../../../agent/proxy/src/lean/frames.rs"]
 mod frames;
-#[path = "../../../agent/node/src/proxy/lean/words.rs"]
+#[path = "../../../agent/proxy/src/lean/words.rs"]
 mod words;
 
 use frames::{Frames, Kind, hear};

@@ -212,8 +212,15 @@ fn outside(cluster: &Cluster) -> Result<SocketAddr> {
 
 /// What the first request to the storefront looks like in `weft tap`.
 fn tapped(cluster: &Cluster, shop: &Namespace, url: &str) -> Result<Value> {
-    let filter = ["tap", "--to", "deploy/storefront.mushop", "--not", "--path", "/healthz", "--max", "1"];
-    let mut tap = cluster.weft_command()?.args(filter).args(["-o", "json"]).stdout(Stdio::piped()).spawn()?;
+    // The connections that carry them are told, too.
+    let filter = ["--to", "deploy/storefront.mushop", "--protocol", "http", "--not", "--path", "/healthz"];
+    let mut tap = cluster
+        .weft_command()?
+        .arg("tap")
+        .args(filter)
+        .args(["--max", "1", "-o", "json"])
+        .stdout(Stdio::piped())
+        .spawn()?;
     // It listens when it is asked for; until it sees one, there are more.
     let ended = shop.eventually("a line of weft tap", Duration::from_secs(20), || {
         for path in ["healthz", "basket"] {

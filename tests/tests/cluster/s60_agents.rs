@@ -69,7 +69,7 @@ fn agents_are_upgraded_and_no_request_and_no_connection_is_lost() {
             "env",
             "--namespace=weft-system",
             "daemonset/weft-agent",
-            "WEFT_LOG=info,weft_node=info",
+            "WEFT_LOG=info,weft=info",
         ])?;
         namespace.eventually("new agents on both nodes", Duration::from_mins(1), || all_new(cluster))?;
         println!("new agents serve both nodes after {:.1} s", begun.elapsed().as_secs_f32());

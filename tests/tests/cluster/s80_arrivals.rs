@@ -60,6 +60,11 @@ fn all_over(namespace: &Namespace) -> Result<()> {
     })
 }
 
+/// What those said who had no answer.
+fn failures(said: &str) -> String {
+    said.lines().filter(|line| line.contains("curl: ")).collect::<Vec<_>>().join("\n")
+}
+
 #[test]
 #[ignore = "needs a cluster: cargo xtask test --cluster"]
 fn two_hundred_pods_at_once_have_their_first_packet_in_the_mesh() {
@@ -112,9 +117,16 @@ fn two_hundred_pods_at_once_have_their_first_packet_in_the_mesh() {
         let said = many.kubectl(&["logs", "--selector=app=asker", "--tail=-1", "--prefix"])?;
         let answered = said.lines().filter(|line| line.ends_with("HTTP/1.1 200 OK")).count();
         let by_mesh = said.lines().filter(|line| line.ends_with("server: envoy")).count();
-        println!("of {PODS} first requests, {answered} were answered, {by_mesh} by the mesh");
-        // On a machine that has no time for its agents, pods start before they are in the mesh, as without an agent.
-        ensure!(by_mesh > PODS / 2 && answered == PODS, "{said}");
+        let refused = said.lines().filter(|line| line.ends_with("Couldn't connect to server")).count();
+        println!(
+            "of {PODS} first requests, {answered} were answered, {by_mesh} by the mesh, and {refused} refused"
+        );
+        // On a machine that has no time for its agents a pod starts closed: none starts past the mesh.
+        ensure!(
+            by_mesh == answered && answered + refused == PODS && refused <= PODS / 20,
+            "{}",
+            failures(&said)
+        );
         Ok(())
     });
 }

@@ -8,10 +8,11 @@ use weft_tests::{Cluster, Namespace, built_binary, cluster_story};
 use crate::s60_agents::{agent_on, deploy};
 use crate::s99_uninstall::nothing_is_left_on;
 
-/// Gives the agents an image that no node can have. What runs goes on.
+/// Gives the agents, and what stands by for them, an image that no node can have. What runs goes on.
 fn break_image(cluster: &Cluster) -> Result<()> {
-    let image = "agent=localhost:1/nobody-has-this:1";
-    cluster.kubectl(&["set", "image", "--namespace=weft-system", "daemonset/weft-agent", image]).map(drop)
+    let images = ["agent", "standby"].map(|container| format!("{container}=localhost:1/nobody-has-this:1"));
+    let set = ["set", "image", "--namespace=weft-system", "daemonset/weft-agent", &images[0], &images[1]];
+    cluster.kubectl(&set).map(drop)
 }
 
 /// Ends a node's agent; the one that is to follow never runs.

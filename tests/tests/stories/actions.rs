@@ -459,3 +459,42 @@ fn load_balancing_policies() {
         Ok(())
     });
 }
+
+#[test]
+fn a_delegate_has_rules_of_its_own_under_its_roots() {
+    story(|mesh| {
+        deploy::echo(mesh)?;
+        mesh.namespace("team", true)?;
+        let delegate = |subset: &str| {
+            format!(
+                "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {{name: items, namespace: team}}\nspec:\n  http:\n\
+                 \u{20} - {{match: [{{uri: {{prefix: /shop/items}}}}], route: [{{destination: {{host: echo.default.svc.cluster.local, subset: {subset}}}}}]}}\n"
+            )
+        };
+        let root = "- {match: [{uri: {prefix: /shop}}], rewrite: {uri: /}, headers: {request: {set: {x-by: root}}}, \
+                    delegate: {name: items, namespace: team}}\n\
+                    - {route: [{destination: {host: echo, subset: v1}}]}\n";
+        mesh.apply("team", &delegate("v2"))?;
+        route(mesh, root)?;
+        let answer = mesh.get("client", "http://echo/shop/items/7")?;
+        let seen = answer.json()?;
+        ensure!((answer.version(), seen["path"].as_str()) == ("v2", Some("//7")), "{answer:?}");
+        ensure!(got_header(&seen, "x-by").as_deref() == Some("root"), "{answer:?}");
+        let answer = mesh.get("client", "http://echo/shop")?;
+        ensure!((answer.version(), answer.json()?["path"].as_str()) == ("v1", Some("/shop")), "{answer:?}");
+        let told = mesh.explain("client", "echo", &["--path", "/shop/items"])?;
+        ensure!(told.to_string().contains("delegates to VirtualService team/items"), "{told}");
+        mesh.apply_now("team", &delegate("v1"))?;
+        ensure!(mesh.get("client", "http://echo/shop/items/7")?.version() == "v1", "the old delegate");
+        mesh.delete("team")?;
+        mesh.wait_applied()?;
+        let answer = mesh.get("client", "http://echo/shop/items/7")?;
+        ensure!(
+            answer.json()?["path"].as_str() == Some("/shop/items/7"),
+            "it goes on to the next rule: {answer:?}"
+        );
+        let told = mesh.weft(&["status"])?.stdout;
+        ensure!(told.contains("there is no VirtualService team/items"), "{told}");
+        Ok(())
+    });
+}

@@ -145,7 +145,7 @@ fn after_a_reboot_a_pod_of_the_mesh_is_closed_until_the_agent_is_there() {
         })?;
         let answer = mesh.get("late", "http://echo/seen")?;
         ensure!(answer.status == 200, "{answer:?}");
-        ensure!(mesh.access_log()?.iter().any(|line| line.contains("/seen")), "it went past the mesh");
+        mesh.is_logged("/seen").context("it went past the mesh")?;
         ensure!(
             !node.run_dir.join("closed").read_dir()?.any(|_| true),
             "something is left of their being closed"

@@ -90,7 +90,7 @@ fn a_pods_first_connection_is_in_the_mesh() {
         // Nothing makes Service addresses reachable in this world but the mesh.
         let answer = mesh.get("late", "http://echo/first")?;
         ensure!(answer.status == 200, "{answer:?}");
-        ensure!(mesh.access_log()?.iter().any(|line| line.contains("/first")), "it went past the mesh");
+        mesh.is_logged("/first").context("it went past the mesh")?;
         ensure!(plugin(mesh, "CHECK", &late, true)?.good && plugin(mesh, "DEL", &late, true)?.good);
         Ok(())
     });

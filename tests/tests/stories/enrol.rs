@@ -1,11 +1,13 @@
 //! Who is in the mesh, from when on, and what becomes of connections that are open.
 
 use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use weft_tests::{Mesh, eventually, story};
 
+use crate::attacks::STRICT;
 use crate::deploy;
 
 fn counted(mesh: &Mesh, source: &str) -> Result<u64> {
@@ -46,7 +48,7 @@ fn open_connections_live_on_in_both_directions() {
     });
 }
 
-fn talk(pair: &mut (std::net::TcpStream, std::net::TcpStream)) -> Result<()> {
+fn talk(pair: &mut (TcpStream, TcpStream)) -> Result<()> {
     let mut buffer = [0; 4];
     pair.0.write_all(b"ping")?;
     pair.1.read_exact(&mut buffer)?;
@@ -138,4 +140,56 @@ fn a_pod_needs_no_route_to_a_service() {
         }
         Ok(())
     });
+}
+
+#[test]
+fn connections_that_stood_when_their_caller_left_are_still_its_own() {
+    story(|mesh| {
+        mesh.namespace("default", true)?;
+        mesh.namespace("callers", true)?;
+        let mut servers = Vec::new();
+        for (name, node) in [("far", "n2"), ("near", "n1")] {
+            let pod = mesh.pod(name).node(node).label("app", name);
+            servers.push(pod.app(["echo", "--port", "8080"]).start()?);
+            mesh.service(name).selector("app", name).port("http", 80, 8080).create()?;
+        }
+        let client = mesh.pod("client").namespace("callers").node("n1").service_account("client").start()?;
+        mesh.start_agents(&["n1", "n2"])?;
+        mesh.wait_applied()?;
+        mesh.apply_now("strict", STRICT)?;
+        let mut standing = Vec::new();
+        for name in ["far", "near"] {
+            let mut stream = client.connect(mesh.service_at(name, 80)?)?;
+            stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+            ask(&mut stream).with_context(|| format!("{name}, in the mesh"))?;
+            standing.push((name, stream));
+        }
+        mesh.namespace("callers", false)?;
+        mesh.wait_applied()?;
+        for (name, stream) in &mut standing {
+            for _ in 0..3 {
+                ask(stream).with_context(|| format!("{name}, opened in the mesh, after leaving"))?;
+            }
+        }
+        for server in servers {
+            let late = client.connect(server.at(8080)).and_then(|mut stream| ask(&mut stream));
+            ensure!(late.is_err(), "one that was opened afterwards is nobody's");
+        }
+        drop(standing);
+        // Nobody asks by it any more: the certificate goes, when the agent has closed what it kept.
+        eventually("no certificate of the client's", Duration::from_secs(40), || {
+            let told = mesh.weft(&["get", "certificates", "-o", "json"])?.json()?;
+            ensure!(!told.to_string().contains("ns/callers"), "{told}");
+            Ok(())
+        })
+    });
+}
+
+fn ask(stream: &mut TcpStream) -> Result<()> {
+    stream.write_all(b"GET / HTTP/1.1\r\nHost: server\r\n\r\n")?;
+    let mut buffer = [0; 16 * 1024];
+    let count = stream.read(&mut buffer)?;
+    let said = String::from_utf8_lossy(&buffer[..count]);
+    ensure!(said.starts_with("HTTP/1.1 200"), "{said}");
+    Ok(())
 }

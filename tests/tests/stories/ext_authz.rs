@@ -8,6 +8,7 @@ use weft_tests::{Mesh, story};
 
 use crate::deploy::got_header;
 use crate::request_authorization::{echo_and_callers, for_echo, from_outside};
+use crate::tunnel::is_reset;
 
 /// [`echo_and_callers`], with an authorizer in another namespace, and providers `http`, `whole` (wants bodies to their end),
 /// `grpc`, `open` (nobody there, lets pass) and `shut` (nobody there, 503).
@@ -242,7 +243,8 @@ fn bytes_are_asked_about_by_who_sends_them() {
              spec:\n  selector: {matchLabels: {app: bytes}}\n  action: CUSTOM\n  provider: {name: grpc}\n\
              \u{20} rules: [{to: [{operation: {ports: ['7000']}}]}]\n",
         )?;
-        ensure!(!echoes(mesh, "client")?, "nobody has let it in");
+        let client = mesh.the("client")?;
+        is_reset(&client, mesh.service_at("bytes", 7000)?).context("nobody has let it in")?;
         ensure!(echoes(mesh, "allowed")?, "the provider lets it in");
         Ok(())
     });

@@ -40,6 +40,7 @@ mod registry;
 mod request_authorization;
 mod security_seeing;
 mod seeing;
+mod server_names;
 mod shop;
 mod tcp;
 mod tokens;

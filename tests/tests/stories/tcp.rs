@@ -157,6 +157,22 @@ fn a_server_that_speaks_first_is_not_kept_waiting() {
     });
 }
 
+/// Writes until the way is full, or `most` bytes have gone; answers how many.
+pub(crate) fn fill(stream: &mut TcpStream, most: usize) -> Result<usize> {
+    stream.set_write_timeout(Some(Duration::from_millis(500)))?;
+    let chunk = vec![7_u8; 1 << 20];
+    let mut sent = 0;
+    while sent < most {
+        match stream.write(&chunk) {
+            Ok(count) => sent += count,
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(sent)
+}
+
 #[test]
 fn a_slow_reader_slows_the_sender_and_not_the_agent() {
     const CHUNK: usize = 1 << 20;
@@ -168,17 +184,8 @@ fn a_slow_reader_slows_the_sender_and_not_the_agent() {
             here.write_all(b"go")?;
             let (mut there, _) = listener.accept()?;
             let before = mesh.with_agent(|agent| agent.rss_bytes())?;
-            there.set_write_timeout(Some(Duration::from_millis(500)))?;
-            let chunk = vec![7_u8; CHUNK];
-            let mut sent = 0;
-            // Until the way is full: buffers of four sockets and the agent's own.
-            while sent < 400 * CHUNK {
-                match there.write(&chunk) {
-                    Ok(count) => sent += count,
-                    Err(error) if error.kind() == ErrorKind::WouldBlock => break,
-                    Err(error) => return Err(error.into()),
-                }
-            }
+            // Buffers of four sockets and the agent's own.
+            let sent = fill(&mut there, 400 * CHUNK)?;
             let grown = mesh.with_agent(|agent| agent.rss_bytes())?.saturating_sub(before);
             println!("{address}: stuck after {} KiB, the agent grew by {} KiB", sent / 1024, grown / 1024);
             ensure!(sent < 100 * CHUNK, "{sent} bytes went to a client that reads nothing");

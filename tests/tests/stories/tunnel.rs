@@ -10,6 +10,7 @@ use socket2::SockRef;
 use weft_tests::{Mesh, Pod, story};
 
 use crate::hbone;
+use crate::tcp::fill;
 
 /// What nobody else on the wire has a reason to say.
 pub const MARKER: &str = "in-plain-sight-7f3a";
@@ -182,16 +183,7 @@ fn big_streams_cross_both_ways_at_once_and_a_slow_reader_slows_its_sender() {
         let here = client.connect(address)?;
         (&here).write_all(b"x")?;
         let (mut there, _) = listener.accept()?;
-        there.set_write_timeout(Some(Duration::from_millis(500)))?;
-        let chunk = vec![7_u8; 1 << 20];
-        let mut sent = 0;
-        while sent < 400 << 20 {
-            match there.write(&chunk) {
-                Ok(count) => sent += count,
-                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
-                Err(error) => return Err(error.into()),
-            }
-        }
+        let sent = fill(&mut there, 400 << 20)?;
         ensure!(sent < 100 << 20, "{sent} bytes went to a client that reads nothing");
         // Others pass meanwhile.
         ensure!(mesh.get("client", "http://server/")?.status == 200);

@@ -3,10 +3,11 @@
 use std::collections::{BTreeSet, HashMap};
 
 use super::Source;
-use super::index::{Index, Protocol, full_host, protocol};
+use super::index::{Index, Protocol, full_host, protocol, seen_from};
 use super::{hosts, network, security};
+use crate::delegate::{self, Found};
 use crate::finding::{Severity, code};
-use crate::istio::{Destination, DestinationRule, VirtualService};
+use crate::istio::{Destination, DestinationRule, HttpRoute, MESH, VirtualService};
 use crate::kubernetes::Service;
 use crate::load::Loaded;
 use crate::object::Object;
@@ -65,6 +66,7 @@ fn tunnels_kept_out(index: &Index<'_>, problems: &mut Vec<(usize, Problem)>) {
 fn virtual_service(report: &mut Report, index: &Index<'_>, object: &VirtualService) {
     let (spec, namespace) = (&object.spec, object.metadata.namespace.as_str());
     report.field("spec", |report| {
+        delegates(report, index, object);
         report.each("http", &spec.http, |r, route| {
             r.each("route", &route.route, |r, one| {
                 destination(r, index, "destination", &one.destination, object);
@@ -97,9 +99,33 @@ fn virtual_service(report: &mut Report, index: &Index<'_>, object: &VirtualServi
     });
 }
 
+/// Delegates that it does not get, and whether anybody delegates to one that is nothing else.
+fn delegates(report: &mut Report, index: &Index<'_>, object: &VirtualService) {
+    let namespace = object.metadata.namespace.as_str();
+    let find = |_: &HttpRoute, key: &str| match index.rules.get(key) {
+        None => Found::Missing,
+        Some(other) if !other.spec.hosts.is_empty() => Found::HasHosts,
+        Some(other) if !seen_from((&other.metadata.namespace, &other.spec.export_to), namespace) => {
+            Found::Hidden
+        }
+        Some(other) => Found::Delegate(other),
+    };
+    for (at, untaken) in delegate::expand(object, find, full_host).untaken {
+        report.item("http", at, |r| {
+            r.field("delegate", |r| r.warning(untaken.code(), untaken.to_string()));
+        });
+    }
+    let own = format!("{namespace}/{}", object.metadata.name);
+    if object.spec.hosts.is_empty() && !index.delegated_to.contains(&own) {
+        report.field("hosts", |r| {
+            r.info(code::NO_EFFECT, "it has no hosts, and none of the files has rules that delegate to it");
+        });
+    }
+}
+
 fn in_mesh(object: &VirtualService) -> bool {
     let gateways = &object.spec.gateways;
-    gateways.is_empty() || gateways.iter().any(|gateway| gateway == "mesh")
+    gateways.is_empty() || gateways.iter().any(|gateway| gateway == MESH)
 }
 
 /// Whether the service has ports that the rules can be for.

@@ -2,7 +2,7 @@
 
 use super::index::{Index, full_host, seen_from};
 use crate::finding::{Severity, code};
-use crate::istio::{DestinationRule, VirtualService};
+use crate::istio::{DestinationRule, MESH, VirtualService};
 use crate::validate::Report;
 
 /// The namespace whose rules are the mesh's, where nothing says otherwise.
@@ -97,7 +97,7 @@ pub(super) fn subset_at_gateways(
         .filter(|rule| rule.spec.subsets.iter().any(|defined| defined.name == subset))
         .collect();
     let Some(first) = defining.first() else { return };
-    for gateway in object.spec.gateways.iter().filter(|gateway| *gateway != "mesh") {
+    for gateway in object.spec.gateways.iter().filter(|gateway| *gateway != MESH) {
         let namespaces = index.gateway_namespaces(gateway, &object.metadata.namespace);
         let sees = |rule: &&DestinationRule, from: &str| {
             let of = rule.metadata.namespace.as_str();

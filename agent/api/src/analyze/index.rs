@@ -1,9 +1,10 @@
 //! What the files define, by name.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::Source;
-use crate::istio::{DestinationRule, Gateway, PeerAuthentication, VirtualService};
+use crate::delegate::delegates;
+use crate::istio::{DestinationRule, Gateway, PeerAuthentication, VirtualService, gateway_key};
 use crate::kubernetes::network_policy::NetworkPolicy;
 use crate::kubernetes::{Pod, Service, ServicePort};
 use crate::load::Loaded;
@@ -23,6 +24,10 @@ pub(super) struct Index<'a> {
     pub destination_rules: HashMap<String, Vec<(usize, &'a DestinationRule)>>,
     /// With their places; oldest first.
     pub virtual_services: Vec<(usize, &'a VirtualService)>,
+    /// By `namespace/name`.
+    pub rules: HashMap<String, &'a VirtualService>,
+    /// `namespace/name` of those that others delegate to.
+    pub delegated_to: HashSet<String>,
     /// With their places; oldest first.
     pub peer_authentications: Vec<(usize, &'a PeerAuthentication)>,
     /// Of MeshConfig, where one is there.
@@ -55,6 +60,8 @@ impl<'a> Index<'a> {
             services: HashMap::new(),
             destination_rules: HashMap::new(),
             virtual_services: Vec::new(),
+            rules: HashMap::new(),
+            delegated_to: HashSet::new(),
             peer_authentications: Vec::new(),
             providers: None,
             host_ownership: false,
@@ -78,7 +85,11 @@ impl<'a> Index<'a> {
                     let host = full_host(&o.spec.host, &meta.namespace);
                     index.destination_rules.entry(host).or_default().push((at, o));
                 }
-                Object::VirtualService(o) => index.virtual_services.push((at, o)),
+                Object::VirtualService(o) => {
+                    index.virtual_services.push((at, o));
+                    index.rules.insert(format!("{}/{}", meta.namespace, meta.name), o);
+                    index.delegated_to.extend(delegates(o));
+                }
                 Object::Pod(o) => index.pods.entry(&meta.namespace).or_default().push(o),
                 Object::EndpointSlice(_) => index.slices = true,
                 Object::PeerAuthentication(o) => index.peer_authentications.push((at, o)),
@@ -114,7 +125,7 @@ impl<'a> Index<'a> {
     /// The namespaces of the pods that serve a Gateway as a VirtualService of `own` names it. Where none of its pods is in
     /// the files, they are taken to be beside the Gateway.
     pub fn gateway_namespaces(&self, name: &str, own: &str) -> Vec<String> {
-        let key = if name.contains('/') { name.to_owned() } else { format!("{own}/{name}") };
+        let key = gateway_key(name, own);
         let beside = key.split('/').next().unwrap_or_default().to_owned();
         let Some(gateway) = self.gateways.get(&key) else { return vec![beside] };
         let fits = |pod: &&Pod| {

@@ -19,7 +19,7 @@ pub struct Ledger {
     /// By a hash of the key: in a large cluster the names alone would take megabytes.
     objects: HashMap<u64, Weight>,
     hasher: RandomState,
-    namespaces: HashMap<String, Account>,
+    namespaces: HashMap<Box<str>, Account>,
 }
 
 impl Default for Ledger {
@@ -146,7 +146,7 @@ impl Ledger {
     fn take_out(&mut self, key: &ObjectKey) -> Option<Weight> {
         let weight = self.objects.remove(&self.hasher.hash_one(key))?;
         *self.all(weight.share) -= weight.bytes;
-        let account = self.namespaces.get_mut(&key.namespace)?;
+        let account = self.namespaces.get_mut(&*key.namespace)?;
         *account.bytes(weight.share) -= weight.bytes;
         for (source, instructions) in &weight.patterns {
             let Some(holders) = account.patterns.get_mut(source) else { continue };
@@ -158,7 +158,7 @@ impl Ledger {
             }
         }
         if account.rules + account.endpoints == 0 {
-            self.namespaces.remove(&key.namespace);
+            self.namespaces.remove(&*key.namespace);
         }
         Some(weight)
     }

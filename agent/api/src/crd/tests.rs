@@ -5,12 +5,11 @@ use crate::load::load;
 
 /// By kind, the schema of its objects.
 fn schemas() -> BTreeMap<String, Value> {
-    let schema = |kind: &Definition| {
-        let definition = kind.definition();
+    let schema = |(_, definition): (String, Value)| {
         let schema = definition.pointer("/spec/versions/0/schema/openAPIV3Schema").unwrap().clone();
-        (kind.kind.to_owned(), schema)
+        (definition["spec"]["names"]["kind"].as_str().unwrap().to_owned(), schema)
     };
-    KINDS.iter().map(schema).collect()
+    definitions().into_iter().map(schema).collect()
 }
 
 /// Calls `visit` with every schema within a schema, and the way to it.
@@ -53,7 +52,7 @@ fn every_schema_is_structural() {
 
 #[test]
 fn the_versions_are_those_that_are_read() {
-    for kind in KINDS {
+    for kind in kinds::all().filter(|kind| kind.definition.is_some()) {
         for version in kind.versions {
             let text = json!({
                 "apiVersion": format!("{}/{version}", kind.group), "kind": kind.kind, "metadata": { "name": "a" }, "spec": {},

@@ -8,6 +8,26 @@ use serde::{Deserialize, Serialize};
 use crate::duration::Span;
 use crate::meta::{Labels, Resource};
 
+/// The gateway that stands for the mesh itself: callers that are pods of it.
+pub const MESH: &str = "mesh";
+
+/// A Gateway as a VirtualService of `namespace` names it: `name`, `./name` or `namespace/name`, also `name.namespace.svc…` of
+/// old. Answers `namespace/name`, or `mesh`.
+pub fn gateway_key(name: &str, namespace: &str) -> String {
+    if name == MESH {
+        return name.to_owned();
+    }
+    match (name.split_once('/'), name.split_once('.')) {
+        (Some((".", name)), _) => format!("{namespace}/{name}"),
+        (Some(_), _) => name.to_owned(),
+        (None, Some((name, rest))) => {
+            let namespace = rest.split_once('.').map_or(rest, |(namespace, _)| namespace);
+            format!("{namespace}/{name}")
+        }
+        (None, None) => format!("{namespace}/{name}"),
+    }
+}
+
 /// `networking.istio.io` VirtualService.
 pub type VirtualService = Resource<VirtualServiceSpec>;
 
@@ -425,4 +445,23 @@ pub struct RouteDestination {
     pub destination: Destination,
     /// Its share of the sum of weights.
     pub weight: i32,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_gateway_is_named_in_four_ways() {
+        for (name, key) in [
+            ("edge", "own/edge"),
+            ("./edge", "own/edge"),
+            ("a/edge", "a/edge"),
+            ("edge.a", "a/edge"),
+            ("edge.a.svc.cluster.local", "a/edge"),
+            ("mesh", "mesh"),
+        ] {
+            assert_eq!(gateway_key(name, "own"), key);
+        }
+    }
 }

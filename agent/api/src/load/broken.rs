@@ -4,10 +4,12 @@
 
 use std::collections::HashSet;
 
+use super::Unreadable;
 use super::read::{UNNAMED, namespace_of, resource};
+use super::reading::{Reading, reading};
 use super::schema::{Schema, Shape};
-use super::{Unreadable, kinds};
 use crate::finding::{Finding, Severity, code};
+use crate::kinds::Kind;
 use crate::meta::ObjectKey;
 use crate::yaml::{Piece, SyntaxError, shorten};
 
@@ -30,7 +32,7 @@ pub(super) fn explain(file: &str, piece: &Piece<'_>, error: &SyntaxError) -> Unr
         line: Some(line),
     };
     let mut findings = Vec::new();
-    let fields = first_value(&lines, "kind").and_then(Schema::of).map(Fields::of);
+    let fields = first_value(&lines, "kind").and_then(schema_of).map(Fields::of);
     if let Some(fields) = &fields {
         let empty = empty_parents(&lines, fields)
             .map(|(line, message)| finding(line, code::MISPLACED_FIELD, message));
@@ -120,13 +122,16 @@ fn first_value<'a>(lines: &[Line<'a>], key: &str) -> Option<&'a str> {
         .filter(|value| !value.is_empty() && !value.contains(char::is_whitespace))
 }
 
+/// The fields of the kind that the text seems to be of.
+fn schema_of(kind: &str) -> Option<&'static Schema> {
+    Kind::ALL.into_iter().find(|known| known.name() == kind).and_then(Schema::of)
+}
+
 /// The object that the text seems to be.
 fn guess_key(lines: &[Line<'_>]) -> Option<ObjectKey> {
     let kind = first_value(lines, "kind")?;
     let api_version = first_value(lines, "apiVersion")?;
-    if kinds::reading(api_version, kind) != kinds::Reading::Read {
-        return None;
-    }
+    let Reading::Read(read) = reading(api_version, kind) else { return None };
     let start = lines.iter().position(|line| line.indent == 0 && line.key == Some("metadata"))?;
     let metadata: Vec<_> = lines[start + 1..].iter().take_while(|line| line.indent > 0).collect();
     let depth = metadata.first()?.indent;
@@ -136,7 +141,7 @@ fn guess_key(lines: &[Line<'_>]) -> Option<ObjectKey> {
         (!value.is_empty()).then(|| value.to_owned())
     };
     let namespace = namespace_of(kind, value("namespace").unwrap_or_default());
-    Some(ObjectKey { kind: kind.to_owned(), namespace, name: value("name")? })
+    Some(ObjectKey::new(read, &namespace, &value("name")?))
 }
 
 /// Which fields stand under which, and which stand together, by name alone.

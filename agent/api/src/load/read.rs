@@ -1,16 +1,16 @@
 //! From a document to objects.
 
 use std::borrow::Cow;
-use std::sync::Arc;
 
 use serde::de::DeserializeOwned;
 
-use super::kinds::{Reading, is_cluster_scoped, reading};
+use super::reading::{Reading, reading};
 use super::schema::Schema;
-use super::{Ignored, Loaded, LoadedObject, Refused, fault, kinds, kustomize, misprint, template};
+use super::{Ignored, Loaded, LoadedObject, Refused, fault, kustomize, misprint, template};
 use crate::finding::{Finding, Severity, code};
-use crate::meta::{ObjectKey, ObjectMeta};
-use crate::object::Object;
+use crate::kinds::{self, Kind};
+use crate::meta::ObjectKey;
+use crate::object::{Object, Source};
 use crate::validate::{self, Problem};
 use crate::yaml::{Data, DeError, Document, Fault, Key, Node, Path, Segment, from_node};
 
@@ -64,10 +64,10 @@ fn object(file: &str, node: &mut Node<'_>, duplicates: Vec<Problem>, loaded: &mu
     let text = |key: &str| node.get(key).and_then(Node::text).unwrap_or_default();
     let (api_version, kind) = (text("apiVersion"), text("kind"));
     if let Some(problem) = kustomize::is_its_own(file, node) {
-        let key = key_of(node, kind);
+        let key = key_of(node, api_version, kind);
         let called = if kind.is_empty() { UNNAMED.to_owned() } else { resource(key.as_ref(), kind) };
         let finding = problem.into_finding(&called, Some((file, node)));
-        let name = key.map(|key| key.name).unwrap_or_default();
+        let name = key.map(|key| key.name.into()).unwrap_or_default();
         let kind = if kind.is_empty() { "Kustomization" } else { kind }.to_owned();
         return loaded.ignored.push(Ignored { kind, name, findings: vec![finding], line });
     }
@@ -76,7 +76,7 @@ fn object(file: &str, node: &mut Node<'_>, duplicates: Vec<Problem>, loaded: &mu
         loaded.refused.push(Refused { key: None, findings: vec![finding], line });
         return;
     }
-    let key = key_of(node, kind);
+    let key = key_of(node, api_version, kind);
     let resource = resource(key.as_ref(), kind);
     let one = |severity, code, message: String| {
         let path = if code == code::UNKNOWN_VERSION { "apiVersion" } else { "kind" };
@@ -86,19 +86,18 @@ fn object(file: &str, node: &mut Node<'_>, duplicates: Vec<Problem>, loaded: &mu
     let refuse = |finding: Finding| Refused { key: key.clone(), findings: vec![finding], line };
     let ignored = |findings| Ignored {
         kind: kind.to_owned(),
-        name: key.as_ref().map(|key| key.name.clone()).unwrap_or_default(),
+        name: key.as_ref().map(|key| key.name.to_string()).unwrap_or_default(),
         findings,
         line,
     };
-    match reading(api_version, kind) {
+    let kind = match reading(api_version, kind) {
         Reading::Foreign => {
             let findings = template::without_force(node)
                 .into_iter()
                 .map(|problem| problem.into_finding(&resource, Some((file, node))));
             return loaded.ignored.push(ignored(findings.collect()));
         }
-        Reading::NotYet(effect) => {
-            let message = kinds::not_yet(kind, effect);
+        Reading::NotYet(message) => {
             return loaded.ignored.push(ignored(vec![one(Severity::Warning, code::NOT_IN_FORCE, message)]));
         }
         Reading::OtherVersion(accepted) => {
@@ -110,14 +109,12 @@ fn object(file: &str, node: &mut Node<'_>, duplicates: Vec<Problem>, loaded: &mu
             let message = format!("{kind} of {api_version} is a kind of the past (use {today})");
             return loaded.refused.push(refuse(one(Severity::Error, code::REMOVED_KIND, message)));
         }
-        Reading::Never(instead) => {
-            let message = kinds::never(kind, instead);
+        Reading::Never(message) => {
             return loaded.refused.push(refuse(one(Severity::Error, code::UNSUPPORTED_KIND, message)));
         }
-        Reading::Read => {}
-    }
-    let kind = kind.to_owned();
-    let (object, problems) = typed(&kind, node, duplicates);
+        Reading::Read(kind) => kind,
+    };
+    let (object, problems) = typed(kind, node, duplicates);
     match judge(object, problems, key, &resource, Some((file, node))) {
         Ok(accepted) => loaded.objects.push(accepted),
         Err(refused) => loaded.refused.push(refused),
@@ -144,8 +141,11 @@ fn judge(
 }
 
 /// Reads one object of a kind that weft reads, as the API server serves it.
-pub(super) fn served(kind: &str, json: &str) -> Result<LoadedObject, Refused> {
-    if let Some(object) = plain(kind, json) {
+pub(super) fn served(kind: Kind, json: &str) -> Result<LoadedObject, Refused> {
+    // Unknown fields of Kubernetes' own kinds mean nothing, and there are many of them: they are read straight from the text.
+    if !kind.is_users()
+        && let Some(object) = kind.read(&mut Served(json))
+    {
         let (object, problems) = checked(object, Vec::new());
         let key = object.key();
         let resource = key.to_string();
@@ -153,26 +153,18 @@ pub(super) fn served(kind: &str, json: &str) -> Result<LoadedObject, Refused> {
     }
     let value = serde_json::from_str(json).unwrap_or_default();
     let mut node = Node::from_json(value);
-    let key = key_of(&node, kind);
-    let resource = resource(key.as_ref(), kind);
+    let key = key_of(&node, kind.entry().group, kind.name());
+    let resource = resource(key.as_ref(), kind.name());
     let (object, problems) = typed(kind, &mut node, Vec::new());
     judge(object, problems, key, &resource, None)
 }
 
-/// Reads a kind of Kubernetes' own, whose unknown fields mean nothing, straight from the text: there are many of them.
-/// `None` where it does not fit, or for another kind.
-fn plain(kind: &str, json: &str) -> Option<Object> {
-    fn read<T: DeserializeOwned>(json: &str) -> Option<Arc<T>> {
-        serde_json::from_str(json).ok().map(Arc::new)
-    }
-    match kind {
-        "Namespace" => read(json).map(Object::Namespace),
-        "Pod" => read(json).map(Object::Pod),
-        "Service" => read(json).map(Object::Service),
-        "ConfigMap" => read(json).map(Object::ConfigMap),
-        "EndpointSlice" => read(json).map(Object::EndpointSlice),
-        "NetworkPolicy" => read(json).map(Object::NetworkPolicy),
-        _ => None,
+/// An object's text, as the API server serves it.
+struct Served<'a>(&'a str);
+
+impl Source for Served<'_> {
+    fn read<T: DeserializeOwned>(&mut self) -> Option<T> {
+        serde_json::from_str(self.0).ok()
     }
 }
 
@@ -223,14 +215,20 @@ fn holds_aspects(node: &Node<'_>) -> bool {
         && rules.iter().any(|rule| rule.get("aspects").is_some() || holds_aspects(rule))
 }
 
-/// The object's name, if it has one.
-fn key_of(node: &Node<'_>, kind: &str) -> Option<ObjectKey> {
+/// The object's name, if it has one; `api_version` with or without the version.
+fn key_of(node: &Node<'_>, api_version: &str, kind: &str) -> Option<ObjectKey> {
     let metadata = node.get("metadata")?;
     let name = metadata.get("name")?.written()?.into_owned();
     let namespace =
         metadata.get("namespace").and_then(Node::written).map(Cow::into_owned).unwrap_or_default();
     let namespace = namespace_of(kind, namespace);
-    (!name.is_empty()).then(|| ObjectKey { kind: kind.to_owned(), namespace, name })
+    let group = api_version.rsplit_once('/').map_or(api_version, |(group, _)| group);
+    (!name.is_empty()).then(|| ObjectKey {
+        kind: kind.to_owned().into(),
+        group: group.to_owned().into(),
+        namespace: namespace.into(),
+        name: name.into(),
+    })
 }
 
 /// How findings call an object, named or not.
@@ -240,7 +238,7 @@ pub(super) fn resource(key: Option<&ObjectKey>, kind: &str) -> String {
 
 /// The namespace that an object is in.
 pub(super) fn namespace_of(kind: &str, written: String) -> String {
-    if is_cluster_scoped(kind) {
+    if !kinds::is_namespaced(kind) {
         String::new()
     } else if written.is_empty() {
         "default".to_owned()
@@ -251,7 +249,7 @@ pub(super) fn namespace_of(kind: &str, written: String) -> String {
 
 /// Reads the object, with all problems that can be told at once. Problems of the form keep the checks of the
 /// meaning from being made: they would only repeat them.
-fn typed(kind: &str, node: &mut Node<'_>, problems: Vec<Problem>) -> (Option<Object>, Vec<Problem>) {
+fn typed(kind: Kind, node: &mut Node<'_>, problems: Vec<Problem>) -> (Option<Object>, Vec<Problem>) {
     let schema = Schema::of(kind);
     let mut reader = Reader { node, schema, problems, taken: Vec::new() };
     let object = reader.object(kind);
@@ -268,8 +266,8 @@ fn typed(kind: &str, node: &mut Node<'_>, problems: Vec<Problem>) -> (Option<Obj
 
 /// Says which namespace the object is in, and checks what it means if its form is good.
 fn checked(mut object: Object, mut problems: Vec<Problem>) -> (Object, Vec<Problem>) {
-    let kind = object.kind();
-    if let Some(metadata) = metadata_mut(&mut object) {
+    let kind = object.kind().name();
+    if let Some(metadata) = object.metadata_mut() {
         metadata.namespace = namespace_of(kind, std::mem::take(&mut metadata.namespace));
     }
     if !problems.iter().any(|problem| problem.severity == Severity::Error) {
@@ -304,32 +302,20 @@ struct Reader<'n, 'a> {
 }
 
 impl Reader<'_, '_> {
-    fn object(&mut self, kind: &str) -> Option<Object> {
+    fn object(&mut self, kind: Kind) -> Option<Object> {
         if let Some(schema) = self.schema {
             for stray in misprint::find(self.node, schema, &mut self.problems) {
                 self.take(stray);
             }
         }
-        if matches!(kind, "PeerAuthentication" | "AuthorizationPolicy" | "RequestAuthentication") {
+        if kind.entry().group == kinds::SECURITY {
             give_spec(self.node);
         }
-        match kind {
-            "Namespace" => self.read().map(|o| Object::Namespace(Arc::new(o))),
-            "Pod" => self.read().map(|o| Object::Pod(Arc::new(o))),
-            "Service" => self.read().map(|o| Object::Service(Arc::new(o))),
-            "ConfigMap" => self.read().map(|o| Object::ConfigMap(Arc::new(o))),
-            "EndpointSlice" => self.read().map(|o| Object::EndpointSlice(Arc::new(o))),
-            "NetworkPolicy" => self.read().map(|o| Object::NetworkPolicy(Arc::new(o))),
-            "VirtualService" => self.read().map(|o| Object::VirtualService(Arc::new(o))),
-            "DestinationRule" => self.read().map(|o| Object::DestinationRule(Arc::new(o))),
-            "Gateway" => self.read().map(|o| Object::Gateway(Arc::new(o))),
-            "PeerAuthentication" => self.read().map(|o| Object::PeerAuthentication(Arc::new(o))),
-            "AuthorizationPolicy" => self.read().map(|o| Object::AuthorizationPolicy(Arc::new(o))),
-            "RequestAuthentication" => self.read().map(|o| Object::RequestAuthentication(Arc::new(o))),
-            _ => None,
-        }
+        kind.read(self)
     }
+}
 
+impl Source for Reader<'_, '_> {
     /// Reads it, taking out what does not fit and reading again, until it fits or there is too much of it.
     fn read<T: DeserializeOwned>(&mut self) -> Option<T> {
         for _ in 0..MAX_FAULTS {
@@ -346,7 +332,9 @@ impl Reader<'_, '_> {
         }
         None
     }
+}
 
+impl Reader<'_, '_> {
     /// Whether a field is missing because its content stands elsewhere, or what is left of one is wrong because something
     /// was taken out of it: both have been said.
     fn is_told(&self, error: &DeError) -> bool {
@@ -378,22 +366,4 @@ impl Reader<'_, '_> {
             }
         }
     }
-}
-
-/// The metadata of an object that nobody else holds yet.
-fn metadata_mut(object: &mut Object) -> Option<&mut ObjectMeta> {
-    Some(match object {
-        Object::Namespace(o) => &mut Arc::get_mut(o)?.metadata,
-        Object::Pod(o) => &mut Arc::get_mut(o)?.metadata,
-        Object::Service(o) => &mut Arc::get_mut(o)?.metadata,
-        Object::ConfigMap(o) => &mut Arc::get_mut(o)?.metadata,
-        Object::EndpointSlice(o) => &mut Arc::get_mut(o)?.metadata,
-        Object::NetworkPolicy(o) => &mut Arc::get_mut(o)?.metadata,
-        Object::VirtualService(o) => &mut Arc::get_mut(o)?.metadata,
-        Object::DestinationRule(o) => &mut Arc::get_mut(o)?.metadata,
-        Object::Gateway(o) => &mut Arc::get_mut(o)?.metadata,
-        Object::PeerAuthentication(o) => &mut Arc::get_mut(o)?.metadata,
-        Object::AuthorizationPolicy(o) => &mut Arc::get_mut(o)?.metadata,
-        Object::RequestAuthentication(o) => &mut Arc::get_mut(o)?.metadata,
-    })
 }

@@ -1,15 +1,12 @@
 //! The fields that Istio's kinds have, to explain what is wrong with an object that does not fit them.
 
-use std::sync::LazyLock;
+use std::sync::OnceLock;
 
 use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, SchemaGenerator};
 use serde_json::{Map, Value, json};
 
-use crate::istio::{
-    AuthorizationPolicySpec, DestinationRuleSpec, GatewaySpec, PeerAuthenticationSpec,
-    RequestAuthenticationSpec, VirtualServiceSpec,
-};
+use crate::kinds::Kind;
 use crate::yaml::Segment;
 
 /// A kind's JSON schema, without references.
@@ -20,30 +17,14 @@ pub(super) struct Schema {
 
 impl Schema {
     /// The schema of a kind whose unknown fields are refused.
-    pub fn of(kind: &str) -> Option<&'static Self> {
+    pub fn of(kind: Kind) -> Option<&'static Self> {
         // Constants of the program, in truth; made once because making one takes longer than reading an object.
-        static VIRTUAL_SERVICE: LazyLock<Schema> = LazyLock::new(Schema::with_spec::<VirtualServiceSpec>);
-        static DESTINATION_RULE: LazyLock<Schema> = LazyLock::new(Schema::with_spec::<DestinationRuleSpec>);
-        static GATEWAY: LazyLock<Schema> = LazyLock::new(Schema::with_spec::<GatewaySpec>);
-        static PEER_AUTHENTICATION: LazyLock<Schema> =
-            LazyLock::new(Schema::with_spec::<PeerAuthenticationSpec>);
-        static AUTHORIZATION_POLICY: LazyLock<Schema> =
-            LazyLock::new(Schema::with_spec::<AuthorizationPolicySpec>);
-        static REQUEST_AUTHENTICATION: LazyLock<Schema> =
-            LazyLock::new(Schema::with_spec::<RequestAuthenticationSpec>);
-        match kind {
-            "VirtualService" => Some(&VIRTUAL_SERVICE),
-            "DestinationRule" => Some(&DESTINATION_RULE),
-            "Gateway" => Some(&GATEWAY),
-            "PeerAuthentication" => Some(&PEER_AUTHENTICATION),
-            "AuthorizationPolicy" => Some(&AUTHORIZATION_POLICY),
-            "RequestAuthentication" => Some(&REQUEST_AUTHENTICATION),
-            _ => None,
-        }
+        static ALL: [OnceLock<Option<Schema>>; Kind::COUNT] = [const { OnceLock::new() }; Kind::COUNT];
+        let make = || Some(Self::with_spec(&kind.entry().definition?.spec?()));
+        ALL[kind as usize].get_or_init(make).as_ref()
     }
 
-    fn with_spec<T: JsonSchema>() -> Self {
-        let spec = inlined::<T>();
+    fn with_spec(spec: &Value) -> Self {
         // Of metadata only what people write by hand; its unknown fields are not refused.
         let metadata =
             json!({ "properties": { "name": {}, "namespace": {}, "labels": {}, "annotations": {} } });

@@ -226,7 +226,7 @@ fn empty_values_count_as_absent() {
 fn what_the_api_server_serves_is_judged_as_files_are() {
     let served = |spec: &str| {
         load_served(
-            "VirtualService",
+            Kind::VirtualService,
             &format!(
                 r#"{{"apiVersion": "networking.istio.io/v1", "kind": "VirtualService", "metadata": {{"name": "a", "namespace": "shop",
                 "uid": "7", "resourceVersion": "12", "generation": 1, "managedFields": [{{"manager": "kubectl", "fieldsV1": {{"f:spec": {{}}}}}}]}},
@@ -257,7 +257,7 @@ fn what_the_api_server_serves_is_judged_as_files_are() {
 fn kinds_of_kubernetes_are_read_from_what_is_served() {
     let slice = |port: u32| {
         load_served(
-            "EndpointSlice",
+            Kind::EndpointSlice,
             &format!(
                 r#"{{"metadata": {{"name": "a", "namespace": "shop", "managedFields": []}}, "addressType": "IPv4",
                 "endpoints": [{{"addresses": ["10.0.0.1"], "hints": {{}}}}], "ports": [{{"port": {port}}}]}}"#
@@ -269,7 +269,7 @@ fn kinds_of_kubernetes_are_read_from_what_is_served() {
     let refused = slice(100_000).expect_err("refused");
     assert_eq!(refused.key.expect("a name").to_string(), "EndpointSlice/shop/a");
     assert!(refused.findings[0].path.starts_with("ports[0].port"), "{:?}", refused.findings);
-    let namespace = load_served("Namespace", r#"{"metadata": {"name": "shop"}}"#).expect("accepted");
+    let namespace = load_served(Kind::Namespace, r#"{"metadata": {"name": "shop"}}"#).expect("accepted");
     assert_eq!(namespace.object.key().to_string(), "Namespace/shop");
-    assert!(load_served("Pod", "no json").is_err());
+    assert!(load_served(Kind::Pod, "no json").is_err());
 }

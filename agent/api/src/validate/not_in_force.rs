@@ -2,42 +2,39 @@
 
 use serde_json::Value;
 
-use super::virtual_service::MESH;
 use super::{Report, annotations, condition, gateway, http_match};
 use crate::finding::code;
-use crate::istio::{AuthorizationPolicySpec, PolicyTargetReference, VirtualServiceSpec};
+use crate::istio::{AuthorizationPolicySpec, MESH, PolicyTargetReference, VirtualServiceSpec};
+use crate::kinds::Kind;
 use crate::meta::ObjectMeta;
 use crate::object::Object;
 use crate::yaml::{Path, Segment};
 
 /// Kind, field and what to expect instead. `POLICY` is a traffic policy wherever one may stand: of the rule, of a
 /// subset, of a port of either.
-const TABLE: &[(&str, &str, &str)] = &[
-    ("VirtualService", "spec.http[].delegate", "requests that match answer 503"),
-    ("VirtualService", "spec.http[].retries.retryRemoteLocalities", "localities are not told apart"),
-    ("VirtualService", "spec.http[].match[].statPrefix", "there are no statistics by prefix"),
-    ("VirtualService", "spec.tls", "TLS connections go by their address"),
-    ("VirtualService", "spec.tcp[].match[].sourceSubnet", "callers of any address match"),
-    ("DestinationRule", "POLICY.loadBalancer.consistentHash", "requests are balanced by LEAST_REQUEST"),
-    ("DestinationRule", "POLICY.loadBalancer.localityLbSetting", "localities are not told apart"),
-    ("DestinationRule", "POLICY.loadBalancer.zoneAwareLbSetting", "zones are not told apart"),
-    ("DestinationRule", "POLICY.loadBalancer.warmup", "new endpoints get their full share at once"),
+const TABLE: &[(Kind, &str, &str)] = &[
+    (Kind::VirtualService, "spec.http[].retries.retryRemoteLocalities", "localities are not told apart"),
+    (Kind::VirtualService, "spec.http[].match[].statPrefix", "there are no statistics by prefix"),
+    (Kind::DestinationRule, "POLICY.loadBalancer.consistentHash", "requests are balanced by LEAST_REQUEST"),
+    (Kind::DestinationRule, "POLICY.loadBalancer.localityLbSetting", "localities are not told apart"),
+    (Kind::DestinationRule, "POLICY.loadBalancer.zoneAwareLbSetting", "zones are not told apart"),
+    (Kind::DestinationRule, "POLICY.loadBalancer.warmup", "new endpoints get their full share at once"),
     (
-        "DestinationRule",
+        Kind::DestinationRule,
         "POLICY.loadBalancer.warmupDurationSecs",
         "new endpoints get their full share at once",
     ),
-    ("DestinationRule", "POLICY.connectionPool.tcp.maxConnections", "connections are not limited"),
-    ("DestinationRule", "POLICY.connectionPool.tcp.tcpKeepalive", "the node's settings hold"),
-    ("DestinationRule", "POLICY.connectionPool.tcp.maxConnectionDuration", "connections may live on"),
-    ("DestinationRule", "POLICY.connectionPool.tcp.idleTimeout", "the default holds"),
-    ("DestinationRule", "POLICY.connectionPool.http", "requests are not limited"),
-    ("DestinationRule", "POLICY.outlierDetection", "no endpoint is ejected"),
-    ("DestinationRule", "POLICY.tls.credentialName", "Secrets are not read: requests answer 503"),
-    ("DestinationRule", "POLICY.tls.caCrl", "revocation lists are not read: requests answer 503"),
-    ("DestinationRule", "POLICY.tunnel", "connections are made directly"),
-    ("DestinationRule", "POLICY.proxyProtocol", "no PROXY header is sent"),
-    ("DestinationRule", "POLICY.retryBudget", "retries are not limited by it"),
+    (Kind::DestinationRule, "POLICY.connectionPool.tcp.maxConnections", "connections are not limited"),
+    (Kind::DestinationRule, "POLICY.connectionPool.tcp.tcpKeepalive", "the node's settings hold"),
+    (Kind::DestinationRule, "POLICY.connectionPool.tcp.maxConnectionDuration", "connections may live on"),
+    (Kind::DestinationRule, "POLICY.connectionPool.tcp.idleTimeout", "the default holds"),
+    (Kind::DestinationRule, "POLICY.connectionPool.http", "requests are not limited"),
+    (Kind::DestinationRule, "POLICY.outlierDetection", "no endpoint is ejected"),
+    (Kind::DestinationRule, "POLICY.tls.credentialName", "Secrets are not read: requests answer 503"),
+    (Kind::DestinationRule, "POLICY.tls.caCrl", "revocation lists are not read: requests answer 503"),
+    (Kind::DestinationRule, "POLICY.tunnel", "connections are made directly"),
+    (Kind::DestinationRule, "POLICY.proxyProtocol", "no PROXY header is sent"),
+    (Kind::DestinationRule, "POLICY.retryBudget", "retries are not limited by it"),
 ];
 
 /// Annotation of a policy that is only to be looked at.
@@ -72,7 +69,13 @@ pub(super) fn check(report: &mut Report, object: &Object) {
                 targets(r, o.spec.target_ref.as_ref(), &o.spec.target_refs);
             });
         }
-        _ => return,
+        // All of their fields that weft reads have an effect.
+        Object::Namespace(_)
+        | Object::Service(_)
+        | Object::EndpointSlice(_)
+        | Object::ConfigMap(_)
+        | Object::NetworkPolicy(_)
+        | Object::PeerAuthentication(_) => return,
     };
     let root = Value::Object([("spec".to_owned(), spec.unwrap_or_default())].into_iter().collect());
     for (_, pattern, instead) in TABLE.iter().filter(|(kind, ..)| *kind == object.kind()) {
@@ -137,11 +140,11 @@ fn targets(report: &mut Report, one: Option<&PolicyTargetReference>, several: &[
 fn virtual_service(report: &mut Report, spec: &VirtualServiceSpec) {
     let is_gateway = |gateway: &String| gateway != MESH;
     report.field("spec", |report| {
-        if spec.hosts.is_empty() {
-            tell(report, "it has no hosts, and rules that delegate to it answer 503");
-        }
         if !spec.tcp.is_empty() && spec.gateways.iter().any(is_gateway) {
             report.field("tcp", |r| tell(r, "rules for TCP do not hold at gateways"));
+        }
+        if !spec.tls.is_empty() && spec.gateways.iter().any(is_gateway) {
+            report.field("tls", |r| tell(r, "rules for TLS do not hold at gateways"));
         }
         report.each("http", &spec.http, |r, route| {
             r.each("match", &route.r#match, |r, one| {

@@ -6,12 +6,9 @@ use super::text::{is_ip, is_label, wrong_host};
 use super::{Report, export, http_route, reach};
 use crate::finding::code;
 use crate::istio::{
-    Destination, L4Match, RouteDestination, TcpRoute, TlsMatch, TlsRoute, VirtualServiceSpec,
+    Destination, L4Match, MESH, RouteDestination, TcpRoute, TlsMatch, TlsRoute, VirtualServiceSpec,
 };
 use crate::yaml::shorten;
-
-/// The gateway that stands for the mesh itself.
-pub(super) const MESH: &str = "mesh";
 
 /// Checks `spec`.
 pub(super) fn check(report: &mut Report, namespace: &str, spec: &VirtualServiceSpec) {
@@ -58,6 +55,12 @@ fn hosts(report: &mut Report, spec: &VirtualServiceSpec) {
     let mut valid = true;
     report.each("hosts", &spec.hosts, |r, host| {
         if is_ip(host) {
+            if in_mesh {
+                r.warning(
+                    code::NO_EFFECT,
+                    "an address is a host at gateways only: rules for callers in the mesh go by a service's name (write that)",
+                );
+            }
         } else if let Some(wrong) = wrong_host(host) {
             valid = false;
             r.error(code::INVALID_HOST, wrong);

@@ -32,7 +32,7 @@ const SETTINGS: &[Setting] = &[
     Setting { key: "trustDomain", meaning: "trust domain of workload identities [cluster.local]",
               apply: |all, value| { name(value)?; everywhere(all, "WEFT_TRUST_DOMAIN", value) } },
     Setting { key: "rootNamespace", meaning: "namespace of mesh-wide rules and of the MeshConfig [istio-system]", apply: root_namespace },
-    Setting { key: "logLevel", meaning: "log level of weft's own messages: info, debug, weft_node=debug",
+    Setting { key: "logLevel", meaning: "log level of weft's own messages: info, debug, weft=debug",
               apply: |all, value| everywhere(all, "WEFT_LOG", value) },
     Setting { key: "accessLog", meaning: "log of finished requests: text, json or off [text; profile minimal: off]",
               apply: |all, value| { one_of(value, &["text", "json", "off"])?; agent(all, "WEFT_ACCESS_LOG", value) } },

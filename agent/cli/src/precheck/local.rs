@@ -100,7 +100,7 @@ fn cni(dir: &Path) -> String {
 }
 
 fn bpf() -> Finding {
-    weft_node::datapath::check().map(|()| "programs and maps that weft uses".to_owned()).map_err(|error| {
+    weft_datapath::check().map(|()| "programs and maps that weft uses".to_owned()).map_err(|error| {
         (
             error.to_string(),
             "see the lines above, and the kernel's configuration (CONFIG_BPF_SYSCALL, CONFIG_CGROUP_BPF)",

@@ -10,7 +10,7 @@ use kube::api::ListParams;
 use kube::core::ApiResource;
 use kube::discovery::{self, verbs};
 use weft_api::finding::{Finding, Severity, code};
-use weft_api::load::{GROUPS_IN_VAIN, in_vain};
+use weft_api::kinds::{in_vain, is_in_vain};
 use weft_api::meta::ObjectKey;
 
 use crate::cluster::Cluster;
@@ -26,6 +26,8 @@ const SHOWN: usize = 5;
 pub struct Kind {
     /// `ServiceEntry`.
     name: String,
+    /// `networking.istio.io`.
+    group: String,
     /// What holds instead.
     told: String,
     /// `NAMESPACE` (empty for what is in none) and `NAME`.
@@ -38,7 +40,7 @@ pub struct Kind {
 pub async fn look(cluster: &Cluster) -> anyhow::Result<Vec<Kind>> {
     let mut found = Vec::new();
     let groups: Vec<_> = cluster.client.list_api_groups().await.map_err(|error| cluster.told(error))?.groups;
-    for group in groups.iter().filter(|group| GROUPS_IN_VAIN.contains(&&*group.name)) {
+    for group in groups.iter().filter(|group| is_in_vain(&group.name)) {
         let Ok(group) = discovery::group(&cluster.client, &group.name).await else { continue };
         let kinds = group.recommended_resources();
         let kinds = kinds.iter().filter(|(_, can)| can.supports_operation(verbs::LIST));
@@ -52,7 +54,7 @@ async fn list(cluster: &Cluster, kind: &ApiResource, told: String) -> Option<Kin
     let all = cluster.dynamic(kind, "").list_metadata(&ListParams::default().limit(NAMED)).await.ok()?;
     let more = usize::try_from(all.metadata.remaining_item_count.unwrap_or(0)).unwrap_or(0);
     let objects = all.items.iter().map(|item| (item.namespace().unwrap_or_default(), item.name_any()));
-    Some(Kind { name: kind.kind.clone(), told, objects: objects.collect(), more })
+    Some(Kind { name: kind.kind.clone(), group: kind.group.clone(), told, objects: objects.collect(), more })
 }
 
 /// Only what is in this namespace; how many more there are of it is not known then.
@@ -70,8 +72,13 @@ pub fn findings(kinds: &[Kind]) -> Vec<Finding> {
     let finding = |kind: &Kind, (namespace, name): &(String, String)| Finding {
         severity: Severity::Warning,
         code: code::NOT_IN_FORCE.to_owned(),
-        resource: ObjectKey { kind: kind.name.clone(), namespace: namespace.clone(), name: name.clone() }
-            .to_string(),
+        resource: ObjectKey {
+            kind: kind.name.clone().into(),
+            group: kind.group.clone().into(),
+            namespace: (**namespace).into(),
+            name: (**name).into(),
+        }
+        .to_string(),
         path: "kind".to_owned(),
         message: kind.told.clone(),
         file: None,
@@ -120,7 +127,13 @@ mod tests {
     fn kind(name: &str, objects: &[(&str, &str)], more: usize) -> Kind {
         let told = in_vain("networking.istio.io", name).expect("a kind without effect");
         let objects = objects.iter().map(|(place, name)| ((*place).to_owned(), (*name).to_owned()));
-        Kind { name: name.to_owned(), told, objects: objects.collect(), more }
+        Kind {
+            name: name.to_owned(),
+            group: "networking.istio.io".to_owned(),
+            told,
+            objects: objects.collect(),
+            more,
+        }
     }
 
     #[test]

@@ -6,7 +6,7 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use serde_json::json;
 use tonic::Code;
-use weft_node::identity::{Authority, Parts, Request, new_root};
+use weft_identity::{Authority, Parts, Request, new_root};
 
 use super::*;
 use crate::pods::Index;

@@ -1,7 +1,7 @@
 use std::time::SystemTime;
 
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyUsagePurpose};
-use weft_node::identity::{Authority, new_root};
+use weft_identity::{Authority, new_root};
 
 use super::*;
 

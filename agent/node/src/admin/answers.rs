@@ -8,11 +8,11 @@ use weft_api::admin::{
     Certificates, EndpointRow, ExplainRequest, Explanation, Mode, PodEnrolment, PolicyRow, RouteRow, Status,
     Worker, WorkloadRow,
 };
+use weft_datapath::DatapathStatus;
 use weft_rules::explain::ExplainError;
 use weft_rules::{explain, rows};
 
 use crate::agent::{Shared, SourceOptions};
-use crate::datapath::{self, DatapathStatus};
 
 /// `weft status`. `datapath` is missing while the control thread is busy.
 pub fn status(shared: &Shared, datapath: Option<&DatapathStatus>) -> Status {
@@ -34,7 +34,7 @@ pub fn status(shared: &Shared, datapath: Option<&DatapathStatus>) -> Status {
     let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     Status {
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        fips: crate::crypto::is_fips(),
+        fips: weft_identity::crypto::is_fips(),
         node: shared.options.node.clone(),
         mode: match shared.options.source {
             SourceOptions::Folder(_) => Mode::Standalone,
@@ -58,7 +58,7 @@ pub fn status(shared: &Shared, datapath: Option<&DatapathStatus>) -> Status {
         },
         certificates: certificates(shared),
         full: shared.telemetry.full(),
-        limits: crate::limits::report::status(&shared.limits),
+        limits: weft_limits::report::status(&shared.limits),
     }
 }
 
@@ -121,7 +121,7 @@ pub fn explanation(shared: &Shared, question: &ExplainRequest) -> Result<Explana
 
 /// Whether an address is one of the node's.
 fn is_own(address: &str) -> bool {
-    let own = datapath::addresses_in(Path::new("/proc/self/ns/net"));
+    let own = weft_datapath::addresses_in(Path::new("/proc/self/ns/net"));
     match (address.parse::<IpAddr>(), own) {
         (Ok(address), Ok(own)) => own.contains(&address.to_canonical()),
         _ => false,

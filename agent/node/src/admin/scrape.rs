@@ -12,9 +12,9 @@ use http::{HeaderValue, Response, StatusCode};
 use http_body_util::Either;
 use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, mpsc};
+use weft_telemetry::{METRICS_CONTENT_TYPE, Telemetry};
 
 use super::{Answer, Chunks, text};
-use crate::telemetry::{METRICS_CONTENT_TYPE, Telemetry};
 
 /// Longest wait for the scrape before.
 const TURN: Duration = Duration::from_secs(5);
@@ -84,7 +84,7 @@ mod tests {
     use http_body_util::BodyExt;
 
     use super::*;
-    use crate::telemetry::AccessLog;
+    use weft_telemetry::AccessLog;
 
     fn telemetry() -> Arc<Telemetry> {
         Telemetry::start(AccessLog::Off, "n1", 1, 100).unwrap()

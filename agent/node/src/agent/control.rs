@@ -18,21 +18,22 @@ use arc_swap::ArcSwap;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout, timeout_at};
 use weft_api::admin::{Applied, PodEnrolment};
+use weft_api::kinds::Kind;
 use weft_api::object::Object;
+use weft_datapath::{Datapath, DatapathOptions, DatapathStatus};
+use weft_discovery::{News, Source};
+use weft_identity::Revoked;
+use weft_proxy::{Command, LocalPods, Worker};
 use weft_rules::compile::{Change, Compiler, CompilerOptions, Done, Intake};
 use weft_rules::workload::Workload;
 
 use super::handover::Request;
 use super::netns::NetnsFinder;
-use super::pods::{Desired, Enrolled};
+use super::pods::{Desired, Enrolled, Left};
 use super::readiness::Guard;
 use super::{AgentError, Shared};
 use crate::cni::kept::{self, Keeper};
 use crate::cni::server::Told;
-use crate::datapath::{Datapath, DatapathOptions, DatapathStatus};
-use crate::discovery::{News, Source};
-use crate::identity::Revoked;
-use crate::proxy::{self, Command, LocalPods, Worker};
 
 pub use handover::Succeeding;
 
@@ -139,6 +140,8 @@ struct Control {
     leaving: BTreeSet<Arc<str>>,
     /// When to look at them again.
     leaves_at: Option<Instant>,
+    /// Pods that have left, some of whose connections stand.
+    left: Vec<Left>,
     /// When the next of those that join is known to the other nodes.
     joined_at: Option<Instant>,
     /// Pods that should be enrolled and are not, and why.
@@ -194,7 +197,7 @@ impl Control {
         let workers = (0..options.workers)
             .map(|index| {
                 let recorder = shared.telemetry.recorder(index);
-                let proxy_shared = proxy::Shared {
+                let proxy_shared = weft_proxy::Shared {
                     snapshot: shared.snapshot.clone(),
                     pods: local_pods.clone(),
                     trust_domain: options.trust_domain.as_str().into(),
@@ -202,7 +205,7 @@ impl Control {
                     identities: shared.identities.clone(),
                     limits: shared.limits.clone(),
                 };
-                proxy::spawn(index, proxy_shared, recorder)
+                weft_proxy::spawn(index, proxy_shared, recorder)
             })
             .collect::<Result<Vec<_>, _>>()
             .map_err(|source| AgentError::Start { what: "a proxy worker", source })?;
@@ -237,6 +240,7 @@ impl Control {
             desired: BTreeMap::new(),
             leaving: BTreeSet::new(),
             leaves_at: None,
+            left: Vec::new(),
             joined_at: None,
             waiting_pods: BTreeMap::new(),
             waiting_since: Instant::now(),
@@ -319,7 +323,7 @@ impl Control {
             let young = self.waiting_since.elapsed() < Duration::from_secs(5);
             now + if young { NETNS_RETRY } else { NETNS_RETRY_LATER }
         });
-        let looks = !self.desired.is_empty() || self.datapath.has_unclaimed();
+        let looks = !self.desired.is_empty() || !self.left.is_empty() || self.datapath.has_unclaimed();
         let netns = looks.then(|| self.pods_checked + NETNS_CHECK);
         // Before and after its time, an agent leaves pods alone.
         let enrols = self.succeeding.is_none() && self.retired.is_none();
@@ -481,10 +485,10 @@ impl Control {
                     || *node == self.shared.options.node
                     || is_known(&pod.metadata.namespace, &pod.metadata.name)
             }
-            Change::Put(object) => object.kind() == "Namespace",
-            Change::Delete(key) => match &*key.kind {
-                "Pod" => is_known(&key.namespace, &key.name),
-                kind => kind == "Namespace",
+            Change::Put(object) => object.kind() == Kind::Namespace,
+            Change::Delete(key) => match key.known_kind() {
+                Some(Kind::Pod) => is_known(&key.namespace, &key.name),
+                kind => kind == Some(Kind::Namespace),
             },
         }
     }

@@ -12,7 +12,6 @@ use weft_rules::workload::Workload;
 
 use super::pods::{NetnsId, find_netns};
 use super::process::PodProcesses;
-use crate::datapath;
 
 /// Finds network namespaces.
 #[derive(Debug)]
@@ -80,7 +79,7 @@ fn counts(
     if held.get(&pod.key).is_some_and(|(known, of)| *known == id && *of == pod.addresses) {
         return Ok(id);
     }
-    let there = datapath::addresses_in(path).map_err(|error| {
+    let there = weft_datapath::addresses_in(path).map_err(|error| {
         format!("the addresses in network namespace {} cannot be read: {error}", path.display())
     })?;
     if pod.addresses.iter().any(|address| there.contains(address)) {

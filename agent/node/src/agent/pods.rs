@@ -6,14 +6,14 @@ use std::io;
 use std::os::fd::BorrowedFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Instant;
 
 use weft_api::admin::PodEnrolment;
+use weft_datapath::{LocalPod, PodNetwork};
 use weft_rules::workload::{Enrolment, Workload};
 
 use super::netns::{self, NetnsFinder, netns_path};
-use crate::datapath::{LocalPod, PodNetwork};
 
 /// Identifies a network namespace, however it is named: the device and inode of its file.
 pub type NetnsId = (u64, u64);
@@ -29,6 +29,17 @@ pub struct Enrolled {
     pub uid: Arc<str>,
     /// Since when it joins: it was called before, by those who are to hear of it now.
     pub joins: Option<Instant>,
+}
+
+/// A pod that was enrolled.
+#[derive(Debug)]
+pub struct Left {
+    /// Alive for as long as a connection of its time in the mesh.
+    pub pod: Weak<LocalPod>,
+    /// `namespace/name`.
+    pub key: Arc<str>,
+    /// Tells the pod from others of its name; empty in standalone mode.
+    pub uid: Arc<str>,
 }
 
 /// A pod that should be enrolled.

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::cgroups::pod_of;
+use weft_datapath::cgroups::pod_of;
 
 /// Between two looks at all processes passes at least so many times what a look takes: a pod that does not come must
 /// not cost a core.
@@ -115,6 +115,8 @@ mod tests {
     use std::fs;
     use std::path::Path;
 
+    use tempfile::TempDir;
+
     use super::*;
 
     const A: &str = "0f6b1f9e-2a30-4c7e-9d55-7a3c1f0e8b11";
@@ -128,37 +130,32 @@ mod tests {
         fs::write(dir.join("stat"), format!("{pid} (a) b (c)) {fields} {started} 0 0\n")).unwrap();
     }
 
-    fn folder(name: &str) -> PathBuf {
-        let dir = std::env::temp_dir().join(format!("weft-proc-{name}-{}", std::process::id()));
-        fs::create_dir_all(&dir).unwrap();
-        dir
-    }
-
     #[test]
     fn the_oldest_process_stands_for_the_pod_until_it_ends_or_is_anothers() {
-        let proc = folder("oldest");
-        process(&proc, 30, &format!("0::/kubepods/pod{A}/sandbox\n"), 500);
-        process(&proc, 7, &format!("0::/kubepods/pod{A}/app\n"), 900);
-        process(&proc, 8, "0::/system.slice/cron.service\n", 1);
-        let mut processes = PodProcesses::at(proc.clone());
+        let dir = TempDir::new().unwrap();
+        let proc = dir.path();
+        process(proc, 30, &format!("0::/kubepods/pod{A}/sandbox\n"), 500);
+        process(proc, 7, &format!("0::/kubepods/pod{A}/app\n"), 900);
+        process(proc, 8, "0::/system.slice/cron.service\n", 1);
+        let mut processes = PodProcesses::at(proc.to_owned());
         let of =
             |processes: &mut PodProcesses, uid: &str| processes.netns(uid, |_| Ok(())).map(|(path, ())| path);
         assert_eq!(of(&mut processes, A), Ok(proc.join("30/ns/net")));
 
         // The sandbox ended, and its id went to a process of another pod.
-        process(&proc, 30, &format!("0::/kubepods/pod{B}/sandbox\n"), 1_000);
+        process(proc, 30, &format!("0::/kubepods/pod{B}/sandbox\n"), 1_000);
         processes.looked = None;
         assert_eq!(of(&mut processes, A), Ok(proc.join("7/ns/net")));
         assert_eq!(of(&mut processes, B), Ok(proc.join("30/ns/net")));
-        fs::remove_dir_all(&proc).unwrap();
     }
 
     #[test]
     fn where_the_oldest_process_is_in_another_namespace_a_younger_one_tells() {
-        let proc = folder("other");
-        process(&proc, 30, &format!("0::/kubepods/pod{A}/sandbox\n"), 500);
-        process(&proc, 31, &format!("0::/kubepods/pod{A}/app\n"), 600);
-        let mut processes = PodProcesses::at(proc.clone());
+        let dir = TempDir::new().unwrap();
+        let proc = dir.path();
+        process(proc, 30, &format!("0::/kubepods/pod{A}/sandbox\n"), 500);
+        process(proc, 31, &format!("0::/kubepods/pod{A}/app\n"), 600);
+        let mut processes = PodProcesses::at(proc.to_owned());
         let holds = |path: &Path| {
             if path.starts_with(proc.join("31")) {
                 Ok(31)
@@ -171,18 +168,17 @@ mod tests {
         fs::remove_dir_all(proc.join("31")).unwrap();
         assert!(processes.netns(A, holds).unwrap_err().contains("30/ns/net is another"));
         // A process that comes later may be it.
-        process(&proc, 31, &format!("0::/kubepods/pod{A}/app\n"), 900);
+        process(proc, 31, &format!("0::/kubepods/pod{A}/app\n"), 900);
         processes.looked = None;
         assert_eq!(processes.netns(A, holds), Ok((proc.join("31/ns/net"), 31)));
-        fs::remove_dir_all(&proc).unwrap();
     }
 
     #[test]
     fn a_pod_without_processes_is_said_to_have_none() {
-        let proc = folder("none");
-        let mut processes = PodProcesses::at(proc.clone());
+        let dir = TempDir::new().unwrap();
+        let proc = dir.path();
+        let mut processes = PodProcesses::at(proc.to_owned());
         assert!(processes.netns(A, |_| Ok(())).unwrap_err().contains("no process"));
         assert!(processes.netns("", |_| Ok(())).unwrap_err().contains("no UID"));
-        fs::remove_dir_all(&proc).unwrap();
     }
 }

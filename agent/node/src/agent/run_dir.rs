@@ -170,7 +170,7 @@ mod tests {
 
     #[test]
     fn a_second_agent_is_refused_until_the_first_has_gone() {
-        let temp = crate::test_dir::TestDir::new("run-dir");
+        let temp = tempfile::TempDir::new().unwrap();
         let dir = temp.path().join("run");
         let first = RunDir::take(&dir).unwrap();
         assert_eq!(fs::metadata(&dir).unwrap().permissions().mode() & 0o777, 0o700);

@@ -6,9 +6,9 @@ use k8s_openapi::api::apps::v1::DaemonSet;
 use kube::Api;
 use tokio::time::timeout;
 use weft_api::names::{AGENT, NAMESPACE};
+use weft_discovery::cluster::{ClusterOptions, ConnectError, connect};
 
 use super::SourceOptions;
-use crate::discovery::cluster::{ClusterOptions, ConnectError, connect};
 
 /// Longest wait for the API server's word.
 const PATIENCE: Duration = Duration::from_secs(3);

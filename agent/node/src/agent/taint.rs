@@ -9,12 +9,12 @@ use kube::Api;
 use kube::api::{Patch, PatchParams};
 use serde_json::json;
 use tokio::time::{sleep, timeout};
+use weft_api::causes;
 use weft_api::names::{AGENT, AGENT_TAINT};
+use weft_discovery::cluster::{ClusterOptions, ConnectError, connect};
 
 use super::{Shared, SourceOptions};
-use crate::causes;
 use crate::cni::install;
-use crate::discovery::cluster::{ClusterOptions, ConnectError, connect};
 
 /// How often it is looked whether the agent is ready.
 const LOOK: Duration = Duration::from_millis(100);

@@ -10,7 +10,6 @@ use serde_json::{Value, json};
 
 use super::PLUGIN;
 use super::call::VERSIONS;
-use crate::whole_file;
 
 /// Added to the name of what is kept. No runtime reads files that end so.
 const ORIGINAL: &str = ".weft-original";
@@ -185,7 +184,7 @@ fn original(path: &Path) -> PathBuf {
 /// Writes a file whole or not at all, as readable as `like` is.
 pub fn write(path: &Path, like: &Path, bytes: &[u8]) -> io::Result<()> {
     let mode = fs::metadata(like)?.mode() & 0o7777;
-    whole_file::write_durably(path, mode, bytes)
+    weft_files::write_durably(path, mode, bytes)
 }
 
 #[cfg(test)]

@@ -11,7 +11,6 @@ use notify::{RecursiveMode, Watcher};
 
 use super::chain::{self, Entry};
 use super::{PLUGIN, kept};
-use crate::whole_file;
 
 /// How often it is looked after without being told to.
 const CHECK: Duration = Duration::from_secs(10);
@@ -172,7 +171,7 @@ fn copy(bin_dir: &Path) -> io::Result<()> {
     }
     let copied = || -> io::Result<()> {
         fs::create_dir_all(bin_dir)?;
-        let draft = whole_file::draft(&to);
+        let draft = weft_files::draft(&to);
         fs::copy(own, &draft)?;
         fs::set_permissions(&draft, std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
         File::open(&draft)?.sync_all()?;
@@ -206,8 +205,8 @@ fn is_same(one: &Path, other: &Path) -> io::Result<bool> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::test_dir::TestDir;
     use std::time::Instant;
+    use tempfile::TempDir;
 
     fn eventually(what: &str, mut is: impl FnMut() -> bool) {
         let until = Instant::now() + Duration::from_secs(5);
@@ -219,7 +218,7 @@ mod tests {
 
     #[test]
     fn it_keeps_the_plugin_in_place_and_takes_it_along() {
-        let temp = TestDir::new("cni-install");
+        let temp = TempDir::new().unwrap();
         let (conf_dir, bin_dir) = (temp.path().join("net.d"), temp.path().join("bin"));
         fs::create_dir_all(&conf_dir).unwrap();
         let options = CniOptions { conf_dir: conf_dir.clone(), bin_dir: bin_dir.clone(), strict: true };

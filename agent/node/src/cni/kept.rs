@@ -12,8 +12,6 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use weft_rules::last_known::LastKnown;
 
-use crate::whole_file;
-
 /// The file's name. No runtime reads files that end so.
 const NAME: &str = "weft-cni.last-known";
 /// A failed write is tried again after this.
@@ -58,7 +56,7 @@ fn is_private(file: &Metadata) -> bool {
 
 /// Writes the file whole or not at all, as it stands after a power cut as well.
 fn write(path: &Path, known: Option<&LastKnown>) -> io::Result<()> {
-    whole_file::write_durably(path, 0o600, &serde_json::to_vec(&Kept { version: VERSION, known })?)
+    weft_files::write_durably(path, 0o600, &serde_json::to_vec(&Kept { version: VERSION, known })?)
 }
 
 /// Removes it.
@@ -136,8 +134,8 @@ impl Drop for Keeper {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::test_dir::TestDir;
     use std::os::unix::fs::PermissionsExt;
+    use tempfile::TempDir;
 
     fn known(namespace: &str) -> LastKnown {
         LastKnown { namespaces: [(namespace.to_owned(), true)].into(), ..LastKnown::default() }
@@ -145,7 +143,7 @@ mod tests {
 
     #[test]
     fn what_was_kept_last_is_read_and_nobody_else_can_read_it() {
-        let dir = TestDir::new("kept");
+        let dir = TempDir::new().unwrap();
         let path = path(dir.path());
         drop(Keeper::start(path.clone()).unwrap());
         assert_eq!(read(&path).unwrap(), None);
@@ -163,7 +161,7 @@ mod tests {
 
     #[test]
     fn what_is_missing_broken_or_others_to_write_is_not_believed() {
-        let dir = TestDir::new("kept-broken");
+        let dir = TempDir::new().unwrap();
         let path = path(dir.path());
         assert_eq!(read(&path).unwrap_err().kind(), io::ErrorKind::NotFound);
         write(&path, Some(&known("shop"))).unwrap();

@@ -8,16 +8,15 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-
+use weft_api::causes;
+use weft_datapath::Enclosed;
 use weft_rules::last_known::{self, Memory, Start, StartingPod};
 
 pub use super::call::Call;
 use super::call::{Config, VERSIONS};
 use super::kept;
 use super::protocol::{Answer, LAST_PATIENCE, PATIENCE, PRESENCE, Pod, Request};
-use crate::causes;
 use crate::channel::Channel;
-use crate::datapath::{self, Enclosed};
 
 /// Codes of CNI's specification.
 mod code {
@@ -164,7 +163,7 @@ fn enclose(config: &Config, pod: &Pod, path: PathBuf, netns: &File) -> Result<()
         netns: path.canonicalize().unwrap_or(path),
         addresses: pod.addresses.clone(),
     };
-    datapath::enclose(&config.run_dir, &config.bpf_dir, &enclosed, netns.as_fd())
+    weft_datapath::enclose(&config.run_dir, &config.bpf_dir, &enclosed, netns.as_fd())
         .map_err(|error| causes::all(&error))?;
     let _ = ask(config, &Request::Enclosed(pod.clone()), Some(netns), PRESENCE);
     Ok(())

@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use weft_api::istio::{Gateway, GatewayServer, HttpRedirect, ServerProtocol};
 
-use super::{Compiler, with_rules};
-use crate::gateway::{GatewayPods, GatewayPort, VirtualHost, common};
-use crate::host::{self, HostPattern};
-use crate::http_route::{HttpAction, HttpRoute, Redirect};
-use crate::matching::is_subset;
+use crate::compile::{Compiler, with_rules};
+use crate::registry::hostname::{self, HostPattern};
+use crate::route::gateway::{GatewayPods, GatewayPort, VirtualHost, common};
+use crate::route::http_route::{HttpAction, HttpRoute, Redirect};
+use crate::route::matching::is_subset;
 use crate::shard::{Map, Set};
 use crate::workload::{Enrolment, Workload};
 
@@ -150,7 +150,7 @@ impl Compiler {
             Some((".", name)) => (Some(own), name),
             Some((namespace, name)) => (Some(namespace), name),
         };
-        (namespace, HostPattern::parse(&host::resolve(name, own, &self.options.cluster_domain)))
+        (namespace, HostPattern::parse(&hostname::resolve(name, own, &self.options.cluster_domain)))
     }
 }
 

@@ -10,8 +10,8 @@ use weft_api::finding::{Finding, Severity, code};
 use weft_api::meta::ObjectKey;
 use weft_api::object::Object;
 
-use super::prepare::{Prepared, Unprepared};
-use super::{Change, Compiler};
+use crate::compile::prepare::{Prepared, Unprepared};
+use crate::compile::{Change, Compiler};
 
 /// Refused objects that are told of, one by one, and tried again when there is room.
 const KEPT: usize = 1000;
@@ -241,7 +241,7 @@ mod tests {
         let (admitted, told) = intake.admit(many);
         let refused = 26 - admitted.len();
         assert_eq!((told.len(), intake.findings().count()), (refused, refused));
-        let key = ObjectKey { kind: "VirtualService".into(), namespace: "shop".into(), name: "v10".into() };
+        let key = ObjectKey::new(weft_api::kinds::Kind::VirtualService, "shop", "v10");
         let after = names(&intake.admit(vec![Change::Delete(key)]).0);
         assert_eq!((after.len(), &*after[0]), (2, "-v10"), "{after:?}");
         assert_eq!(intake.findings().count(), refused - 1);

@@ -9,37 +9,38 @@ use weft_api::istio::{
 };
 use weft_api::meta::Labels;
 
-use super::endpoints::PortEndpoints;
-use super::services::{Kind, ServiceRecord};
-use crate::cluster::{Balance, Cluster};
-use crate::host::{self, HostPattern};
 use crate::intern::Interner;
-use crate::matching::is_subset;
 use crate::mesh::MeshSettings;
-use crate::service_entry::{CallerPolicy, Clusters, Policies, PortClusters, PortEntry, ServiceEntry};
+use crate::registry::endpoints::PortEndpoints;
+use crate::registry::host::{Host, HostPort};
+use crate::registry::hostname::{self, HostPattern};
+use crate::registry::scope::Scope;
+use crate::registry::services::{Addressing, ServiceRecord};
+use crate::route::matching::is_subset;
+use crate::route::virtual_service::Age;
 use crate::shard::Map;
-use crate::virtual_service::Age;
-use crate::visibility::Visibility;
+use crate::upstream::cluster::{Balance, Cluster};
+use crate::upstream::clusters::{CallerPolicy, Clusters, Policies, PortClusters};
 
 /// A DestinationRule, with what its lookup needs.
 #[derive(Debug)]
-pub(super) struct PolicyRecord {
+pub(crate) struct PolicyRecord {
     /// `namespace/name`.
-    pub(super) key: Arc<str>,
-    pub(super) age: Age,
-    pub(super) pattern: HostPattern,
+    pub(crate) key: Arc<str>,
+    pub(crate) age: Age,
+    pub(crate) pattern: HostPattern,
     /// Who sees it outside its namespace.
-    visibility: Visibility,
+    scope: Scope,
     /// Its own namespace sees it, and nobody else.
     private: bool,
     /// Its own namespace sees it.
     local: bool,
     selector: Option<Arc<Labels>>,
-    pub(super) rule: Arc<DestinationRule>,
+    pub(crate) rule: Arc<DestinationRule>,
 }
 
 impl PolicyRecord {
-    pub(super) fn compile(rule: &Arc<DestinationRule>, mesh: &MeshSettings, intern: &mut Interner) -> Self {
+    pub(crate) fn compile(rule: &Arc<DestinationRule>, mesh: &MeshSettings, intern: &mut Interner) -> Self {
         let (meta, spec) = (&rule.metadata, &rule.spec);
         let namespace = intern.text(&meta.namespace);
         let selector = spec.workload_selector.as_ref().map(|selector| intern.labels(&selector.match_labels));
@@ -58,13 +59,12 @@ impl PolicyRecord {
                 name: intern.text(&meta.name),
                 namespace: namespace.clone(),
             },
-            pattern: HostPattern::parse(&host::resolve(&spec.host, &meta.namespace, &mesh.cluster_domain)),
-            visibility: Visibility::compile(
-                &spec.export_to,
-                &mesh.destination_rule_export_to,
-                &namespace,
-                intern,
-            ),
+            pattern: HostPattern::parse(&hostname::resolve(
+                &spec.host,
+                &meta.namespace,
+                &mesh.cluster_domain,
+            )),
+            scope: Scope::compile(&spec.export_to, &mesh.destination_rule_export_to, &namespace, intern),
             private,
             local,
             selector,
@@ -76,26 +76,26 @@ impl PolicyRecord {
     fn exported_to(&self, caller: Option<&str>) -> bool {
         !self.private
             && match caller {
-                Some(caller) => self.visibility.admits(caller),
-                None => self.visibility == Visibility::Everywhere,
+                Some(caller) => self.scope.admits(caller),
+                None => self.scope == Scope::Everywhere,
             }
     }
 }
 
 /// Builds the clusters of one service for every kind of caller.
-pub(super) struct Build<'a> {
-    pub(super) record: &'a ServiceRecord,
-    pub(super) endpoints: &'a [PortEndpoints],
-    pub(super) mesh: &'a MeshSettings,
-    pub(super) root_namespace: &'a str,
+pub(crate) struct Build<'a> {
+    pub(crate) record: &'a ServiceRecord,
+    pub(crate) endpoints: &'a [PortEndpoints],
+    pub(crate) mesh: &'a MeshSettings,
+    pub(crate) root_namespace: &'a str,
     /// Rules for this host, the most specific first, each group oldest first.
-    pub(super) candidates: Vec<&'a Arc<PolicyRecord>>,
-    pub(super) old: Option<&'a ServiceEntry>,
+    pub(crate) candidates: Vec<&'a Arc<PolicyRecord>>,
+    pub(crate) old: Option<&'a Host>,
 }
 
 impl<'a> Build<'a> {
     /// Looks the rules up for each namespace that may see its own, and once for all others.
-    pub(super) fn policies(&self, intern: &mut Interner) -> Policies {
+    pub(crate) fn policies(&self, intern: &mut Interner) -> Policies {
         let mut turns = Turns::of(self.old);
         let common = self.lookup(None);
         let others = Arc::new(self.clusters(&common, &mut turns, intern));
@@ -126,7 +126,7 @@ impl<'a> Build<'a> {
         let mut all = Vec::new();
         for rule in &self.candidates {
             all.push(rule.age.namespace.clone());
-            if let Visibility::Namespaces(named) = &rule.visibility {
+            if let Scope::Namespaces(named) = &rule.scope {
                 all.extend(named.iter().cloned());
             }
         }
@@ -216,14 +216,14 @@ impl<'a> Build<'a> {
 
     fn cluster(
         &self,
-        port: &PortEntry,
+        port: &HostPort,
         subset: Option<Arc<str>>,
         endpoints: PortEndpoints,
         parts: Parts<'_>,
         turns: &mut Turns,
     ) -> Cluster {
         let service = &self.record.service;
-        let headless = self.record.kind == Kind::Headless;
+        let headless = self.record.addressing == Addressing::Headless;
         Cluster {
             name: format!(
                 "outbound|{}|{}|{}",
@@ -309,7 +309,7 @@ impl<'a> Parts<'a> {
 struct Turns(Map<(u16, Option<Arc<str>>), Arc<AtomicU32>>);
 
 impl Turns {
-    fn of(old: Option<&ServiceEntry>) -> Self {
+    fn of(old: Option<&Host>) -> Self {
         let ports =
             old.into_iter().flat_map(|entry| entry.policies.all()).flat_map(|clusters| &clusters.ports);
         let clusters = ports.flat_map(|port| std::iter::once(&port.whole).chain(&port.subsets));

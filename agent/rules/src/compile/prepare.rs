@@ -5,7 +5,7 @@ use std::sync::Arc;
 use weft_api::budget::weigh;
 use weft_api::object::Object;
 
-use super::Compiler;
+use crate::compile::Compiler;
 use crate::pattern::{Finder, Whole};
 
 /// Regular expressions of one object that nobody has compiled yet.

@@ -4,14 +4,15 @@ use std::sync::Arc;
 
 use weft_api::istio::{AuthorizationPolicy, PeerAuthentication, RequestAuthentication};
 
-use super::pod::PodRecord;
-use super::services::{SliceEndpoint, SliceRecord, Target};
-use super::{Compiler, authorization, peer_authentication, request_authentication};
+use crate::compile::Compiler;
+use crate::guard::compile::{authorization, peer_authentication, request_authentication};
+use crate::guard::namespace::NamespaceSecurity;
 use crate::guard::{DryRuns, Entrance, Guard};
-use crate::security::NamespaceSecurity;
+use crate::registry::pod::PodRecord;
+use crate::registry::protocol::Protocol;
+use crate::registry::services::{SliceEndpoint, SliceRecord, Target};
+use crate::route::virtual_service::Age;
 use crate::shard::{Map, Set};
-use crate::snapshot::Protocol;
-use crate::virtual_service::Age;
 use crate::workload::Workload;
 
 /// What is kept of the security objects.
@@ -124,7 +125,7 @@ impl Compiler {
             if let Some(pod) = &endpoint.pod {
                 self.security.dirty.insert(pod.clone());
             } else {
-                let claiming = self.pods.claiming(endpoint.address, &self.snapshot);
+                let claiming = self.pods.claiming(endpoint.address, &self.snapshot.registry);
                 self.security.dirty.extend(claiming.cloned());
             }
         }

@@ -8,14 +8,15 @@ use http::request::Parts;
 use weft_api::admin::{Decision, Explanation};
 use weft_api::istio::TlsMode;
 
-use crate::cluster::Cluster;
 use crate::guard::condition::{Truth, View};
 use crate::guard::policy::{Action, Policy};
 use crate::guard::{
     ConnectionVerdict, Consult, Denial, DryRuns, Guard, Inbound, InboundRequest, Mtls, RequestVerdict,
 };
-use crate::identity::Identity;
-use crate::snapshot::{Protocol, Snapshot};
+use crate::registry::protocol::Protocol;
+use crate::snapshot::Snapshot;
+use crate::snapshot::reach::{Plaintext, Reach, Towards};
+use crate::upstream::cluster::Cluster;
 use crate::workload::{Enrolment, Workload};
 
 /// More endpoints than these tell nothing new.
@@ -75,8 +76,9 @@ impl Entries {
         let tls = mode.map(|mode| (mode, names().join(" and ")));
         for endpoint in cluster.answering(dialled).iter().take(MOST_ENDPOINTS) {
             let Some(workload) = &endpoint.workload else {
-                let entry = Entry { tls: outside(tls.as_ref()), policies: Vec::new(), refused: None };
-                self.all.push((endpoint.address.to_string(), entry));
+                let (tls, refused) =
+                    caller.travel(None, endpoint.address.port(), tls.as_ref(), head).in_words();
+                self.all.push((endpoint.address.to_string(), Entry { tls, policies: Vec::new(), refused }));
                 continue;
             };
             self.meet(
@@ -128,13 +130,52 @@ impl Entries {
     }
 }
 
-/// To what is no pod.
-fn outside(tls: Option<&(TlsMode, String)>) -> String {
-    match tls {
-        Some((TlsMode::Disable, rule)) => format!("disabled by {rule}"),
-        Some((TlsMode::Simple, rule)) => format!("tls by {rule}"),
-        Some((TlsMode::Mutual, rule)) => format!("mutual tls by {rule}"),
-        Some((TlsMode::IstioMutual, _)) | None => "plaintext".to_owned(),
+/// How a caller reaches a destination.
+struct Travel<'a> {
+    /// `None`: no agent of the mesh has a hand in it.
+    reach: Option<Reach>,
+    /// The DestinationRule that has a say in it.
+    tls: Option<&'a (TlsMode, String)>,
+    /// Whether the caller's agent has certificates.
+    certificates: bool,
+    /// Whether it asks in HTTP.
+    http: bool,
+}
+
+impl Travel<'_> {
+    /// How the bytes travel, and why they do not; `None`: they do.
+    fn in_words(&self) -> (String, Option<String>) {
+        let rule = self.tls.map_or("", |(_, rule)| rule);
+        let travels = match self.reach {
+            Some(Reach::Local(None)) => "none (same node)".to_owned(),
+            Some(Reach::Tunnel) => "mtls (hbone)".to_owned(),
+            Some(Reach::Plain(Plaintext::PeerAuthentication)) => {
+                "plaintext (PeerAuthentication DISABLE)".to_owned()
+            }
+            Some(Reach::Plain(Plaintext::NoAuthority)) => {
+                "plaintext (this agent has no certificates)".to_owned()
+            }
+            Some(Reach::NoPeer) => format!("none (ISTIO_MUTUAL by {rule})"),
+            Some(Reach::Local(Some(_)) | Reach::Plain(_)) => match self.tls.map(|(mode, _)| mode) {
+                Some(TlsMode::Disable) => format!("disabled by {rule}"),
+                Some(TlsMode::Simple) => format!("tls by {rule}"),
+                Some(TlsMode::Mutual) => format!("mutual tls by {rule}"),
+                Some(TlsMode::IstioMutual) | None => "plaintext".to_owned(),
+            },
+            None => "plaintext".to_owned(),
+        };
+        let why = match self.reach {
+            Some(Reach::NoPeer) => Some("it is no pod in the mesh"),
+            Some(Reach::Tunnel) if !self.certificates => Some("this agent has no certificates"),
+            _ => None,
+        };
+        let how = if self.http { "503" } else { "closed" };
+        (travels, why.map(|why| format!("{how}: {rule} wants ISTIO_MUTUAL, and {why}")))
+    }
+
+    /// Whether the destination learns who the caller is.
+    fn proves_caller(&self) -> bool {
+        matches!(self.reach, Some(Reach::Local(None) | Reach::Tunnel))
     }
 }
 
@@ -147,22 +188,24 @@ fn is_gateway(snapshot: &Snapshot, to: &Place<'_>) -> bool {
 
 impl Caller<'_> {
     fn enter(&self, to: &Place<'_>, head: Option<&Parts>) -> Entry {
-        if to.workload.enrolment != Enrolment::Enrolled {
-            return Entry { tls: outside(to.tls.as_ref()), policies: Vec::new(), refused: None };
+        let travel = self.travel(Some(to.workload), to.address.port(), to.tls.as_ref(), head);
+        let (mut tls, refused) = travel.in_words();
+        let mut policies = Vec::new();
+        if refused.is_some() || to.workload.enrolment != Enrolment::Enrolled {
+            return Entry { tls, policies, refused };
         }
         if is_gateway(self.snapshot, to) {
-            // Whoever calls it counts as from outside.
-            let mut policies = Vec::new();
             let refused = head.and_then(|head| self.ask_gateway(to, head, &mut policies));
-            return Entry { tls: "plaintext".to_owned(), policies, refused };
+            return Entry { tls, policies, refused };
         }
         if let Some(entry) = self.as_probe(to, head) {
             return entry;
         }
         let (mode, peer) = self.snapshot.peer_policy(to.workload, to.address.port());
-        let (mut tls, identity) = self.travel(to, mode);
+        let own = self.snapshot.trust_domains().first();
+        let identity = own.filter(|_| mode != Mtls::Disable && travel.proves_caller());
+        let identity = identity.zip(self.workload).map(|(own, caller)| caller.identity(own));
         let refused = mode == Mtls::Strict && identity.is_none();
-        let mut policies = Vec::new();
         if let Some(peer) = peer {
             let decided = match (mode, &identity) {
                 (Mtls::Disable, _) => "no caller has an identity".to_owned(),
@@ -225,25 +268,22 @@ impl Caller<'_> {
         self.refusal(to.workload, &inbound, Some(&request), told)
     }
 
-    /// How the bytes travel, and who the caller is then.
-    fn travel(&self, to: &Place<'_>, mode: Mtls) -> (String, Option<Identity>) {
-        let plain = |text: &str| (text.to_owned(), None);
-        let Some(caller) = self.workload.filter(|caller| caller.enrolment == Enrolment::Enrolled) else {
-            return plain("plaintext");
-        };
-        if let Some((TlsMode::Disable | TlsMode::Simple | TlsMode::Mutual, _)) = &to.tls {
-            return (outside(to.tls.as_ref()), None);
-        }
-        let own = self.snapshot.trust_domains().first();
-        let identity = own.filter(|_| mode != Mtls::Disable).map(|own| Identity::of(caller, own));
-        if caller.node == to.workload.node {
-            return ("none (same node)".to_owned(), identity);
-        }
-        match identity {
-            None => plain("plaintext (PeerAuthentication DISABLE)"),
-            Some(_) if !self.certificates => plain("plaintext (this agent has no certificates)"),
-            identity => ("mtls (hbone)".to_owned(), identity),
-        }
+    /// How a port of a pod, or of somebody unknown, is reached.
+    fn travel<'a>(
+        &self,
+        workload: Option<&Workload>,
+        port: u16,
+        tls: Option<&'a (TlsMode, String)>,
+        head: Option<&Parts>,
+    ) -> Travel<'a> {
+        let reach = self.workload.filter(|caller| caller.enrolment == Enrolment::Enrolled).map(|caller| {
+            let serves = |to: &Workload| to.enrolment == Enrolment::Enrolled && to.node == caller.node;
+            let (node, is_local) = (&*caller.node, workload.is_some_and(serves));
+            let tls = tls.map(|(mode, _)| *mode);
+            Towards { workload, port, tls, node, is_local, has_certificates: self.certificates }
+                .reach(self.snapshot)
+        });
+        Travel { reach, tls, certificates: self.certificates, http: head.is_some() }
     }
 
     /// Asks the destination's rules. Tells what each of its policies said.
@@ -371,7 +411,8 @@ pub(super) fn services_of(snapshot: &Snapshot, workload: &Workload) -> Vec<Arc<s
         workloads.any(|other| other.key == workload.key)
     };
     let services = snapshot
-        .services
+        .registry
+        .hosts
         .iter()
         .filter(|(_, entry)| entry.policies.others.ports.iter().any(|port| leads(&port.whole)));
     services.map(|(host, _)| host.clone()).collect()

@@ -9,10 +9,11 @@ use weft_api::admin::{ExplainRequest, Explanation};
 use super::entry::{Caller, Place, services_of};
 use super::target::{self, Target};
 use super::{ExplainError, backends, describe_route, request, told_otherwise, trace};
-use crate::gateway::GatewayPort;
-use crate::host::HostPattern;
-use crate::matching::{At, RequestView};
-use crate::snapshot::{HttpDecision, Protocol, Snapshot};
+use crate::registry::hostname::HostPattern;
+use crate::registry::protocol::Protocol;
+use crate::route::gateway::GatewayPort;
+use crate::route::matching::{At, RequestView};
+use crate::snapshot::{HttpDecision, Snapshot};
 use crate::workload::Workload;
 
 /// More hosts than these are not listed.
@@ -145,7 +146,7 @@ fn rules(pod: &Workload, served: &GatewayPort, parts: &Parts, notes: &mut Vec<St
     for rules in host.rules.iter() {
         let decides = decider.is_some_and(|decider| decider.key == rules.key);
         let matches = || rules.route_at_gateway(pod, served.server_port, at, &request, true).is_some();
-        if !rules.visibility.admits(&pod.namespace) {
+        if !rules.scope.admits(&pod.namespace) {
             let note = format!("VirtualService {} is not exported to namespace {}", rules.key, pod.namespace);
             notes.push(note);
         } else if let Some(decider) = decider.filter(|_| decided) {

@@ -8,9 +8,10 @@ use weft_api::admin::{ExplainRequest, Explanation};
 use super::entry::{Caller, Entries, Place};
 use super::target::{self, Meaning, Target};
 use super::{ExplainError, request, row, told_otherwise};
-use crate::http_route;
-use crate::service_entry::ServiceEntry;
-use crate::snapshot::{Protocol, Snapshot};
+use crate::registry::host::Host;
+use crate::registry::protocol::Protocol;
+use crate::route::http_route;
+use crate::snapshot::Snapshot;
 use crate::workload::Workload;
 
 /// Where a name without a namespace is looked for.
@@ -82,7 +83,7 @@ pub(super) fn answer(
 enum Found<'a> {
     Pod(&'a Arc<Workload>, SocketAddr),
     /// A service, and its port.
-    Service(&'a Arc<ServiceEntry>, u16),
+    Service(&'a Arc<Host>, u16),
     Nothing,
 }
 
@@ -91,10 +92,11 @@ fn find<'a>(snapshot: &'a Snapshot, target: &Target) -> Result<Found<'a>, Explai
     Ok(match target.meaning(snapshot, NAMESPACE)? {
         Meaning::Address(address) => {
             let address = address.to_canonical();
-            let mut owners = snapshot.vips.get(&address).into_iter().flat_map(|owners| owners.iter());
+            let mut owners =
+                snapshot.registry.owners.get(&address).into_iter().flat_map(|owners| owners.iter());
             if let Some(workload) = snapshot.workload_at(address) {
                 Found::Pod(workload, (address, target.port).into())
-            } else if let Some(entry) = owners.find_map(|host| snapshot.service(host)) {
+            } else if let Some(entry) = owners.find_map(|host| snapshot.registry.host(host)) {
                 service(entry)
             } else {
                 target::node_port(snapshot, target.port)

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use weft_api::admin::{Peer, PeerSelector};
 
-use crate::host::{self, HostBuffer, RequestHost};
-use crate::service_entry::ServiceEntry;
+use crate::registry::host::Host;
+use crate::registry::hostname::{self, HostBuffer, RequestHost};
 use crate::snapshot::Snapshot;
 use crate::workload::Workload;
 
@@ -114,7 +114,7 @@ pub(super) enum Meaning<'a> {
     /// Itself.
     Address(IpAddr),
     /// A service.
-    Service(&'a Arc<ServiceEntry>),
+    Service(&'a Arc<Host>),
     /// A pod of a headless service, by its own name, and the address that DNS gives for it.
     Pod(&'a Arc<Workload>, IpAddr),
     /// Somebody outside, whose address DNS alone knows.
@@ -154,7 +154,7 @@ impl Target {
         namespace: &str,
     ) -> Result<Meaning<'a>, ExplainError> {
         let mut lower = HostBuffer::new();
-        let name = match host::normalize(&self.host, &mut lower) {
+        let name = match hostname::normalize(&self.host, &mut lower) {
             RequestHost::Address(address) => return Ok(Meaning::Address(address)),
             RequestHost::Name(name) => name,
             RequestHost::Nothing => return Err(ExplainError::NotATarget(self.host.clone())),
@@ -192,11 +192,12 @@ impl Target {
 /// The service of this name, in full or as short as it may be in a namespace. One that stands for a name outside is that.
 fn service<'a>(snapshot: &'a Snapshot, namespace: &str, name: &str) -> Option<Meaning<'a>> {
     let found = |name: &str| {
-        snapshot.services.get(name)?;
-        Some(snapshot.service(name).map_or(Meaning::Outside, Meaning::Service))
+        snapshot.registry.hosts.get(name)?;
+        Some(snapshot.registry.host(name).map_or(Meaning::Outside, Meaning::Service))
     };
     let mut full = HostBuffer::new();
-    found(name).or_else(|| found(host::expand(name, namespace, &snapshot.mesh.cluster_domain, &mut full)?))
+    found(name)
+        .or_else(|| found(hostname::expand(name, namespace, &snapshot.mesh.cluster_domain, &mut full)?))
 }
 
 /// Whether others than the cluster's own DNS could know a name.
@@ -208,7 +209,7 @@ fn may_be_outside(snapshot: &Snapshot, name: &str) -> bool {
 /// Services that are called so in other namespaces.
 fn meant(snapshot: &Snapshot, name: &str) -> String {
     let label = name.split('.').next().unwrap_or(name);
-    let services = snapshot.services.iter().map(|(_, entry)| &entry.service);
+    let services = snapshot.registry.hosts.iter().map(|(_, entry)| &entry.service);
     let mut names: Vec<String> = services
         .filter(|service| *service.name == *label)
         .map(|service| format!("{}.{}", service.name, service.namespace))
@@ -219,8 +220,8 @@ fn meant(snapshot: &Snapshot, name: &str) -> String {
 }
 
 /// The service that a port of nodes leads to, and its port there.
-pub(super) fn node_port(snapshot: &Snapshot, number: u16) -> Option<(&Arc<ServiceEntry>, u16)> {
-    snapshot.services.iter().find_map(|(_, entry)| {
+pub(super) fn node_port(snapshot: &Snapshot, number: u16) -> Option<(&Arc<Host>, u16)> {
+    snapshot.registry.hosts.iter().find_map(|(_, entry)| {
         let port = entry.ports.iter().find(|port| port.node_port == Some(number))?;
         Some((entry, port.port))
     })

@@ -6,11 +6,12 @@ use std::sync::Arc;
 use http::request::Parts;
 
 use super::in_words;
-use crate::host::HostBuffer;
-use crate::http_route::Destination;
-use crate::matching::{At, HttpMatch, RequestView};
-use crate::snapshot::{Outbound, Protocol, Snapshot, Unroutable};
-use crate::virtual_service::{HttpEntry, HttpOutcome, Rules};
+use crate::registry::hostname::HostBuffer;
+use crate::registry::protocol::Protocol;
+use crate::route::http_route::Destination;
+use crate::route::matching::{At, HttpMatch, RequestView};
+use crate::route::virtual_service::{HttpEntry, HttpOutcome, Rules};
+use crate::snapshot::{Outbound, Snapshot, Unroutable};
 use crate::workload::Workload;
 
 /// Says what the name and the address stand for.
@@ -30,7 +31,7 @@ pub(super) fn name_target(
     };
     match &outbound.service {
         Some(service) => notes.push(format!("{host} is {} at {dst}; the port is {protocol}", service.host)),
-        None => match snapshot.service_at_any_port(caller, dst.ip()) {
+        None => match snapshot.registry.hosts_at(caller, dst.ip()).next() {
             Some(entry) => {
                 let ports: Vec<String> = entry.ports.iter().map(|port| port.port.to_string()).collect();
                 notes.push(format!(
@@ -67,7 +68,7 @@ pub(super) fn rules(
             ));
             continue;
         }
-        if !rules.visibility.admits(&caller.namespace) {
+        if !rules.scope.admits(&caller.namespace) {
             let note =
                 format!("VirtualService {} is not exported to namespace {}", rules.key, caller.namespace);
             notes.push(note);
@@ -166,10 +167,10 @@ fn misses(
 
 /// Walks the `tcp` rules of the service at an address.
 pub(super) fn tcp_rules(snapshot: &Snapshot, caller: &Workload, dst: SocketAddr, notes: &mut Vec<String>) {
-    let Some(entry) = snapshot.service_at(caller, dst) else { return };
+    let Some(entry) = snapshot.registry.host_at(caller, dst) else { return };
     let owner = snapshot.owner(&entry.service.host);
     for rules in snapshot.rules_for(&entry.service.host).flat_map(|list| list.iter()) {
-        if !rules.visibility.admits(&caller.namespace) {
+        if !rules.scope.admits(&caller.namespace) {
             notes.push(format!(
                 "VirtualService {} is not exported to namespace {}",
                 rules.key, caller.namespace
@@ -194,6 +195,11 @@ pub(super) fn tcp_rules(snapshot: &Snapshot, caller: &Workload, dst: SocketAddr,
                         dst.ip()
                     );
                     notes.push(note);
+                } else if !candidate.is_from(caller) {
+                    notes.push(format!(
+                        "tcp[{index}] of {} does not match: the caller's address is outside its sourceSubnet",
+                        rules.key
+                    ));
                 }
             }
         }
@@ -208,7 +214,7 @@ pub(super) fn destination(
     addressed: u16,
     notes: &mut Vec<String>,
 ) {
-    let entry = snapshot.service(&destination.host);
+    let entry = snapshot.registry.host(&destination.host);
     match (snapshot.cluster(caller, destination, addressed), entry) {
         (Ok(cluster), Some(entry)) => {
             let rules = &entry.clusters(caller).rules;

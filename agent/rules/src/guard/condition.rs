@@ -8,13 +8,13 @@ use http::header::HeaderName;
 use http::request::Parts;
 use ipnet::IpNet;
 use serde_json::Value;
+use weft_api::identity::Identity;
 
 use super::path::PathPattern;
 use super::text::{Glob, Text};
 use super::{Claims, Inbound, InboundRequest};
-use crate::http_route::authority;
-use crate::identity::Identity;
-use crate::matching::any_value;
+use crate::route::http_route::authority;
+use crate::route::matching::any_value;
 
 /// Whether something holds, as far as that is known yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

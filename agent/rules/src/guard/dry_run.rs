@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::condition::{Truth, View};
 use super::policy::{Action, Policy};
 use super::{Guard, Inbound, InboundRequest};
-use crate::security::NamespaceSecurity;
+use crate::guard::namespace::NamespaceSecurity;
 use crate::workload::Workload;
 
 /// The policies that are tried out on one workload.

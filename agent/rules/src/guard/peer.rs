@@ -5,9 +5,9 @@ use std::sync::Arc;
 use weft_api::meta::Labels;
 
 use super::Mtls;
-use crate::matching::is_subset;
-use crate::security::NamespaceSecurity;
-use crate::virtual_service::Age;
+use crate::guard::namespace::NamespaceSecurity;
+use crate::route::matching::is_subset;
+use crate::route::virtual_service::Age;
 use crate::workload::Workload;
 
 /// A PeerAuthentication, compiled.

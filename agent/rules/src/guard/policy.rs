@@ -6,9 +6,9 @@ use weft_api::meta::Labels;
 
 use super::condition::{Condition, Truth, View};
 use super::{Consult, Inbound};
-use crate::matching::is_subset;
-use crate::token::TokenRule;
-use crate::virtual_service::Age;
+use crate::guard::token::TokenRule;
+use crate::route::matching::is_subset;
+use crate::route::virtual_service::Age;
 use crate::workload::Workload;
 
 /// An AuthorizationPolicy, compiled.

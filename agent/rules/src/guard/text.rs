@@ -102,6 +102,13 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_text_is_told_as_it_was_written() {
+        for written in ["*", "a", "a*", "*a"] {
+            assert_eq!(Text::parse(written).to_string(), written);
+        }
+    }
+
+    #[test]
     fn a_star_stands_at_one_end_or_alone() {
         for (value, text, expected) in [
             ("a", "a", true),

@@ -8,9 +8,9 @@ use weft_api::meta::Labels;
 use crate::guard::Entrance;
 use crate::guard::peer::{self, PeerPolicy};
 use crate::guard::policy::{Policy, Scope, TokenPolicy};
-use crate::matching::is_subset;
+use crate::route::matching::is_subset;
+use crate::route::virtual_service::Age;
 use crate::snapshot::Snapshot;
-use crate::virtual_service::Age;
 use crate::workload::Workload;
 
 /// One row for each security policy, by kind, namespace and name.

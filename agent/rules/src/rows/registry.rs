@@ -2,12 +2,12 @@
 
 use weft_api::registry::{Host, Hosts, Registration};
 
-use crate::service_entry::{PortEntry, ServiceEntry};
+use crate::registry::host::{self, HostPort};
 use crate::snapshot::Snapshot;
 
 /// One registration for each port of each service, sorted by key. A service that is but another's name has none.
 pub fn registrations(snapshot: &Snapshot) -> Vec<Registration> {
-    let services = snapshot.services.iter().map(|(_, entry)| entry);
+    let services = snapshot.registry.hosts.iter().map(|(_, entry)| entry);
     let mut all: Vec<Registration> = services
         .filter(|entry| entry.alias_of.is_none())
         .flat_map(|entry| {
@@ -22,7 +22,7 @@ pub fn registrations(snapshot: &Snapshot) -> Vec<Registration> {
 /// The endpoints of a service key; of all the service's ports where it names none. `None`: there is no such service or port.
 pub fn hosts(snapshot: &Snapshot, key: &str) -> Option<Hosts> {
     let (host, name) = key.split_once('|').map_or((key, None), |(host, name)| (host, Some(name)));
-    let entry = snapshot.services.get(host).filter(|entry| entry.alias_of.is_none())?;
+    let entry = snapshot.registry.hosts.get(host).filter(|entry| entry.alias_of.is_none())?;
     let mut ports = entry.ports.iter().filter(|port| name.is_none_or(|name| *port.name == *name)).peekable();
     ports.peek()?;
     let mut hosts: Vec<Host> = ports.flat_map(|port| hosts_of(entry, port)).collect();
@@ -31,12 +31,12 @@ pub fn hosts(snapshot: &Snapshot, key: &str) -> Option<Hosts> {
     Some(Hosts { hosts })
 }
 
-fn key(entry: &ServiceEntry, port: &PortEntry) -> String {
+fn key(entry: &host::Host, port: &HostPort) -> String {
     let host = &entry.service.host;
     if port.name.is_empty() { host.to_string() } else { format!("{host}|{}", port.name) }
 }
 
-fn hosts_of(entry: &ServiceEntry, port: &PortEntry) -> Vec<Host> {
+fn hosts_of(entry: &host::Host, port: &HostPort) -> Vec<Host> {
     let cluster = entry.policies.others.port(port.port).map(|clusters| &clusters.whole);
     let endpoints = cluster.into_iter().flat_map(|cluster| cluster.endpoints.iter());
     let mut hosts: Vec<Host> = endpoints

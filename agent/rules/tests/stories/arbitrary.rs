@@ -11,7 +11,7 @@ use weft_api::istio::{
 use weft_api::meta::ObjectMeta;
 use weft_api::object::Object;
 use weft_rules::compile::Change;
-use weft_rules::http_route::HttpAction;
+use weft_rules::route::http_route::HttpAction;
 use weft_rules::snapshot::HttpDecision;
 
 use crate::support::World;

@@ -1,8 +1,8 @@
 //! Who may talk to a workload.
 
+use weft_api::identity::Identity;
 use weft_rules::guard::{ConnectionVerdict, Denial, RequestVerdict};
-use weft_rules::identity::Identity;
-use weft_rules::snapshot::Protocol;
+use weft_rules::registry::protocol::Protocol;
 
 use crate::support::World;
 
@@ -186,6 +186,13 @@ fn what_changes_is_in_force_and_the_rest_stays() {
     world.apply(&policy("other", "q", "{action: DENY, rules: [{}]}"));
     let after = world.snapshot.guard(&world.pod("shop/web")).cloned().expect("a guard");
     assert!(std::sync::Arc::ptr_eq(&before, &after));
+    world.apply(&policy(
+        "shop",
+        "unused",
+        "{selector: {matchLabels: {app: nobody}}, action: DENY, rules: [{}]}",
+    ));
+    let after = world.snapshot.guard(&world.pod("shop/web")).cloned().expect("a guard");
+    assert!(std::sync::Arc::ptr_eq(&before, &after), "a policy of the namespace that is for others");
     world.apply(&policy("shop", "p", "{action: DENY, rules: [{from: [{source: {namespaces: [bad]}}]}]}"));
     with_guard(&world, "shop/web", |guard| assert!(call().may_request(guard)));
     world.delete("AuthorizationPolicy", "shop", "p");

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use weft_rules::cluster::{Balance, Cluster};
-use weft_rules::http_route::Destination;
+use weft_rules::route::http_route::Destination;
 use weft_rules::snapshot::Unroutable;
+use weft_rules::upstream::cluster::{Balance, Cluster};
 
 use crate::support::{World, short};
 

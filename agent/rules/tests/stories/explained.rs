@@ -261,6 +261,95 @@ spec: {host: ratings, trafficPolicy: {tls: {mode: DISABLE}}}
     assert_eq!(ask(&world, &request()).action, "route");
 }
 
+/// `mesh: disabled` leaves a pod out.
+fn far_pod(labels: &str) -> String {
+    format!(
+        "
+apiVersion: v1
+kind: Service
+metadata: {{name: far, namespace: bookinfo}}
+spec: {{clusterIP: 10.96.0.40, selector: {{app: far}}, ports: [{{port: 9080}}]}}
+---
+apiVersion: v1
+kind: Pod
+metadata: {{name: far, namespace: bookinfo, labels: {{app: far{labels}}}}}
+spec: {{nodeName: n9, containers: [{{name: a}}]}}
+status: {{podIP: 10.9.0.1}}
+"
+    )
+}
+
+#[test]
+fn where_mutual_tls_is_asked_for_and_cannot_be_had_nothing_is_sent() {
+    let rule = |mode: &str| {
+        format!(
+            "
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {{name: far, namespace: bookinfo}}
+spec: {{host: far, trafficPolicy: {{tls: {{mode: {mode}}}}}}}
+"
+        )
+    };
+    let unprotected = "
+apiVersion: security.istio.io/v1
+kind: PeerAuthentication
+metadata: {name: far, namespace: bookinfo}
+spec: {mtls: {mode: DISABLE}}
+";
+    let request = ExplainRequest {
+        from: "productpage".into(),
+        to: "http://far:9080/".into(),
+        ..ExplainRequest::default()
+    };
+    let told = |world: &World, certificates| {
+        let told = answer(&world.snapshot, &request, certificates).unwrap();
+        (told.action, told.tls, told.notes.last().cloned().unwrap_or_default())
+    };
+    let route = |tls: &str| ("route".to_owned(), tls.to_owned());
+    let taken = |(action, tls, _): (String, String, String)| (action, tls);
+
+    // With a pod of the mesh on another node, and with or without an authority.
+    let mut world = World::of(APP);
+    world.apply(&far_pod(""));
+    assert_eq!(taken(told(&world, true)), route("mtls (hbone)"));
+    assert_eq!(taken(told(&world, false)), route("plaintext (this agent has no certificates)"));
+    world.apply(&rule("ISTIO_MUTUAL"));
+    assert_eq!(taken(told(&world, true)), route("mtls (hbone)"));
+    let (action, _, why) = told(&world, false);
+    assert_eq!(action, "deny");
+    assert!(
+        why.ends_with(
+            "503: DestinationRule/bookinfo/far wants ISTIO_MUTUAL, and this agent has no certificates"
+        ),
+        "{why}"
+    );
+
+    // A DestinationRule that insists goes before a PeerAuthentication that does without; nobody is known by it there.
+    world.apply(unprotected);
+    assert_eq!(taken(told(&world, true)), route("mtls (hbone)"));
+    let policies = answer(&world.snapshot, &request, true).unwrap().policies;
+    assert_eq!(policies[0].decided, "no caller has an identity");
+    world.delete("DestinationRule", "bookinfo", "far");
+    assert_eq!(taken(told(&world, true)), route("plaintext (PeerAuthentication DISABLE)"));
+
+    // With a pod outside of the mesh.
+    world.apply(&far_pod(", weft.dev/mesh: disabled"));
+    assert_eq!(taken(told(&world, true)), route("plaintext"));
+    world.apply(&rule("ISTIO_MUTUAL"));
+    let (action, tls, why) = told(&world, true);
+    assert_eq!(
+        (action.as_str(), tls.as_str()),
+        ("deny", "none (ISTIO_MUTUAL by DestinationRule/bookinfo/far)")
+    );
+    assert!(
+        why.ends_with("503: DestinationRule/bookinfo/far wants ISTIO_MUTUAL, and it is no pod in the mesh"),
+        "{why}"
+    );
+    world.apply(&rule("SIMPLE"));
+    assert_eq!(taken(told(&world, true)), route("tls by DestinationRule/bookinfo/far"));
+}
+
 #[test]
 fn what_a_stranger_gets_is_told() {
     let mut world = World::of(APP);

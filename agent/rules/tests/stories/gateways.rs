@@ -2,7 +2,7 @@
 
 use weft_api::admin::{ExplainRequest, Explanation};
 use weft_rules::explain;
-use weft_rules::http_route::HttpAction;
+use weft_rules::route::http_route::HttpAction;
 use weft_rules::rows;
 use weft_rules::snapshot::HttpDecision;
 

@@ -7,12 +7,12 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 use serde_json::{Value, json};
+use weft_api::identity::Identity;
 use weft_api::meta::ObjectKey;
 use weft_api::object::Object;
 use weft_rules::compile::{Change, Compiler};
 use weft_rules::guard::{Inbound, InboundRequest};
-use weft_rules::http_route::{Destination, HttpAction};
-use weft_rules::identity::Identity;
+use weft_rules::route::http_route::{Destination, HttpAction};
 use weft_rules::rows;
 use weft_rules::snapshot::{HttpDecision, Snapshot};
 use weft_rules::workload::Workload;
@@ -125,22 +125,33 @@ fn slice() -> impl Strategy<Value = Object> {
     )
 }
 
+/// What a VirtualService is to others.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Part {
+    Alone,
+    Root,
+    Delegate,
+}
+
 fn virtual_service() -> impl Strategy<Value = Object> {
     let gateways = prop::sample::select(vec![json!([]), json!(["mesh", "g"]), json!(["g"])]);
+    let part = prop::sample::select(vec![Part::Alone, Part::Root, Part::Delegate]);
+    let to = (name(), prop::sample::select(vec!["", "a", "b"]));
     (
-        namespace(),
-        name(),
+        (namespace(), name()),
         prop::collection::vec(host(), 1..3),
         export_to(),
         gateways,
         created(),
         version(),
         name(),
+        part,
+        to,
     )
-        .prop_map(|(ns, name, hosts, export_to, gateways, created, version, app)| {
+        .prop_map(|((ns, name), hosts, export_to, gateways, created, version, app, part, to)| {
             let mut meta = metadata(ns, name);
             meta["creationTimestamp"] = json!(created);
-            Object::VirtualService(object(json!({"metadata": meta, "spec": {
+            let mut spec = json!({
                 "hosts": hosts, "exportTo": export_to, "gateways": gateways,
                 "http": [
                     {"match": [{"sourceLabels": {"app": app}, "headers": {"h": {"prefix": "1"}}}],
@@ -149,7 +160,20 @@ fn virtual_service() -> impl Strategy<Value = Object> {
                      "route": [{"destination": {"host": "y.b.svc.cluster.local"}}]},
                 ],
                 "tcp": [{"match": [{"sourceNamespace": "b"}], "route": [{"destination": {"host": "x"}}]}],
-            }})))
+                "tls": [{"match": [{"sniHosts": ["x.a.svc.cluster.local"]}],
+                         "route": [{"destination": {"host": "y"}}]}],
+            });
+            if part == Part::Root {
+                let delegate = json!({"name": to.0, "namespace": to.1});
+                spec["http"][1] = json!({"match": [{"uri": {"prefix": "/"}}], "delegate": delegate});
+            }
+            if part == Part::Delegate {
+                let spec = spec.as_object_mut().expect("an object");
+                for field in ["hosts", "gateways", "tcp", "tls"] {
+                    spec.remove(field);
+                }
+            }
+            Object::VirtualService(object(json!({"metadata": meta, "spec": spec})))
         })
 }
 
@@ -294,7 +318,7 @@ fn answers(snapshot: &Snapshot) -> String {
         }
         for dst in ["10.96.0.1:80", "10.96.0.2:80", "10.96.0.1:81", "10.1.0.1:8080", "9.9.9.9:80"] {
             let dst: SocketAddr = dst.parse().unwrap();
-            let tcp = snapshot.route_tcp(caller, dst, 7);
+            let tcp = snapshot.route_tcp(caller, dst, Some("x.a.svc.cluster.local"), 7);
             writeln!(text, "{} {dst} {:?} {tcp:?}", caller.key, snapshot.outbound(caller, dst)).unwrap();
             for host in [
                 "x",

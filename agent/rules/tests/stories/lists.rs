@@ -134,8 +134,8 @@ fn endpoints_and_workloads_know_each_other() {
     let v2 = endpoints.iter().find(|row| row.address == "10.1.0.4:9080").unwrap();
     assert_eq!(v2.service, "reviews.bookinfo.svc.cluster.local");
     assert_eq!(
-        (v2.workload.as_deref(), v2.local, v2.subsets.as_slice()),
-        (Some("pod/reviews-v2"), true, &["v2".to_owned()][..])
+        (v2.workload.as_deref(), v2.local, v2.subsets.as_slice(), &*v2.protocol),
+        (Some("pod/reviews-v2"), true, &["v2".to_owned()][..], "http")
     );
 
     let workloads = rows::workloads(&world.snapshot, "cluster.local");
@@ -144,6 +144,7 @@ fn endpoints_and_workloads_know_each_other() {
     assert_eq!(ratings.identity, "spiffe://cluster.local/ns/bookinfo/sa/default");
     assert_eq!(ratings.services, ["ratings.bookinfo.svc.cluster.local"]);
     assert!(ratings.enrolled && ratings.reason.is_none());
+    assert_eq!((&ratings.node, v2.node.is_some()), (&v2.node, true));
 }
 
 #[test]

@@ -3,6 +3,7 @@
 mod arbitrary;
 mod authorization;
 mod bookinfo;
+mod delegates;
 mod destination_rule;
 mod explained;
 mod explained_names;
@@ -17,4 +18,5 @@ mod request_authentication;
 mod state;
 mod support;
 mod tcp;
+mod tls;
 mod virtual_service;

@@ -74,6 +74,14 @@ fn what_get_endpoints_lists_is_what_the_registry_lists() {
 }
 
 #[test]
+fn addresses_of_services_are_known() {
+    let world = world();
+    let is_known = |address: &str| world.snapshot.is_service_address(address.parse().unwrap());
+    assert!(is_known("10.96.0.9") && is_known("10.96.0.10"));
+    assert!(!is_known("10.96.0.200"));
+}
+
+#[test]
 fn one_key_can_be_asked_for() {
     let snapshot = world().snapshot;
     let ask = |key: &str| rows::hosts(&snapshot, key).map(|hosts| told(&hosts.hosts));

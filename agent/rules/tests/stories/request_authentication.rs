@@ -1,8 +1,10 @@
 //! Whose tokens a workload takes.
 
+use std::collections::BTreeSet;
+
+use weft_rules::guard::token::KeySource;
 use weft_rules::guard::{ConnectionVerdict, Inbound};
-use weft_rules::snapshot::Protocol;
-use weft_rules::token::KeySource;
+use weft_rules::registry::protocol::Protocol;
 
 use crate::support::World;
 
@@ -73,6 +75,8 @@ fn all_policies_that_are_for_a_workload_unite() {
     assert_eq!(issuers(&world, "shop/web"), ["web", "a", "b", "mesh", "behind"]);
     assert_eq!(issuers(&world, "shop/db"), ["a", "b", "mesh"]);
     assert_eq!(issuers(&world, "other/other"), ["mesh"]);
+    let all: BTreeSet<&str> = world.snapshot.token_rules().map(|rule| &*rule.issuer).collect();
+    assert_eq!(Vec::from_iter(all), ["a", "b", "behind", "mesh", "web"]);
     world.delete("RequestAuthentication", "shop", "shop");
     world.delete("Service", "shop", "web");
     assert_eq!(issuers(&world, "shop/web"), ["web", "mesh"]);

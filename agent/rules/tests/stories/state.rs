@@ -3,8 +3,8 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use weft_rules::cluster::Cluster;
-use weft_rules::http_route::Destination;
+use weft_rules::route::http_route::Destination;
+use weft_rules::upstream::cluster::Cluster;
 
 use crate::support::World;
 

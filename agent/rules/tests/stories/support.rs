@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use weft_api::kinds::Kind;
 use weft_api::meta::ObjectKey;
-use weft_rules::cluster::Cluster;
 use weft_rules::compile::{Change, Compiler, CompilerOptions};
-use weft_rules::http_route::{HttpAction, MatchedHttpRoute};
+use weft_rules::route::http_route::{HttpAction, MatchedHttpRoute};
 use weft_rules::snapshot::{HttpDecision, Snapshot};
+use weft_rules::upstream::cluster::Cluster;
 use weft_rules::workload::Workload;
 
 pub fn options() -> CompilerOptions {
@@ -46,7 +47,8 @@ impl World {
     }
 
     pub fn delete(&mut self, kind: &str, namespace: &str, name: &str) {
-        let key = ObjectKey { kind: kind.into(), namespace: namespace.into(), name: name.into() };
+        let kind = Kind::ALL.into_iter().find(|known| known.name() == kind).expect("a kind that is read");
+        let key = ObjectKey::new(kind, namespace, name);
         self.snapshot = self.compiler.apply(vec![Change::Delete(key)]);
     }
 

@@ -1,7 +1,7 @@
 //! Connections that are only bytes.
 
-use weft_rules::snapshot::Protocol;
-use weft_rules::tcp_route::TcpDecision;
+use weft_rules::registry::protocol::Protocol;
+use weft_rules::route::tcp_route::TcpDecision;
 
 use crate::support::World;
 
@@ -23,7 +23,12 @@ status: {podIP: 10.1.0.2}
 ";
 
 fn decide(world: &World, from: &str, dst: &str, seed: u64) -> String {
-    match world.snapshot.route_tcp(&world.pod(from), dst.parse().unwrap(), seed) {
+    decide_for(world, from, dst, None, seed)
+}
+
+/// Where a connection goes, with a server name that it asks for, in words.
+pub fn decide_for(world: &World, from: &str, dst: &str, server_name: Option<&str>, seed: u64) -> String {
+    match world.snapshot.route_tcp(&world.pod(from), dst.parse().unwrap(), server_name, seed) {
         TcpDecision::Forward { destination, virtual_service } => {
             let by = virtual_service.map(|key| format!(" by {key}")).unwrap_or_default();
             let subset = destination.subset.map(|subset| format!("/{subset}")).unwrap_or_default();
@@ -88,6 +93,18 @@ fn tcp_routes_go_by_port_source_and_subnet() {
     assert_eq!(decide(&world, "shop/app", "10.96.0.1:4000", 0), "db");
     // A port that is declared to speak HTTP has no `tcp` rules.
     assert_eq!(decide(&world, "other/stranger", "10.96.0.1:80", 0), "db");
+}
+
+#[test]
+fn a_source_subnet_is_the_callers() {
+    let world = with(
+        "
+  tcp:
+  - match: [{sourceSubnet: 10.1.0.2/32}, {sourceSubnet: 10.9.0.0/16}]
+    route: [{destination: {host: other}}]",
+    );
+    assert_eq!(decide(&world, "other/stranger", "10.96.0.1:3306", 0), "other by shop/db");
+    assert_eq!(decide(&world, "shop/app", "10.96.0.1:3306", 0), "db");
 }
 
 #[test]

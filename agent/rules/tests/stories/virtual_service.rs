@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use http::{HeaderMap, StatusCode};
-use weft_rules::http_route::{Abort, HttpAction, TryOutcome};
+use weft_rules::route::http_route::{Abort, HttpAction, TryOutcome};
 use weft_rules::snapshot::HttpDecision;
 
 use crate::support::{Call, World, shares};
@@ -95,6 +95,8 @@ fn uri_scheme_method_and_authority() {
         ("{scheme: {exact: https}}", "/", false),
         ("{method: {exact: GET}}", "/", true),
         ("{method: {regex: 'POST|PUT'}}", "/", false),
+        ("{withoutHeaders: {':method': {exact: GET}}}", "/", false),
+        ("{withoutHeaders: {':method': {exact: POST}}}", "/", true),
         ("{authority: {exact: 'reviews:9080'}}", "/", true),
         ("{authority: {exact: reviews}}", "/", false),
         ("{authority: {prefix: rev}}", "/", true),

@@ -22,20 +22,20 @@ fn kinds_without_effect_are_named() {
             &["Gateway", "HTTPRoute", "GRPCRoute", "TCPRoute", "TLSRoute", "GatewayClass"],
         ),
     ] {
-        assert!(crate::load::GROUPS_IN_VAIN.contains(&group));
+        assert!(crate::kinds::is_in_vain(group));
         for kind in kinds {
             for version in ["v1", "v1beta1", "v1alpha1"] {
                 let told = said(&object_of(&format!("{group}/{version}"), kind, "{}"));
                 assert_eq!(told, ["warning NotInForce kind"], "{kind}");
             }
-            assert!(crate::load::in_vain(group, kind).is_some_and(|told| told.starts_with(kind)), "{kind}");
+            assert!(crate::kinds::in_vain(group, kind).is_some_and(|told| told.starts_with(kind)), "{kind}");
         }
     }
-    assert!(crate::load::in_vain("networking.istio.io", "EnvoyFilter").is_some());
+    assert!(crate::kinds::in_vain("networking.istio.io", "EnvoyFilter").is_some());
     for (group, kind) in
         [("networking.istio.io", "Gateway"), ("apps", "Deployment"), ("networking.istio.io", "X")]
     {
-        assert_eq!(crate::load::in_vain(group, kind), None, "{kind}");
+        assert_eq!(crate::kinds::in_vain(group, kind), None, "{kind}");
     }
 }
 

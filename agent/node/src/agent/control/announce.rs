@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout_at};
+use weft_discovery::Source;
+use weft_discovery::cluster::announce::{GRACE, Statement, Subject};
 use weft_rules::workload::{Announced, Enrolment, Workload};
 
 use super::{Control, Message};
 use crate::agent::pods::{self, Plan};
-use crate::discovery::Source;
-use crate::discovery::cluster::announce::{GRACE, Statement, Subject};
 
 /// A pod that is not enrolled for so long is said to wait.
 const WAITS: Duration = Duration::from_secs(1);
@@ -164,7 +164,7 @@ impl Control {
         let until = Instant::now() + LAST_WORDS;
         while !cluster.announcements.all_taken() {
             match timeout_at(until, messages.recv()).await {
-                Ok(Some(Message::News(crate::discovery::News::Cluster(news)))) => cluster.take(news),
+                Ok(Some(Message::News(weft_discovery::News::Cluster(news)))) => cluster.take(news),
                 Ok(Some(_)) => {}
                 Ok(None) | Err(_) => {
                     tracing::warn!(

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 use tokio::time::Instant;
+use weft_datapath::Enclosed;
 use weft_rules::last_known::LastKnown;
 use weft_rules::workload::{Enrolment, Workload};
 
@@ -16,7 +17,6 @@ use crate::agent::AgentError;
 use crate::agent::pods::{self, Desired, NetnsId};
 use crate::cni::protocol::{Answer, OBJECT, Pod};
 use crate::cni::server::Told;
-use crate::datapath::Enclosed;
 
 /// How long a pod may be told of before its object is known.
 const UNKNOWN: Duration = Duration::from_mins(1);

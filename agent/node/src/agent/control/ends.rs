@@ -5,13 +5,13 @@ use std::sync::Arc;
 
 use tokio::sync::oneshot;
 use tokio::time::timeout;
+use weft_datapath::{Life, LocalPod};
+use weft_proxy::Command;
 use weft_rules::workload::{Enrolment, Workload};
 
 use super::Control;
 use crate::agent::pods;
 use crate::cni::protocol::{Answer, CLOSING, Pod};
-use crate::datapath::{Life, LocalPod};
-use crate::proxy::Command;
 
 impl Control {
     /// Has the connections of pods that are being ended, or have ended, know of it.
@@ -38,7 +38,7 @@ impl Control {
     }
 
     fn go_on(&self, pod: &Arc<LocalPod>) -> Vec<oneshot::Receiver<()>> {
-        let tell = |worker: &crate::proxy::Worker| {
+        let tell = |worker: &weft_proxy::Worker| {
             let (done, closed) = oneshot::channel();
             let _ = worker.commands.send(Command::GoOn { pod: Arc::clone(pod), done: Some(done) });
             closed

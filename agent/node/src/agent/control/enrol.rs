@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use tokio::time::{Instant, timeout};
 use weft_api::admin::PodEnrolment;
+use weft_api::causes;
+use weft_datapath::{Asked, LocalPod, PodListener, PodNetwork};
+use weft_proxy::{Command, LocalPods};
 
 use super::{COMES_WITHIN, Control, OWN_CERTIFICATES};
-use crate::agent::pods::{self, Desired, Enrolled};
-use crate::causes;
-use crate::datapath::{Asked, LocalPod, PodListener, PodNetwork};
-use crate::proxy::{Command, LocalPods};
+use crate::agent::pods::{self, Desired, Enrolled, Left};
 
 impl Control {
     /// Finds out which pods of this node should be in the mesh.
@@ -126,7 +126,9 @@ impl Control {
 
     /// Stops the capture first: new connections go past the mesh, and those that were captured are still accepted.
     fn release(&mut self, key: &Arc<str>) {
-        self.enrolled.remove(key);
+        if let Some(Enrolled { pod, uid, .. }) = self.enrolled.remove(key) {
+            self.left.push(Left { pod: Arc::downgrade(&pod), key: key.clone(), uid });
+        }
         if let Err(error) = self.datapath.release(key) {
             tracing::warn!(pod = %key, error = causes::all(&error), "could not be released cleanly");
         }
@@ -153,9 +155,14 @@ impl Control {
         self.local_pods.store(Arc::new(local));
     }
 
-    /// Says whose certificates are wanted: those of the service accounts that the enrolled pods have now.
-    pub(super) fn want_certificates(&self) {
-        self.want_certificates_of(self.enrolled.keys());
+    /// Says whose certificates are wanted: those of the service accounts that the enrolled pods have now, and of pods that
+    /// have left, for as long as connections of their time in the mesh stand: more is asked on these.
+    pub(super) fn want_certificates(&mut self) {
+        let local = &self.local;
+        self.left.retain(|left| {
+            left.pod.strong_count() > 0 && local.get(&left.key).is_some_and(|pod| pod.uid == left.uid)
+        });
+        self.want_certificates_of(self.enrolled.keys().chain(self.left.iter().map(|left| &left.key)));
     }
 
     /// Says that certificates are wanted for the service accounts of these pods, and of no others.

@@ -5,15 +5,15 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout};
+use weft_api::causes;
+use weft_datapath::LocalPod;
+use weft_proxy::{Command, Lent};
 
 use super::Control;
 use crate::agent::handover::{self, Predecessor, Request, State};
 use crate::agent::pods::{self, Enrolled};
 use crate::agent::run_dir::RunDir;
 use crate::agent::{AgentError, Doors, Message, Public};
-use crate::causes;
-use crate::datapath::LocalPod;
-use crate::proxy::{Command, Lent};
 
 /// How often an agent that prepares to take over looks whether it is prepared.
 pub(super) const PREPARING: Duration = Duration::from_millis(25);

@@ -5,9 +5,9 @@ use std::io;
 use std::os::fd::OwnedFd;
 
 use weft_common::Listener;
+use weft_datapath::{PodNetwork, Standing};
 
 use super::wire::Message;
-use crate::datapath::{PodNetwork, Standing};
 
 /// What an agent hands over.
 #[derive(Debug, Default)]

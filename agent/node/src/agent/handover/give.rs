@@ -8,13 +8,13 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 use weft_common::LAYOUT_VERSION;
+use weft_datapath::LocalPod;
+use weft_proxy::Lent;
 
 use super::State;
 use super::wire::{Hello, Message, PROTOCOL, PodMessage, Welcome};
 use crate::agent::{self, Doors, Shared};
 use crate::channel::{Channel, FILES, borrow};
-use crate::datapath::LocalPod;
-use crate::proxy::Lent;
 
 /// For a successor to say who it is, or to take a message.
 const ANSWER: Duration = Duration::from_secs(5);

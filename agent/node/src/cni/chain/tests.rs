@@ -1,9 +1,10 @@
+use tempfile::TempDir;
+
 use super::*;
-use crate::test_dir::TestDir;
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt;
 
-struct Dir(TestDir);
+struct Dir(TempDir);
 
 fn entry(strict: bool) -> Entry {
     Entry {
@@ -16,7 +17,7 @@ fn entry(strict: bool) -> Entry {
 
 impl Dir {
     fn new() -> Self {
-        Self(TestDir::new("cni-chain"))
+        Self(TempDir::new().unwrap())
     }
 
     fn path(&self, name: &str) -> PathBuf {

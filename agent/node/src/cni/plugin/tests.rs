@@ -1,5 +1,6 @@
+use tempfile::TempDir;
+
 use super::*;
-use crate::test_dir::TestDir;
 
 fn result() -> Value {
     json!({
@@ -15,13 +16,13 @@ fn result() -> Value {
 }
 
 struct Runtime {
-    dir: TestDir,
+    dir: TempDir,
     strict: bool,
 }
 
 impl Runtime {
     fn new(strict: bool) -> Self {
-        Self { dir: TestDir::new("cni"), strict }
+        Self { dir: TempDir::new().unwrap(), strict }
     }
 
     fn call(&self, command: &str, change: impl FnOnce(&mut Value)) -> (Value, bool) {

@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 use weft_rules::guard::ConnectionVerdict;
-use weft_rules::snapshot::Protocol;
+use weft_rules::registry::protocol::Protocol;
 
 use super::call::{Call, WORLD, call, policy, stranger};
 use crate::support::World;

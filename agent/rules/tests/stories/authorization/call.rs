@@ -2,9 +2,9 @@
 
 use std::net::IpAddr;
 
+use weft_api::identity::Identity;
 use weft_rules::guard::{Claims, ConnectionVerdict, Guard, Inbound, InboundRequest, RequestVerdict};
-use weft_rules::identity::Identity;
-use weft_rules::snapshot::Protocol;
+use weft_rules::registry::protocol::Protocol;
 
 use crate::support::World;
 

@@ -1,7 +1,7 @@
 //! What is decided before a request was read, and of connections that carry none.
 
 use weft_rules::guard::{ConnectionVerdict, Denial, RequestVerdict};
-use weft_rules::snapshot::Protocol;
+use weft_rules::registry::protocol::Protocol;
 
 use super::call::{Call, WORLD, call, policy, stranger, with_guard, world};
 use crate::support::World;

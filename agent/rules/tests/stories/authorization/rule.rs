@@ -1,7 +1,7 @@
 //! What a rule matches: every field and key, under ALLOW and under DENY.
 
 use weft_rules::guard::ConnectionVerdict;
-use weft_rules::snapshot::Protocol;
+use weft_rules::registry::protocol::Protocol;
 
 use super::call::{Call, call, from, stranger, to, when, with_guard, world};
 
@@ -143,6 +143,8 @@ fn requests_are_told_by_what_they_ask_for() {
         (when("request.headers[Host]", "values: ['web.shop:8080']"), false),
         (when("request.headers[:method]", "values: [GET]"), true),
         (when("request.headers[:path]", "values: ['/a/b?c=d']"), true),
+        (when("request.headers[:scheme]", "values: [http]"), true),
+        (when("request.headers[:scheme]", "values: [https]"), false),
     ] {
         assert_rule(&rule, &call(), expected);
     }
