@@ -9,6 +9,7 @@ mod ledger;
 mod weight;
 
 pub use ledger::Ledger;
+pub(crate) use weight::{RouteWeight, weigh_route};
 pub use weight::{Share, Weight, weigh};
 
 use crate::pattern;

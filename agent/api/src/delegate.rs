@@ -5,6 +5,8 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
+pub mod room;
+
 use crate::finding::code;
 use crate::istio::{
     Delegate, Destination, HttpMatchRequest, HttpRoute, StringMatch, VirtualService, gateway_key,
@@ -21,7 +23,7 @@ pub enum Found<'a> {
     HasHosts,
     /// One whose `exportTo` leaves the root's namespace out.
     Hidden,
-    /// One with more rules than there is room for, or to which more delegate than may.
+    /// One with more rules than there is [`room`] for.
     NoRoom,
 }
 
@@ -30,7 +32,7 @@ pub enum Found<'a> {
 pub enum Untaken {
     /// [`Found::Missing`].
     #[error(
-        "there is no VirtualService {0}: requests that match go on to the next rule (create it, or correct the name)"
+        "no VirtualService {0} is in force: requests that match go on to the next rule (create it, or correct the name)"
     )]
     Missing(String),
     /// [`Found::HasHosts`].
@@ -47,8 +49,8 @@ pub enum Untaken {
     Hidden(String),
     /// [`Found::NoRoom`].
     #[error(
-        "too many VirtualServices delegate to {0}, or its rules are too many together with those that this namespace has from \
-         delegates already: requests that match answer 503 (delegate less, or with fewer matches)"
+        "the rules of VirtualService {0} are too large together with those that this namespace has from delegates already: \
+         requests that match answer 503 (delegate fewer times, or have fewer and smaller rules)"
     )]
     NoRoom(String),
     /// A match of the delegate is not within any of the root's.
@@ -81,15 +83,6 @@ pub struct Rule<'a> {
     pub route: Cow<'a, HttpRoute>,
 }
 
-/// A root with the rules of its delegates in their places.
-#[derive(Debug, Default)]
-pub struct Expanded<'a> {
-    /// In the order in which they are asked.
-    pub http: Vec<Rule<'a>>,
-    /// What is missing, with the place in the root's `http`.
-    pub untaken: Vec<(usize, Untaken)>,
-}
-
 impl Delegate {
     /// `namespace/name`, for a root in namespace `own`.
     pub fn key(&self, own: &str) -> String {
@@ -98,35 +91,25 @@ impl Delegate {
     }
 }
 
-/// The VirtualServices that a root delegates to, as `namespace/name`.
-pub fn delegates(root: &VirtualService) -> impl Iterator<Item = String> {
-    let delegates = root.spec.http.iter().filter_map(|route| route.delegate.as_ref());
-    delegates.map(|delegate| delegate.key(&root.metadata.namespace))
-}
-
-/// The most matches that a rule has together with a delegate's: what making them costs, and what they take.
-pub fn size(rule: &HttpRoute, delegate: &VirtualService) -> usize {
-    let matches = |route: &HttpRoute| route.r#match.len().max(1);
-    matches(rule) * delegate.spec.http.iter().map(matches).sum::<usize>()
-}
-
-/// Puts the rules of its delegates into a root. `find` gets the rule that delegates, and the delegate's key; `full` makes a
-/// host of a namespace's rule a full name.
-pub fn expand<'a, 'd>(
-    root: &'a VirtualService,
-    mut find: impl FnMut(&HttpRoute, &str) -> Found<'d>,
+/// Puts the rules of its delegates into a root: `each` gets what is in force, in the order in which it is asked, one at a
+/// time, for together they may be large. `find` gets a delegate's key; `full` makes a host of a namespace's rule a full name.
+/// Returns what is missing, with the place in the root's `http`.
+pub fn expand<'d>(
+    root: &VirtualService,
+    find: impl Fn(&str) -> Found<'d>,
     full: impl Fn(&str, &str) -> String,
-) -> Expanded<'a> {
-    let mut expanded = Expanded::default();
+    mut each: impl FnMut(Rule<'_>),
+) -> Vec<(usize, Untaken)> {
+    let mut all_untaken = Vec::new();
     let namespace = &root.metadata.namespace;
     for (index, rule) in root.spec.http.iter().enumerate() {
         let as_it_is = Rule { index, delegate: None, route: Cow::Borrowed(rule) };
         let Some(delegate) = &rule.delegate else {
-            expanded.http.push(as_it_is);
+            each(as_it_is);
             continue;
         };
         let key = delegate.key(namespace);
-        let untaken = match find(rule, &key) {
+        let untaken = match find(&key) {
             Found::Delegate(delegate) => {
                 let mut outer = rule.clone();
                 outer.delegate = None;
@@ -135,12 +118,10 @@ pub fn expand<'a, 'd>(
                     let mut inner = inner.clone();
                     in_full(&mut inner, &delegate.metadata.namespace, &full);
                     match merge(&outer, inner) {
-                        Some(route) => expanded.http.push(Rule {
-                            index,
-                            delegate: Some(key.clone()),
-                            route: Cow::Owned(route),
-                        }),
-                        None => expanded.untaken.push((index, Untaken::Conflict(key.clone(), at))),
+                        Some(route) => {
+                            each(Rule { index, delegate: Some(key.clone()), route: Cow::Owned(route) });
+                        }
+                        None => all_untaken.push((index, Untaken::Conflict(key.clone(), at))),
                     }
                 }
                 continue;
@@ -150,13 +131,13 @@ pub fn expand<'a, 'd>(
             Found::Hidden => Untaken::Hidden(key),
             Found::NoRoom => {
                 // It stays what it is: a rule that leads nowhere.
-                expanded.http.push(as_it_is);
+                each(as_it_is);
                 Untaken::NoRoom(key)
             }
         };
-        expanded.untaken.push((index, untaken));
+        all_untaken.push((index, untaken));
     }
-    expanded
+    all_untaken
 }
 
 /// What is relative to the delegate's namespace means the same in the root's.

@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use weft_api::istio::{DestinationRule, VirtualService};
+use weft_api::istio::DestinationRule;
 use weft_api::kinds::Kind;
 use weft_api::kubernetes::ConfigMap;
 use weft_api::meta::{Labels, ObjectKey};
@@ -21,7 +21,6 @@ use crate::registry::pod::PodRecord;
 use crate::registry::pods::Pods;
 use crate::registry::protocol::Protocol;
 use crate::registry::services::{self, ServiceRecord, Services, SliceRecord};
-use crate::route::virtual_service::Rules;
 use crate::shard::{Map, Set};
 use crate::snapshot::Snapshot;
 use crate::workload::Workload;
@@ -40,7 +39,7 @@ pub use prepare::{Prepared, Unprepared};
 use gateway::Gateways;
 use security::Security;
 use service::PolicyTable;
-use virtual_services::{Delegations, with_rules};
+use virtual_services::{VirtualServices, with_rules};
 
 /// What stands outside the objects.
 #[derive(Debug, Clone)]
@@ -78,8 +77,7 @@ pub struct Compiler {
     config_maps: Map<String, Arc<ConfigMap>>,
     pods: Pods,
     services: Services,
-    virtual_services: Map<Arc<str>, (Arc<VirtualService>, Arc<Rules>)>,
-    delegations: Delegations,
+    virtual_services: VirtualServices,
     policies: Map<Arc<str>, Arc<PolicyRecord>>,
     /// DestinationRules by exact host, oldest first.
     exact_policies: PolicyTable,
@@ -115,8 +113,7 @@ impl Compiler {
             config_maps: Map::default(),
             pods: Pods::default(),
             services: Services::default(),
-            virtual_services: Map::default(),
-            delegations: Delegations::default(),
+            virtual_services: VirtualServices::default(),
             policies: Map::default(),
             exact_policies: Map::default(),
             wildcard_policies: Map::default(),
@@ -155,6 +152,7 @@ impl Compiler {
         if std::mem::take(&mut self.mesh_changed) {
             self.reload_mesh();
         }
+        self.compile_virtual_services();
         for host in std::mem::take(&mut self.dirty) {
             self.compile_service(&host);
         }
@@ -323,10 +321,7 @@ impl Compiler {
         let mesh = MeshSettings::read(&maps, &self.options);
         let Some(mesh) = mesh.filter(|mesh| *mesh != *self.snapshot.mesh) else { return };
         self.snapshot.mesh = Arc::new(mesh);
-        let rules: Vec<_> = self.virtual_services.values().map(|(object, _)| object.clone()).collect();
-        for object in rules {
-            self.put_virtual_service(&object);
-        }
+        self.reload_virtual_services();
         let policies: Vec<_> = self.policies.values().map(|record| record.rule.clone()).collect();
         for object in policies {
             self.put_policy(&object);

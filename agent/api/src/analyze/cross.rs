@@ -3,11 +3,11 @@
 use std::collections::{BTreeSet, HashMap};
 
 use super::Source;
-use super::index::{Index, Protocol, full_host, protocol, seen_from};
+use super::index::{Index, Protocol, full_host, protocol};
 use super::{hosts, network, security};
 use crate::delegate::{self, Found};
 use crate::finding::{Severity, code};
-use crate::istio::{Destination, DestinationRule, HttpRoute, MESH, VirtualService};
+use crate::istio::{Destination, DestinationRule, MESH, VirtualService};
 use crate::kubernetes::Service;
 use crate::load::Loaded;
 use crate::object::Object;
@@ -102,20 +102,16 @@ fn virtual_service(report: &mut Report, index: &Index<'_>, object: &VirtualServi
 /// Delegates that it does not get, and whether anybody delegates to one that is nothing else.
 fn delegates(report: &mut Report, index: &Index<'_>, object: &VirtualService) {
     let namespace = object.metadata.namespace.as_str();
-    let find = |_: &HttpRoute, key: &str| match index.rules.get(key) {
-        None => Found::Missing,
-        Some(other) if !other.spec.hosts.is_empty() => Found::HasHosts,
-        Some(other) if !seen_from((&other.metadata.namespace, &other.spec.export_to), namespace) => {
-            Found::Hidden
-        }
-        Some(other) => Found::Delegate(other),
+    let own = format!("{namespace}/{}", object.metadata.name);
+    let find = |key: &str| match index.delegate(key, namespace) {
+        Found::Delegate(_) if index.beyond.contains(&(own.clone(), key.to_owned())) => Found::NoRoom,
+        found => found,
     };
-    for (at, untaken) in delegate::expand(object, find, full_host).untaken {
+    for (at, untaken) in delegate::expand(object, find, full_host, |_| ()) {
         report.item("http", at, |r| {
             r.field("delegate", |r| r.warning(untaken.code(), untaken.to_string()));
         });
     }
-    let own = format!("{namespace}/{}", object.metadata.name);
     if object.spec.hosts.is_empty() && !index.delegated_to.contains(&own) {
         report.field("hosts", |r| {
             r.info(code::NO_EFFECT, "it has no hosts, and none of the files has rules that delegate to it");

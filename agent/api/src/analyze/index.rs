@@ -3,7 +3,8 @@
 use std::collections::{HashMap, HashSet};
 
 use super::Source;
-use crate::delegate::delegates;
+use crate::delegate::Found;
+use crate::delegate::room::{self, Bulk, Claim};
 use crate::istio::{DestinationRule, Gateway, PeerAuthentication, VirtualService, gateway_key};
 use crate::kubernetes::network_policy::NetworkPolicy;
 use crate::kubernetes::{Pod, Service, ServicePort};
@@ -28,6 +29,8 @@ pub(super) struct Index<'a> {
     pub rules: HashMap<String, &'a VirtualService>,
     /// `namespace/name` of those that others delegate to.
     pub delegated_to: HashSet<String>,
+    /// Who delegates to whom without having room for it, as `namespace/name`.
+    pub beyond: HashSet<(String, String)>,
     /// With their places; oldest first.
     pub peer_authentications: Vec<(usize, &'a PeerAuthentication)>,
     /// Of MeshConfig, where one is there.
@@ -62,6 +65,7 @@ impl<'a> Index<'a> {
             virtual_services: Vec::new(),
             rules: HashMap::new(),
             delegated_to: HashSet::new(),
+            beyond: HashSet::new(),
             peer_authentications: Vec::new(),
             providers: None,
             host_ownership: false,
@@ -88,7 +92,6 @@ impl<'a> Index<'a> {
                 Object::VirtualService(o) => {
                     index.virtual_services.push((at, o));
                     index.rules.insert(format!("{}/{}", meta.namespace, meta.name), o);
-                    index.delegated_to.extend(delegates(o));
                 }
                 Object::Pod(o) => index.pods.entry(&meta.namespace).or_default().push(o),
                 Object::EndpointSlice(_) => index.slices = true,
@@ -119,7 +122,42 @@ impl<'a> Index<'a> {
         for rules in index.destination_rules.values_mut() {
             rules.sort_by(|(_, a), (_, b)| age(a).cmp(&age(b)));
         }
+        index.read_delegates();
         index
+    }
+
+    fn read_delegates(&mut self) {
+        let mut bulks: HashMap<String, Bulk> = HashMap::new();
+        let (mut all, mut delegated_to) = (Vec::new(), HashSet::new());
+        for (_, object) in &self.virtual_services {
+            let meta = &object.metadata;
+            let mut of_one = Vec::new();
+            for (key, bulk) in Bulk::of_roots(object) {
+                if let Found::Delegate(to) = self.delegate(&key, &meta.namespace) {
+                    let bytes = bulk.with(bulks.entry(key.clone()).or_insert_with(|| Bulk::of(to)));
+                    of_one.push((format!("{}/{}", meta.namespace, meta.name), key.clone(), bytes));
+                }
+                delegated_to.insert(key);
+            }
+            of_one.sort_unstable();
+            all.append(&mut of_one);
+        }
+        let claims = all.iter().map(|(root, delegate, bytes)| Claim { root, delegate, bytes: *bytes });
+        let beyond = room::beyond(claims).into_iter();
+        self.delegated_to = delegated_to;
+        self.beyond = beyond.map(|(root, delegate)| (root.to_owned(), delegate.to_owned())).collect();
+    }
+
+    /// What a VirtualService, as `namespace/name`, is as a delegate, for those of a namespace.
+    pub fn delegate(&self, key: &str, namespace: &str) -> Found<'a> {
+        match self.rules.get(key) {
+            None => Found::Missing,
+            Some(other) if !other.spec.hosts.is_empty() => Found::HasHosts,
+            Some(other) if !seen_from((&other.metadata.namespace, &other.spec.export_to), namespace) => {
+                Found::Hidden
+            }
+            Some(other) => Found::Delegate(other),
+        }
     }
 
     /// The namespaces of the pods that serve a Gateway as a VirtualService of `own` names it. Where none of its pods is in

@@ -53,7 +53,7 @@ impl Weight {
 
 /// Weighs an object; `None`: it is one that nobody counts.
 pub fn weigh(object: &Object) -> Option<Weight> {
-    let mut scale = Scale { bytes: OBJECT, patterns: BTreeMap::new() };
+    let mut scale = Scale { bytes: OBJECT, patterns: Some(BTreeMap::new()) };
     let share = match object {
         Object::Pod(_) | Object::Namespace(_) | Object::ConfigMap(_) | Object::NetworkPolicy(_) => {
             return None;
@@ -91,12 +91,29 @@ pub fn weigh(object: &Object) -> Option<Weight> {
             Share::Rules
         }
     };
-    Some(Weight { share, bytes: scale.bytes, patterns: scale.patterns })
+    Some(Weight { share, bytes: scale.bytes, patterns: scale.patterns.unwrap_or_default() })
+}
+
+/// What one of `http` takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct RouteWeight {
+    /// Of all but `match`, once.
+    pub own: u64,
+    /// How many of `match` give it a name of their own.
+    pub named: u64,
+    /// Of `match`.
+    pub matches: u64,
+}
+
+/// Weighs one of `http`, without what its regular expressions stand for.
+pub(crate) fn weigh_route(route: &HttpRoute) -> RouteWeight {
+    Scale { bytes: 0, patterns: None }.route(route)
 }
 
 struct Scale {
     bytes: u64,
-    patterns: BTreeMap<String, u64>,
+    /// `None`: they are not asked for.
+    patterns: Option<BTreeMap<String, u64>>,
 }
 
 fn count<T>(list: &[T], each: u64) -> u64 {
@@ -126,8 +143,10 @@ impl Scale {
     }
 
     fn pattern(&mut self, source: &str) {
-        let instructions = pattern::parse(source).map_or(0, |parsed| parsed.instructions);
-        self.patterns.insert(source.to_owned(), instructions);
+        if let Some(patterns) = &mut self.patterns {
+            let instructions = pattern::parse(source).map_or(0, |parsed| parsed.instructions);
+            patterns.insert(source.to_owned(), instructions);
+        }
         self.add(TEXT + source.len() as u64);
     }
 
@@ -143,7 +162,9 @@ impl Scale {
             count(&spec.hosts, ENTRY) + texts(&spec.hosts) + texts(&spec.gateways) + texts(&spec.export_to),
         );
         for route in &spec.http {
-            self.route(route);
+            let RouteWeight { own, named, .. } = self.route(route);
+            // As written and as compiled; and once for each match that gives it a name of its own.
+            self.add(own.saturating_mul(1 + named));
         }
         for route in &spec.tls {
             self.add(ENTRY + count(&route.route, ENTRY));
@@ -163,7 +184,7 @@ impl Scale {
         }
     }
 
-    fn route(&mut self, route: &HttpRoute) {
+    fn route(&mut self, route: &HttpRoute) -> RouteWeight {
         let before = self.bytes;
         self.add(ROUTE + count(&route.mirrors, ENTRY) + operations(route.headers.as_ref()));
         for one in &route.route {
@@ -182,13 +203,12 @@ impl Scale {
                 self.add(texts([&regex.rewrite]));
             }
         }
-        // As written and as compiled; and once for each match that gives it a name of its own.
-        let named = route.r#match.iter().filter(|one| one.name.is_some()).count() as u64;
         let own = self.bytes - before;
-        self.add(own.saturating_mul(1 + named));
+        let named = route.r#match.iter().filter(|one| one.name.is_some()).count() as u64;
         for one in &route.r#match {
             self.r#match(one);
         }
+        RouteWeight { own, named, matches: self.bytes - before - own }
     }
 
     fn r#match(&mut self, one: &HttpMatchRequest) {

@@ -22,9 +22,10 @@ fn delegate(http: &str) -> VirtualService {
 
 fn taken(root: &VirtualService, delegate: &VirtualService) -> (Vec<HttpRoute>, Vec<Untaken>) {
     let full = |host: &str, namespace: &str| format!("{host}.{namespace}");
-    let expanded = expand(root, |_, _| Found::Delegate(delegate), full);
-    let routes = expanded.http.into_iter().map(|rule| rule.route.into_owned());
-    (routes.collect(), expanded.untaken.into_iter().map(|(_, untaken)| untaken).collect())
+    let mut routes = Vec::new();
+    let untaken =
+        expand(root, |_| Found::Delegate(delegate), full, |rule| routes.push(rule.route.into_owned()));
+    (routes, untaken.into_iter().map(|(_, untaken)| untaken).collect())
 }
 
 #[test]

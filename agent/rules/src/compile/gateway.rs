@@ -125,7 +125,7 @@ impl Compiler {
                     entry(&mut exact, &mut below, &pattern).redirect = Some(redirect.clone());
                     continue;
                 }
-                for (_, rules) in self.virtual_services.values() {
+                for rules in self.virtual_services.rules() {
                     if !rules.gateways.contains(server.gateway)
                         || namespace.is_some_and(|namespace| *namespace != *rules.age.namespace)
                     {

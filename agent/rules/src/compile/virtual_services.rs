@@ -1,147 +1,193 @@
 //! VirtualServices: in the tables of the hosts that they are for, and, of those without hosts, in the rules of those that
 //! delegate to them.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
-use weft_api::delegate::{self, Expanded, Found};
-use weft_api::istio::{HttpRoute, VirtualService};
+use weft_api::delegate::Found;
+use weft_api::delegate::room::{self, Bulk, Claim};
+use weft_api::istio::VirtualService;
 
 use crate::compile::Compiler;
-use crate::registry::hostname::{self, HostPattern};
-use crate::route::virtual_service::{RuleList, Rules, compile};
-use crate::shard::Map;
+use crate::registry::hostname::HostPattern;
+use crate::registry::scope::Scope;
+use crate::route::virtual_service::{Age, RuleList, Rules, compile};
+use crate::shard::{Map, Set};
 
-/// Matches that the VirtualServices of all namespaces may have from delegates: each is made anew for each that delegates. One
-/// takes about a kilobyte.
-const MATCHES: usize = 1 << 16;
-/// The same for those of one namespace.
-const MATCHES_OF_NAMESPACE: usize = 1 << 14;
-/// What a namespace may have even where the bound of all is reached: nobody's rules are out of force for what others write.
-const MATCHES_GUARANTEED: usize = 1 << 9;
-
-/// VirtualServices that may delegate to one: all of them are made anew when it changes.
-const ROOTS: usize = 1 << 9;
-
-/// Who delegates to whom, and what that takes.
+/// VirtualServices, and what was compiled from each.
 #[derive(Debug, Default)]
-pub(super) struct Delegations {
-    /// The VirtualServices that delegate to one, whether it is there or not; the first [`ROOTS`] of them.
+pub(super) struct VirtualServices {
+    all: Map<Arc<str>, Record>,
+    /// Who delegates to one, whether that is there or not.
     roots: Map<Arc<str>, BTreeSet<Arc<str>>>,
-    /// Matches by the VirtualService that has them from delegates.
-    matches: Map<Arc<str>, usize>,
-    /// The same by its namespace.
-    of_namespace: Map<Arc<str>, usize>,
-    all: usize,
+    /// Who delegates to whom without having room for it.
+    beyond: Set<(Arc<str>, Arc<str>)>,
+    /// Whether room is to be given anew.
+    claims_changed: bool,
+    /// To be compiled before the next publication.
+    dirty: Set<Arc<str>>,
 }
 
-impl Delegations {
-    /// Whether a namespace has room for more matches; then they are counted for this VirtualService of it.
-    fn admit(&mut self, namespace: &Arc<str>, root: &Arc<str>, matches: usize) -> bool {
-        let own = self.of_namespace.get(namespace).copied().unwrap_or_default() + matches;
-        let fits =
-            own <= MATCHES_OF_NAMESPACE && (own <= MATCHES_GUARANTEED || self.all + matches <= MATCHES);
-        if fits {
-            self.of_namespace.insert(namespace.clone(), own);
-            *self.matches.entry(root.clone()).or_default() += matches;
-            self.all += matches;
+#[derive(Debug)]
+struct Record {
+    object: Arc<VirtualService>,
+    age: Age,
+    scope: Scope,
+    /// As a delegate.
+    bulk: Bulk,
+    /// The rules of it that delegate, by the delegate.
+    delegating: HashMap<String, Bulk>,
+    /// `None`: not compiled yet.
+    rules: Option<Arc<Rules>>,
+}
+
+/// What one is as a delegate, for those of a namespace.
+fn found<'a>(record: Option<&'a Record>, namespace: &str) -> Found<'a> {
+    match record {
+        None => Found::Missing,
+        Some(record) if !record.object.spec.hosts.is_empty() => Found::HasHosts,
+        Some(record) if !record.scope.admits(namespace) => Found::Hidden,
+        Some(record) => Found::Delegate(&record.object),
+    }
+}
+
+/// Whether rules that delegate are other ones when this was found, and then that.
+fn makes_a_difference(before: &Found<'_>, after: &Found<'_>) -> bool {
+    let is_taken = |found: &Found<'_>| matches!(found, Found::Delegate(_));
+    is_taken(before) || is_taken(after) || std::mem::discriminant(before) != std::mem::discriminant(after)
+}
+
+impl VirtualServices {
+    /// What has been compiled.
+    pub(super) fn rules(&self) -> impl Iterator<Item = &Arc<Rules>> {
+        self.all.values().filter_map(|record| record.rules.as_ref())
+    }
+
+    fn objects(&self) -> Vec<Arc<VirtualService>> {
+        self.all.values().map(|record| record.object.clone()).collect()
+    }
+
+    fn put(&mut self, key: &Arc<str>, record: Record) {
+        let before = self.take_out(key);
+        for delegate in record.delegating.keys() {
+            self.roots.entry(delegate.as_str().into()).or_default().insert(key.clone());
         }
-        fits
+        self.claims_changed |= !record.delegating.is_empty();
+        self.touch_roots(key, before.as_ref(), Some(&record));
+        let rules = before.and_then(|before| before.rules);
+        self.all.insert(key.clone(), Record { rules, ..record });
+        self.dirty.insert(key.clone());
     }
 
-    /// Whether a VirtualService is made anew when one that it delegates to changes.
-    fn follows(&self, root: &str, delegate: &str) -> bool {
-        self.roots.get(delegate).is_some_and(|roots| roots.contains(root))
+    /// Removes one; returns what was compiled from it.
+    fn remove(&mut self, key: &str) -> Option<Arc<Rules>> {
+        let before = self.take_out(key)?;
+        self.touch_roots(key, Some(&before), None);
+        before.rules
     }
 
-    /// Forgets what a VirtualService has from delegates.
-    fn forget(&mut self, namespace: &Arc<str>, root: &str) {
-        let Some(matches) = self.matches.remove(root) else { return };
-        self.all -= matches;
-        if let Some(own) = self.of_namespace.get_mut(namespace) {
-            *own -= matches;
-            if *own == 0 {
-                self.of_namespace.remove(namespace);
+    fn take_out(&mut self, key: &str) -> Option<Record> {
+        let record = self.all.remove(key)?;
+        for delegate in record.delegating.keys() {
+            let Some(roots) = self.roots.get_mut(&**delegate) else { continue };
+            roots.remove(key);
+            if roots.is_empty() {
+                self.roots.remove(&**delegate);
+            }
+        }
+        self.claims_changed |= !record.delegating.is_empty();
+        Some(record)
+    }
+
+    /// Has those compiled that delegate to one, if it makes a difference to them.
+    fn touch_roots(&mut self, delegate: &str, before: Option<&Record>, after: Option<&Record>) {
+        for root in self.roots.get(delegate).into_iter().flatten() {
+            let namespace = root.split_once('/').map_or(&**root, |(namespace, _)| namespace);
+            if makes_a_difference(&found(before, namespace), &found(after, namespace)) {
+                self.claims_changed = true;
+                self.dirty.insert(root.clone());
             }
         }
     }
 
-    /// Notes the delegates of a VirtualService, or that it has them no more.
-    fn refer(&mut self, root: &Arc<str>, object: &VirtualService, add: bool) {
-        for delegate in delegate::delegates(object) {
-            if add {
-                let roots = self.roots.entry(delegate.into()).or_default();
-                if roots.len() < ROOTS {
-                    roots.insert(root.clone());
-                }
-            } else if let Some(roots) = self.roots.get_mut(&*delegate) {
-                roots.remove(root);
-                if roots.is_empty() {
-                    self.roots.remove(&*delegate);
-                }
-            }
+    /// Gives the room for rules of delegates anew, to the oldest first.
+    fn give_room(&mut self) {
+        let mut roots: Vec<_> = self.all.iter().filter(|(_, record)| !record.delegating.is_empty()).collect();
+        roots.sort_unstable_by(|(_, a), (_, b)| a.age.cmp(&b.age));
+        let claims = roots.into_iter().flat_map(|(root, record)| {
+            let claim = |(delegate, bulk): (&String, &Bulk)| {
+                let (delegate, to) = self.all.get_key_value(delegate.as_str())?;
+                let taken = matches!(found(Some(to), &record.age.namespace), Found::Delegate(_));
+                taken.then(|| Claim { root, delegate, bytes: bulk.with(&to.bulk) })
+            };
+            let mut claims: Vec<_> = record.delegating.iter().filter_map(claim).collect();
+            claims.sort_unstable_by_key(|claim| claim.delegate);
+            claims
+        });
+        let beyond: Set<(Arc<str>, Arc<str>)> =
+            room::beyond(claims).into_iter().map(|(root, delegate)| (root.into(), delegate.into())).collect();
+        let other = beyond.symmetric_difference(&self.beyond);
+        self.dirty.extend(other.map(|(root, _)| root.clone()));
+        self.beyond = beyond;
+    }
+
+    /// What a VirtualService delegates to.
+    fn found(&self, root: &Arc<str>, namespace: &str, delegate: &str) -> Found<'_> {
+        let beyond = || !self.beyond.is_empty() && self.beyond.contains(&(root.clone(), delegate.into()));
+        match found(self.all.get(delegate), namespace) {
+            Found::Delegate(_) if beyond() => Found::NoRoom,
+            found => found,
         }
     }
 }
 
 impl Compiler {
     pub(super) fn put_virtual_service(&mut self, object: &Arc<VirtualService>) {
-        let key = self.enter(object);
-        self.compile_roots(&key);
+        let meta = &object.metadata;
+        let key: Arc<str> = format!("{}/{}", meta.namespace, meta.name).into();
+        let (age, scope) = compile::age_and_scope(object, &self.snapshot.mesh, &mut self.intern);
+        let record = Record {
+            object: object.clone(),
+            age,
+            scope,
+            bulk: Bulk::of(object),
+            delegating: Bulk::of_roots(object),
+            rules: None,
+        };
+        self.virtual_services.put(&key, record);
     }
 
     pub(super) fn delete_virtual_service(&mut self, key: &str) {
-        if let Some(rules) = self.take_out(key) {
-            self.compile_roots(&rules.key);
+        if let Some(rules) = self.virtual_services.remove(key) {
+            self.list_rules(&rules, false);
         }
     }
 
-    /// Compiles again what delegates to a VirtualService.
-    fn compile_roots(&mut self, delegate: &str) {
-        for root in self.delegations.roots.get(delegate).cloned().into_iter().flatten() {
-            if let Some((object, _)) = self.virtual_services.get(&root) {
-                let object = object.clone();
-                self.enter(&object);
-            }
+    /// All of them are read anew.
+    pub(super) fn reload_virtual_services(&mut self) {
+        for object in self.virtual_services.objects() {
+            self.put_virtual_service(&object);
         }
     }
 
-    /// Compiles a VirtualService, and has its rules in place of those before.
-    fn enter(&mut self, object: &Arc<VirtualService>) -> Arc<str> {
-        let meta = &object.metadata;
-        let key: Arc<str> = format!("{}/{}", meta.namespace, meta.name).into();
-        self.take_out(&key);
-        self.delegations.refer(&key, object, true);
-        let expanded = self.expand(&key, object);
-        let rules = Arc::new(compile::compile(object, expanded, &self.snapshot.mesh, &mut self.intern));
-        self.virtual_services.insert(key.clone(), (object.clone(), rules.clone()));
-        self.list_rules(&rules, true);
-        key
-    }
-
-    fn take_out(&mut self, key: &str) -> Option<Arc<Rules>> {
-        let (object, rules) = self.virtual_services.remove(key)?;
-        self.delegations.refer(&rules.key, &object, false);
-        self.delegations.forget(&rules.age.namespace, key);
-        self.list_rules(&rules, false);
-        Some(rules)
-    }
-
-    fn expand<'a>(&mut self, key: &Arc<str>, object: &'a VirtualService) -> Expanded<'a> {
-        let namespace = self.intern.text(&object.metadata.namespace);
-        let (all, delegations) = (&self.virtual_services, &mut self.delegations);
-        let find = |rule: &HttpRoute, delegate: &str| match all.get(delegate) {
-            _ if !delegations.follows(key, delegate) => Found::NoRoom,
-            None => Found::Missing,
-            Some((_, rules)) if !rules.hosts.is_empty() => Found::HasHosts,
-            Some((_, rules)) if !rules.scope.admits(&namespace) => Found::Hidden,
-            Some((delegate, _)) if !delegations.admit(&namespace, key, delegate::size(rule, delegate)) => {
-                Found::NoRoom
+    /// Compiles what has changed, and those that delegate to it, each once.
+    pub(super) fn compile_virtual_services(&mut self) {
+        if std::mem::take(&mut self.virtual_services.claims_changed) {
+            self.virtual_services.give_room();
+        }
+        for key in std::mem::take(&mut self.virtual_services.dirty) {
+            let all = &self.virtual_services;
+            let Some(record) = all.all.get(&key) else { continue };
+            let (age, scope) = (record.age.clone(), record.scope.clone());
+            let find = |delegate: &str| all.found(&key, &record.age.namespace, delegate);
+            let (mesh, intern) = (&self.snapshot.mesh, &mut self.intern);
+            let rules = Arc::new(compile::compile(&record.object, (age, scope), find, mesh, intern));
+            let Some(record) = self.virtual_services.all.get_mut(&key) else { continue };
+            if let Some(before) = record.rules.replace(rules.clone()) {
+                self.list_rules(&before, false);
             }
-            Some((delegate, _)) => Found::Delegate(delegate),
-        };
-        let domain = &self.snapshot.mesh.cluster_domain;
-        delegate::expand(object, find, |host, namespace| hostname::resolve(host, namespace, domain))
+            self.list_rules(&rules, true);
+        }
     }
 
     /// Enters a VirtualService in the host tables, or takes it out.

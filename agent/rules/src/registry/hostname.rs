@@ -101,6 +101,12 @@ pub(crate) fn expand<'a>(
     buffer.as_str()
 }
 
+/// The namespace of the Service that a full name stands for. `None`: not of such a form.
+pub(crate) fn namespace_of_service<'a>(name: &'a str, domain: &str) -> Option<&'a str> {
+    let service = name.strip_suffix(domain)?.strip_suffix(".svc.")?;
+    service.rsplit_once('.').map(|(_, namespace)| namespace)
+}
+
 /// What a TLS client calls a host by (RFC 6066, 3: a DNS name, no address, no dot at its end).
 pub(crate) fn server_name(host: &str) -> Option<String> {
     let name = host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase();

@@ -39,7 +39,11 @@ impl Snapshot {
         if !self.mesh.host_ownership {
             return None;
         }
-        Some(Owner { namespace: self.registry.namespace_of(host)?, root: &self.root_namespace })
+        // The name of a Service that is not there (yet, any more) is its namespace's all the same.
+        let unregistered = || hostname::namespace_of_service(host, &self.mesh.cluster_domain);
+        let namespace =
+            self.registry.namespace_of(host).map(|namespace| &**namespace).or_else(unregistered)?;
+        Some(Owner { namespace, root: &self.root_namespace })
     }
 
     /// The Services whose hosts these rules name though they are of another namespace, by their full names.

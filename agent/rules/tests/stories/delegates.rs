@@ -100,53 +100,64 @@ fn a_host_of_the_root_is_none_of_the_delegates() {
     assert_eq!(ask(&world, "/catalog"), "web[]");
 }
 
-#[test]
-fn what_delegates_bring_has_a_bound_and_leads_nowhere_beyond() {
-    use std::fmt::Write as _;
-    let many = |count: usize| {
-        (0..count).fold(String::new(), |mut all, index| {
-            let _ = write!(all, "{{uri: {{exact: /catalog/{index}}}}}, ");
-            all
-        })
-    };
-    let rule = format!("  - {{match: [{}], directResponse: {{status: 299}}}}\n", many(400));
+/// Rules of a mebibyte, and who delegates to them four times.
+fn large() -> (String, impl Fn(usize) -> String) {
+    let body = "x".repeat(1 << 20);
     let delegate = format!(
-        "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {{name: catalog, namespace: team}}\nspec:\n  http:\n{}",
-        rule.repeat(4)
+        "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {{name: large, namespace: big}}\nspec:\n  http:\n  \
+         - {{directResponse: {{status: 299, body: {{string: {body}}}}}}}\n"
     );
-    let root = |host: usize| {
+    let root = |number: usize| {
+        let rule = "{match: [{uri: {prefix: /}}], delegate: {name: large, namespace: big}}";
         format!(
-            "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {{name: r{host}, namespace: shop}}\nspec:\n  \
-             hosts: [h{host}.example]\n  http:\n  - {{match: [{{uri: {{prefix: /catalog}}}}], delegate: {{name: catalog, namespace: team}}}}\n"
+            "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {{name: r{number}, namespace: shop}}\nspec:\n  \
+             hosts: [h{number}.example]\n  http: [{rule}, {rule}, {rule}, {rule}]\n"
         )
     };
-    let mut world = World::of(&format!("{SHOP}---\n{delegate}"));
-    for host in 0..20 {
-        world.apply(&root(host));
-    }
-    let told = findings(&world);
-    // One that was there before has its 1,600 matches; of the twenty, nine have: 16,384 in all.
-    let no_room = told.iter().filter(|(code, ..)| code == "TooLarge").count();
-    assert_eq!(no_room, 11, "{told:?}");
-    let at = |host: usize| {
-        world.call("shop/client", "10.0.0.1:80", &format!("h{host}.example/catalog/7")).outcome()
-    };
-    assert_eq!((at(0), at(19)), ("respond 299".into(), "respond 503".into()));
+    (delegate, root)
+}
+
+/// What five hosts with such rules answer.
+fn answers(world: &World) -> [String; 5] {
+    std::array::from_fn(|host| {
+        world.call("shop/client", "10.0.0.1:80", &format!("h{host}.example/")).outcome()
+    })
 }
 
 #[test]
-fn so_many_may_delegate_to_one() {
-    let mut world = World::of(&format!("{SHOP}---{CATALOG}"));
-    let roots: Vec<String> = (0..512)
-        .map(|number| {
-            format!(
-                "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {{name: r{number}, namespace: shop}}\nspec:\n  \
-                 hosts: [h{number}.example]\n  http: [{{delegate: {{name: catalog, namespace: team}}}}]\n"
-            )
-        })
-        .collect();
-    world.apply(&roots.join("---\n"));
-    // The first of them all was there before.
-    let at = |host: usize| world.call("shop/client", "10.0.0.1:80", &format!("h{host}.example/")).outcome();
-    assert_eq!((at(0), at(510), at(511)), ("respond 299".into(), "respond 299".into(), "respond 503".into()));
+fn what_delegates_bring_has_a_bound_and_leads_nowhere_beyond() {
+    let (delegate, root) = large();
+    let (taken, refused) = ("respond 299", "respond 503");
+    let mut world = World::of(&format!("{SHOP}---{CATALOG}---\n{delegate}"));
+    for number in (0..5).rev() {
+        world.apply(&root(number));
+    }
+    // It is the same three whatever came first.
+    assert_eq!(answers(&world), [taken, taken, taken, refused, refused]);
+    let told = findings(&world);
+    assert_eq!(told.iter().filter(|(code, ..)| code == "TooLarge").count(), 2 * 4, "{told:?}");
+    assert_eq!(ask(&world, "/catalog"), taken, "other delegates have room of their own");
+    // Room that is given back is the next one's, without a word from it.
+    world.delete("VirtualService", "shop", "r1");
+    assert_eq!(answers(&world)[2..], [taken, taken, refused]);
+    world.apply(&root(1));
+    assert_eq!(answers(&world), [taken, taken, taken, refused, refused]);
+    world.apply(&delegate.replace(&"x".repeat(1 << 19), ""));
+    assert_eq!(answers(&world), [taken; 5]);
+}
+
+#[test]
+fn what_is_hidden_takes_no_room() {
+    let (delegate, root) = large();
+    let mut world = World::of(&format!("{SHOP}---\n{delegate}"));
+    (0..5).for_each(|number| world.apply(&root(number)));
+    let others =
+        |number| root(number).replace("namespace: shop", "namespace: bank").replace(".example", ".bank");
+    (0..5).for_each(|number| world.apply(&others(number)));
+    // To that of another namespace alone.
+    world.apply(&delegate.replace("spec:", "spec:\n  exportTo: [bank]"));
+    assert_eq!(answers(&world)[0], "web[]", "no rule is left");
+    let told = findings(&world);
+    let of = |code: &str| told.iter().filter(|(other, ..)| other == code).count();
+    assert_eq!((of("UnknownDelegate"), of("TooLarge")), (5 * 4, 2 * 4), "{told:?}");
 }

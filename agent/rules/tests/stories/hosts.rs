@@ -410,9 +410,14 @@ fn rules_of_another_namespace_take_a_services_traffic_unless_hosts_are_owned() {
     world.apply(&rules("mesh", "istio-system", "", of_mesh));
     assert_eq!(world.call(CALLER, REVIEWS, "ratings").outcome(), "respond 202");
 
-    // What cannot be read leaves in force what was; without it all is as in Istio.
+    // A Service that is gone leaves its name to nobody else.
+    world.delete("VirtualService", "bookinfo", "own");
+    world.delete("Service", "bookinfo", "reviews");
+    assert_eq!(world.call(CALLER, REVIEWS, "reviews.bookinfo.svc.cluster.local").outcome(), "blackhole");
+
+    // Without it all is as in Istio.
     world.delete("ConfigMap", "istio-system", "weft");
-    assert_eq!(world.call(CALLER, REVIEWS, "reviews").outcome(), "respond 418");
+    assert_eq!(world.call(CALLER, REVIEWS, "reviews.bookinfo.svc.cluster.local").outcome(), "respond 418");
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use base64::{Engine, alphabet};
 use http::StatusCode;
-use weft_api::delegate::{Expanded, Rule};
+use weft_api::delegate::{self, Found, Rule};
 use weft_api::istio::{self, HttpMatchRequest, MESH, StringMatch, VirtualService, gateway_key};
 use weft_api::meta::Labels;
 
@@ -25,35 +25,45 @@ use crate::route::http_route::{
 use crate::route::matching::{Condition, HttpMatch, MatchedPath, SourceMatch};
 use crate::route::virtual_service::{Age, HttpEntry, L4Entry, Rules, Subnet, TcpMatch, TlsMatch};
 
-/// Compiles one VirtualService, with the rules of its delegates in their places.
-pub(crate) fn compile(
+/// Who an object is, and who sees it.
+pub(crate) fn age_and_scope(
     object: &VirtualService,
-    expanded: Expanded<'_>,
+    mesh: &MeshSettings,
+    intern: &mut Interner,
+) -> (Age, Scope) {
+    let meta = &object.metadata;
+    let namespace = intern.text(&meta.namespace);
+    let scope = Scope::compile(&object.spec.export_to, &mesh.virtual_service_export_to, &namespace, intern);
+    let age =
+        Age { created: intern.text(&meta.creation_timestamp), name: intern.text(&meta.name), namespace };
+    (age, scope)
+}
+
+/// Compiles one VirtualService, with the rules of its delegates, which `find` knows by `namespace/name`, in their places.
+pub(crate) fn compile<'d>(
+    object: &VirtualService,
+    (age, scope): (Age, Scope),
+    find: impl Fn(&str) -> Found<'d>,
     mesh: &MeshSettings,
     intern: &mut Interner,
 ) -> Rules {
     let meta = &object.metadata;
-    let namespace = intern.text(&meta.namespace);
     let key: Arc<str> = format!("{}/{}", meta.namespace, meta.name).into();
     let spec = &object.spec;
-    let scope = Scope::compile(&spec.export_to, &mesh.virtual_service_export_to, &namespace, intern);
     let on_mesh = spec.gateways.is_empty() || spec.gateways.iter().any(|gateway| gateway == MESH);
-    let age = Age {
-        created: intern.text(&meta.creation_timestamp),
-        name: intern.text(&meta.name),
-        namespace: namespace.clone(),
-    };
     let bound = spec.gateways.iter().filter(|gateway| *gateway != MESH);
     let gateways = bound.map(|gateway| intern.text(&gateway_key(gateway, &meta.namespace))).collect();
     let mut context = Context { key: &key, namespace: &meta.namespace, mesh, intern };
-    let pattern =
-        |name: &String| HostPattern::parse(&hostname::resolve(name, &meta.namespace, &mesh.cluster_domain));
+    let full = |host: &str, namespace: &str| hostname::resolve(host, namespace, &mesh.cluster_domain);
+    let pattern = |name: &String| HostPattern::parse(&full(name, &meta.namespace));
+    let mut http = Vec::new();
+    let untaken = delegate::expand(object, find, full, |rule| http.push(context.http_entry(&rule)));
     Rules {
         hosts: spec.hosts.iter().map(pattern).collect(),
-        http: expanded.http.iter().map(|rule| context.http_entry(rule)).collect(),
+        http: http.into(),
         tls: spec.tls.iter().map(|route| context.tls_entry(route)).collect(),
         tcp: spec.tcp.iter().map(|route| context.tcp_entry(route)).collect(),
-        untaken: expanded.untaken.into(),
+        untaken: untaken.into(),
         key: key.clone(),
         age,
         scope,
@@ -175,7 +185,7 @@ impl Context<'_> {
         }
         let unavailable = |reason: &str| (StatusCode::SERVICE_UNAVAILABLE, reason.to_owned());
         if source.delegate.is_some() {
-            return Err(unavailable("its delegate has more rules than there is room for"));
+            return Err(unavailable("there is no room for the rules of its delegate"));
         }
         if let [only] = source.route.as_slice() {
             // Istio puts a single destination's operations behind the route's own, in one list.
