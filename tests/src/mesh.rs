@@ -364,6 +364,7 @@ pub fn story(play: impl FnOnce(&Mesh) -> Result<()>) {
     let start = Instant::now();
     let mesh = Mesh::new().expect("a world");
     if let Err(error) = play(&mesh) {
+        let error = anyhow::anyhow!("{error:#} (network: {})", mesh.world().network());
         note_failure(&error);
         panic!("{error:#}");
     }

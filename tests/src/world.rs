@@ -161,6 +161,18 @@ impl World {
         )?;
         Ok((netns, v4, v6))
     }
+
+    /// The world's links, neighbours and routes as the machine sees them, for a person who looks for a failure.
+    pub fn network(&self) -> String {
+        let bridge = self.bridge();
+        let all = [
+            network::ip(&["-br", "link", "show", "master", &bridge]),
+            network::ip(&["neigh", "show", "dev", &bridge]),
+            network::ip(&["route", "show", "root", &format!("{}/24", self.gateway())]),
+        ];
+        let all = all.map(|told| told.unwrap_or_else(|error| format!("{error:#}")));
+        all.map(|told| told.split_whitespace().collect::<Vec<_>>().join(" ")).join("; ")
+    }
 }
 
 impl Drop for World {

@@ -101,7 +101,7 @@ impl Drop for Crowd<'_> {
 /// Groups of addresses in which no Service is.
 fn free_groups(cluster: &Cluster) -> Result<Vec<String>> {
     let services = cluster.get(&["services", "--all-namespaces"])?.to_string();
-    let groups = (64..).map(|group| format!("10.96.{group}."));
+    let groups = (64..).map(|group| format!("10.97.{group}."));
     Ok(groups
         .filter(|group| !services.contains(&format!("\"{group}")))
         .take(SERVICES.div_ceil(GROUP) as usize)

@@ -494,7 +494,7 @@ fn a_delegate_has_rules_of_its_own_under_its_roots() {
             "it goes on to the next rule: {answer:?}"
         );
         let told = mesh.weft(&["status"])?.stdout;
-        ensure!(told.contains("there is no VirtualService team/items"), "{told}");
+        ensure!(told.contains("no VirtualService team/items is in force"), "{told}");
         Ok(())
     });
 }

@@ -122,7 +122,7 @@ mod tests {
         assert!(kubelet(n1, Shared { cgroups: true, ..alone }).contains("cgroupRoot: /weft-cluster-n1\n"));
         assert!(kubelet(n2, alone).contains("tlsCertFile: /var/lib/weft-cluster/pki/n2-serving.crt\n"));
         assert!(kube_proxy(n2).contains("hostnameOverride: n2\n"));
-        assert!(cni(n2).contains(r#"{"subnet": "10.244.2.0/24"}"#));
+        assert!(cni(n2).contains(r#"{"subnet": "10.245.2.0/24"}"#));
     }
 
     #[test]

@@ -15,14 +15,14 @@ pub const API_PORT: u16 = 6443;
 pub const ETCD_PORT: u16 = 23_791;
 /// Where etcd listens for members that never come.
 pub const ETCD_PEER_PORT: u16 = 23_792;
-/// Addresses of Services.
-pub const SERVICES: &str = "10.96.0.0/16";
+/// Addresses of Services. The machine has a route to them, so they are none that a world of the stories has.
+pub const SERVICES: &str = "10.97.0.0/16";
 /// The API server's address as a Service.
-pub const API_SERVICE: &str = "10.96.0.1";
+pub const API_SERVICE: &str = "10.97.0.1";
 /// The cluster DNS's.
-pub const DNS_SERVICE: &str = "10.96.0.10";
-/// Addresses of all pods.
-pub const PODS: &str = "10.244.0.0/16";
+pub const DNS_SERVICE: &str = "10.97.0.10";
+/// Addresses of all pods, and no world's either.
+pub const PODS: &str = "10.245.0.0/16";
 /// The domain of Services.
 pub const DOMAIN: &str = "cluster.local";
 
@@ -39,8 +39,8 @@ pub struct Node {
 
 /// All nodes.
 pub const NODES: [Node; 2] = [
-    Node { name: "n1", address: "10.77.0.11", pods: "10.244.1.0/24" },
-    Node { name: "n2", address: "10.77.0.12", pods: "10.244.2.0/24" },
+    Node { name: "n1", address: "10.77.0.11", pods: "10.245.1.0/24" },
+    Node { name: "n2", address: "10.77.0.12", pods: "10.245.2.0/24" },
 ];
 
 /// The node of that name.
