@@ -9,7 +9,9 @@ use http::request::Parts;
 use weft_api::identity::Identity;
 use weft_datapath::LocalPod;
 use weft_limits::Account;
+use weft_rules::route::gateway::GatewayProtocol;
 use weft_rules::route::http_route::Destination;
+use weft_rules::route::tcp_route::TcpDecision;
 use weft_rules::snapshot::{HttpDecision, Outbound, Snapshot, Unroutable};
 use weft_rules::upstream::cluster::{Cluster, Service};
 use weft_rules::workload::{Enrolment, Workload};
@@ -173,6 +175,24 @@ impl Downstream {
             },
             Direction::Outbound | Direction::Inbound(_) => snapshot.route_http(own, self.dialled, request),
         })
+    }
+
+    /// Where the bytes of this connection go. `seed` is fresh randomness.
+    pub(super) fn route_tcp(&self, seed: u64) -> TcpDecision {
+        let name = self.server_name();
+        self.decide(|snapshot, own| match self.direction {
+            Direction::Gateway => match snapshot.gateway_port(&own.key, self.dialled.port()) {
+                Some(served) => snapshot.route_tcp_at_gateway(own, served, name, seed),
+                None => TcpDecision::NoRoute,
+            },
+            Direction::Outbound | Direction::Inbound(_) => snapshot.route_tcp(own, self.dialled, name, seed),
+        })
+    }
+
+    /// How a gateway reads this connection; `None`: no Gateway has the port.
+    pub(super) fn read_at_gateway(&self) -> Option<GatewayProtocol> {
+        let port = self.dialled.port();
+        self.decide(|snapshot, own| Some(snapshot.gateway_port(&own.key, port)?.protocol()))
     }
 
     /// The endpoints of a destination, as this connection's caller sees them.

@@ -15,11 +15,12 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use weft_api::names;
 use weft_datapath::{Life, LocalPod};
+use weft_rules::route::gateway::GatewayProtocol;
 
 use super::connection::{self, Downstream};
 use super::core::Core;
 use super::stream::Stream;
-use super::{detect, http, limits};
+use super::{client_hello, detect, http, inbound, limits, tcp};
 
 /// Whether somebody who comes to this port asks how the gateway is: its readiness probe, or a load balancer before it.
 pub(super) fn is_asked_how_it_is(core: &Core, pod: &LocalPod, port: u16) -> bool {
@@ -66,7 +67,8 @@ pub(super) fn serves(core: &Core, pod: &LocalPod, port: u16) -> bool {
     core.shared.snapshot.load().gateway_port(&pod.network.key, port).is_some()
 }
 
-/// Serves a connection from outside: each request is decided upon by the pod's own policies, then by the rules.
+/// Serves a connection from outside: each request, or all of its bytes, is decided upon by the pod's own policies, then by
+/// the rules.
 pub(super) async fn arrive(
     core: &Rc<Core>,
     pod: &Arc<LocalPod>,
@@ -75,7 +77,29 @@ pub(super) async fn arrive(
     to: SocketAddr,
 ) {
     let down = Downstream::at_gateway(Rc::clone(core), Arc::clone(pod), peer, to);
-    if let Some(first) = detect::http_version(&mut stream).await {
-        http::serve(down, stream, first).await;
+    match down.read_at_gateway() {
+        Some(GatewayProtocol::Http) => {
+            if let Some(first) = detect::http_version(&mut stream).await {
+                http::serve(down, stream, first).await;
+            }
+        }
+        Some(GatewayProtocol::Bytes) => pass(&down, stream, Bytes::new()).await,
+        Some(GatewayProtocol::ServerName) => {
+            if let Some(hello) = client_hello::read(&mut stream).await {
+                down.name_server(hello.name);
+                pass(&down, stream, hello.bytes).await;
+            }
+        }
+        // It was the port of one a moment ago.
+        None => stream.reset(),
+    }
+}
+
+/// Passes bytes on, if the pod's policies let them; `first` has been read of them.
+async fn pass(down: &Rc<Downstream>, stream: Stream, first: Bytes) {
+    let verdict = inbound::consult(down, inbound::decide_as_bytes(down)).await;
+    match inbound::refusal(&verdict) {
+        None => tcp::serve(down, stream, first).await,
+        Some(error) => inbound::refuse(down, stream, &error),
     }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use weft_api::identity::Identity;
 use weft_datapath::LocalPod;
-use weft_rules::guard::{ConnectionVerdict, Denial, DryRun, Inbound, Mtls};
+use weft_rules::guard::{ConnectionVerdict, Denial, DryRun, Guard, Inbound, Mtls};
 use weft_rules::registry::protocol::Protocol;
 use weft_rules::snapshot::Snapshot;
 use weft_rules::snapshot::reach::Plaintext;
@@ -144,16 +144,21 @@ fn admit(
     let Some(guard) = guard else { return passed };
     let peer = caller.peer.ip().to_canonical();
     let connection = Inbound { identity: caller.identity.as_deref(), peer, to, sni: None };
-    match guard.admit_connection(&connection, protocol) {
-        ConnectionVerdict::Allowed => passed,
-        ConnectionVerdict::ByRequest => Verdict::Requests(protocol),
-        ConnectionVerdict::Denied(denial) => Verdict::Denied { denial, protocol },
+    by_guard(guard, &connection, protocol).unwrap_or(passed)
+}
+
+/// What policies say of a connection; `None`: it may pass.
+fn by_guard(guard: &Guard, connection: &Inbound<'_>, protocol: Protocol) -> Option<Verdict> {
+    match guard.admit_connection(connection, protocol) {
+        ConnectionVerdict::Allowed => None,
+        ConnectionVerdict::ByRequest => Some(Verdict::Requests(protocol)),
+        ConnectionVerdict::Denied(denial) => Some(Verdict::Denied { denial, protocol }),
     }
 }
 
 /// What may happen with a connection that was let in as bytes, by the rules that are in force now.
 pub(super) fn decide_again(down: &Downstream) -> Verdict {
-    let Some(caller) = down.visitor() else { return Verdict::Bytes };
+    let Some(caller) = down.visitor() else { return decide_as_bytes(down) };
     let (core, pod) = (&down.core, &down.pod);
     let (_, verdict) = decide_at(core, pod, down.dialled, caller.clone(), Moment::Standing);
     match verdict {
@@ -177,29 +182,25 @@ pub(super) fn is_unproved(down: &Downstream, workload: &Workload) -> bool {
 
 /// What policies that are tried out say of a connection of bytes that arrived and was let in.
 pub(super) fn dry_runs(down: &Downstream) -> Vec<DryRun> {
-    let Some(caller) = down.visitor() else { return Vec::new() };
+    if !down.arrived() {
+        return Vec::new();
+    }
     let snapshot = down.core.shared.snapshot.load();
     let workload = connection::workload_of(&snapshot, &down.pod);
     let (guard, Some(dry_runs)) = snapshot.guard_and_dry_runs(&workload) else { return Vec::new() };
-    let peer = caller.peer.ip().to_canonical();
-    let connection = Inbound { identity: caller.identity.as_deref(), peer, to: down.dialled, sni: None };
-    dry_runs.judge(guard.map(|guard| &**guard), &connection, None)
+    dry_runs.judge(guard.map(|guard| &**guard), &as_policies_see(down), None)
 }
 
 /// Has an external authorizer asked about bytes that may pass otherwise, where a policy wants that.
 pub(super) async fn consult(down: &Rc<Downstream>, verdict: Verdict) -> Verdict {
-    let (Verdict::Bytes, Some(caller)) = (&verdict, down.visitor()) else { return verdict };
-    if is_between(&down.pod, caller) {
+    if !matches!(verdict, Verdict::Bytes) || !down.arrived() || came_between(down) {
         return verdict;
     }
     let (consult, own_identity) = {
         let snapshot = down.core.shared.snapshot.load();
         let workload = connection::workload_of(&snapshot, &down.pod);
         let Some(guard) = snapshot.guard(&workload) else { return verdict };
-        let peer = caller.peer.ip().to_canonical();
-        let identity = caller.identity.as_deref();
-        let connection = Inbound { identity, peer, to: down.dialled, sni: None };
-        let Some(consult) = guard.consult_connection(&connection) else { return verdict };
+        let Some(consult) = guard.consult_connection(&as_policies_see(down)) else { return verdict };
         (consult, workload.identity(&down.core.shared.trust_domain))
     };
     let parties = http::Parties {
@@ -207,8 +208,8 @@ pub(super) async fn consult(down: &Rc<Downstream>, verdict: Verdict) -> Verdict 
         pod: Arc::clone(&down.pod),
         to: down.dialled,
         own_identity,
-        peer: caller.peer,
-        identity: caller.identity.clone(),
+        peer: down.peer,
+        identity: down.identity().cloned(),
     };
     // Asking takes a connection, and connecting may ask.
     if Box::pin(http::admits_connection(&parties, &consult)).await {
@@ -217,11 +218,28 @@ pub(super) async fn consult(down: &Rc<Downstream>, verdict: Verdict) -> Verdict 
     Verdict::Denied { denial: Denial { policy: Some(consult.policy), rule: None }, protocol: Protocol::Tcp }
 }
 
+/// A connection that arrived, as policies see it.
+fn as_policies_see(down: &Downstream) -> Inbound<'_> {
+    Inbound {
+        identity: down.identity().map(|identity| &**identity),
+        peer: down.peer.ip().to_canonical(),
+        to: down.dialled,
+        sni: down.server_name(),
+    }
+}
+
 /// What may happen with a connection that arrived and turned out to be bytes.
 pub(super) fn decide_as_bytes(down: &Downstream) -> Verdict {
-    let Some(caller) = down.visitor() else { return Verdict::Bytes };
+    if !down.arrived() {
+        return Verdict::Bytes;
+    }
     let snapshot = down.core.shared.snapshot.load();
     let workload = connection::workload_of(&snapshot, &down.pod);
+    let Some(caller) = down.visitor() else {
+        // As a gateway's own: mutual TLS is not for who comes from outside.
+        let said = |guard: &Arc<Guard>| by_guard(guard, &as_policies_see(down), Protocol::Tcp);
+        return snapshot.guard(&workload).and_then(said).unwrap_or(Verdict::Bytes);
+    };
     if is_unproved(down, &workload) {
         return Verdict::Unproved;
     }
@@ -329,7 +347,7 @@ async fn read(
 }
 
 /// Ends a connection by a reset, before anything of it has reached a program.
-fn refuse(down: &Rc<Downstream>, stream: Stream, error: &Error) {
+pub(super) fn refuse(down: &Rc<Downstream>, stream: Stream, error: &Error) {
     stream.reset();
     tcp::report_refused(down, error);
 }

@@ -202,13 +202,11 @@ fn choose(
         route.upstream.service = down.service_here();
         return Ok((as_dialled, None));
     }
-    let seed = fastrand::u64(..);
-    down.decide(|snapshot, caller| match snapshot.route_tcp(caller, down.dialled, down.server_name(), seed) {
+    match down.route_tcp(fastrand::u64(..)) {
         TcpDecision::Forward { destination, virtual_service } => {
             route.virtual_service = virtual_service;
-            let cluster = snapshot
-                .cluster(caller, &destination, down.dialled.port())
-                .map_err(|error: Unroutable| Error::new(Kind::NoCluster, error))?;
+            let cluster =
+                down.cluster(&destination).map_err(|error: Unroutable| Error::new(Kind::NoCluster, error))?;
             route.upstream.service = Some(Arc::clone(&cluster.service));
             route.upstream.cluster = Some(Arc::clone(&cluster.name));
             let in_use = cluster
@@ -222,7 +220,7 @@ fn choose(
         }
         TcpDecision::NoRoute => Err(Kind::NoRoute.into()),
         TcpDecision::BlackHole => Err(Kind::BlackHole.into()),
-    })
+    }
 }
 
 /// Keeps a connection that was opened for a silent client, which then spoke HTTP: a request may use it.

@@ -13,8 +13,8 @@ use crate::path;
 use crate::registry::hostname;
 use crate::registry::protocol::Protocol;
 use crate::route::http_route::{Destination, HttpAction, HttpRoute, MatchedHttpRoute};
-use crate::route::tcp_route::TcpDecision;
-use crate::snapshot::{HttpDecision, L4Rules, Snapshot};
+use crate::route::tcp_route::{L4Rule, L4Rules, TcpDecision};
+use crate::snapshot::{HttpDecision, Snapshot};
 use crate::upstream::cluster::Endpoint;
 use crate::workload::Workload;
 
@@ -339,27 +339,8 @@ fn connection(from: &Caller<'_>, caller: &Workload, host: &str, to: Resolved) ->
             });
             let destinations =
                 rule.as_ref().map_or_else(|| vec![(destination, 1)], |rule| rule.route.to_vec());
-            explanation.matched = virtual_service.zip(rule).map(|(key, rule)| {
-                let (list, index) = rule.place;
-                Matched { virtual_service: key.to_string(), route: format!("{list}[{index}]") }
-            });
-            let mut reachable = false;
-            let mut entries = Entries::default();
-            for (destination, weight) in &destinations {
-                let cluster = snapshot.cluster(caller, destination, dst.port());
-                reachable |= cluster.as_ref().is_ok_and(|cluster| !cluster.endpoints.is_empty());
-                let answering = cluster.as_ref().map_or(&[][..], |cluster| cluster.answering(to.dialled()));
-                explanation.backends.push(row(destination, *weight, answering));
-                trace::destination(snapshot, caller, destination, dst.port(), &mut explanation.notes);
-                if let Ok(cluster) = &cluster {
-                    let rules = rules_of(snapshot, caller, destination);
-                    entries.add(from, (cluster, to.dialled()), rules, None);
-                }
-            }
-            if !reachable {
-                "unavailable".clone_into(&mut explanation.action);
-            }
-            entries.tell(&mut explanation);
+            explanation.matched = virtual_service.zip(rule).map(|(_, rule)| matched_l4(&rule));
+            l4_backends(from, caller, &destinations, &|_| dst.port(), to.dialled(), &mut explanation);
         }
         TcpDecision::NoRoute => {
             "notFound".clone_into(&mut explanation.action);
@@ -389,6 +370,41 @@ fn connection(from: &Caller<'_>, caller: &Workload, host: &str, to: Resolved) ->
         }
     }
     explanation
+}
+
+fn matched_l4(rule: &L4Rule<'_>) -> Matched {
+    let (list, index) = rule.place;
+    Matched { virtual_service: rule.rules.key.to_string(), route: format!("{list}[{index}]") }
+}
+
+/// Tells where a connection of bytes goes. `addressed`: the port of a destination that names none. `dialled`: the address,
+/// where that counts.
+fn l4_backends(
+    from: &Caller<'_>,
+    caller: &Workload,
+    destinations: &[(Destination, u32)],
+    addressed: &dyn Fn(&Destination) -> u16,
+    dialled: Option<SocketAddr>,
+    explanation: &mut Explanation,
+) {
+    let snapshot = from.snapshot;
+    let mut reachable = false;
+    let mut entries = Entries::default();
+    for (destination, weight) in destinations {
+        let port = addressed(destination);
+        let cluster = snapshot.cluster(caller, destination, port);
+        reachable |= cluster.as_ref().is_ok_and(|cluster| !cluster.endpoints.is_empty());
+        let answering = cluster.as_ref().map_or(&[][..], |cluster| cluster.answering(dialled));
+        explanation.backends.push(row(destination, *weight, answering));
+        trace::destination(snapshot, caller, destination, port, &mut explanation.notes);
+        if let Ok(cluster) = &cluster {
+            entries.add(from, (cluster, dialled), rules_of(snapshot, caller, destination), None);
+        }
+    }
+    if !reachable {
+        "unavailable".clone_into(&mut explanation.action);
+    }
+    entries.tell(explanation);
 }
 
 pub(crate) fn row(destination: &Destination, weight: u32, endpoints: &[Arc<Endpoint>]) -> Backend {

@@ -15,9 +15,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use http::request::Parts;
-use serde_json::{Map, Value};
 use weft_api::identity::Identity;
 
+use crate::claims::Claims;
 use crate::guard::namespace::NamespaceSecurity;
 use crate::guard::token::TokenRule;
 use crate::pattern;
@@ -84,17 +84,6 @@ pub struct InboundRequest<'a> {
     pub remote: IpAddr,
     /// The claims of its token, where it had one that is good.
     pub claims: Option<&'a Claims>,
-}
-
-/// A token that was found good.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Claims {
-    /// `iss`.
-    pub issuer: String,
-    /// `ISS/SUB`; empty for a token without `sub`.
-    pub principal: String,
-    /// The whole payload, with claims that are lists separated by spaces as lists.
-    pub all: Map<String, Value>,
 }
 
 /// What may happen with a connection before anything of it was read.

@@ -2,6 +2,7 @@
 //! out; then, per connection and per request, [`snapshot::Snapshot::outbound`], [`snapshot::Snapshot::route_http`],
 //! [`snapshot::Snapshot::route_tcp`] and [`upstream::cluster::Cluster::pick`]. No I/O, no clock, no randomness of its own:
 //! seeds arrive as arguments.
+pub mod claims;
 pub mod compile;
 mod draw;
 pub mod explain;

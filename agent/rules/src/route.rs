@@ -1,6 +1,6 @@
 //! What is done with requests and connections: matches, actions, and the objects that say them.
 
-pub(crate) mod gateway;
+pub mod gateway;
 pub mod http_route;
 pub(crate) mod matching;
 pub mod tcp_route;

@@ -89,7 +89,7 @@ fn all(snapshot: &Snapshot) -> Vec<Bound<'_>> {
     for (pod, ports) in snapshot.gateways.iter() {
         let Some(pod) = snapshot.workload(pod) else { continue };
         for port in ports.iter() {
-            for rules in port.exact.values().chain(port.below.values()).flat_map(|host| host.rules.iter()) {
+            for rules in port.rules() {
                 let bound = all.entry(rules.key.clone());
                 let bound = bound.or_insert_with(|| Bound { rules: rules.clone(), places: Vec::new() });
                 if !bound.places.iter().any(|(_, known)| std::ptr::eq(*known, port)) {

@@ -17,8 +17,8 @@ use crate::registry::protocol::Protocol;
 use crate::route::gateway::GatewayPods;
 use crate::route::http_route::{Destination, DirectResponse, HttpAction, HttpRoute, MatchedHttpRoute};
 use crate::route::matching::{At, MatchedPath, RequestView};
-use crate::route::tcp_route::TcpDecision;
-use crate::route::virtual_service::{RuleList, Rules, pick};
+use crate::route::tcp_route::{L4Rule, L4Rules, TcpDecision};
+use crate::route::virtual_service::{RuleList, Rules};
 use crate::shard::{Map, Sharded};
 use crate::upstream::cluster::{Cluster, Service};
 use crate::workload::{Enrolment, Workload};
@@ -97,24 +97,6 @@ pub enum HttpDecision {
     Passthrough,
     /// Nobody knows the host: 502, `BlackHoleCluster` (REGISTRY_ONLY).
     BlackHole,
-}
-
-/// What the `tls` or `tcp` rules of a service say of a connection.
-pub(crate) enum L4Rules<'a> {
-    /// There are none for this caller and port.
-    None,
-    /// None of its `tls` rules has the server name.
-    NoMatch,
-    /// This one takes it.
-    Matched(L4Rule<'a>),
-}
-
-/// A rule for connections.
-pub(crate) struct L4Rule<'a> {
-    pub(crate) rules: &'a Arc<Rules>,
-    /// `tls` or `tcp`, and its place there.
-    pub(crate) place: (&'static str, usize),
-    pub(crate) route: &'a [(Destination, u32)],
 }
 
 /// Why a destination leads nowhere.
@@ -225,20 +207,11 @@ impl Snapshot {
         let Some(entry) = self.registry.host_at(caller, dst) else {
             return if self.mesh.registry_only { TcpDecision::BlackHole } else { TcpDecision::Passthrough };
         };
-        match self.l4_rules(caller, entry, dst, server_name) {
-            L4Rules::None => {}
-            L4Rules::NoMatch => return TcpDecision::NoRoute,
-            L4Rules::Matched(rule) => {
-                let forward = |destination: &Destination| TcpDecision::Forward {
-                    destination: destination.clone(),
-                    virtual_service: Some(rule.rules.key.clone()),
-                };
-                return pick(rule.route, seed).map_or(TcpDecision::NoRoute, forward);
-            }
-        }
-        let host = entry.service.host.clone();
-        let destination = Destination { host, subset: None, port: None };
-        TcpDecision::Forward { destination, virtual_service: None }
+        self.l4_rules(caller, entry, dst, server_name).decision(seed).unwrap_or_else(|| {
+            let host = entry.service.host.clone();
+            let destination = Destination { host, subset: None, port: None };
+            TcpDecision::Forward { destination, virtual_service: None }
+        })
     }
 
     /// The rule that takes a connection to a host: of a port that is declared to speak TLS one by the server name, of HTTP none.
@@ -258,27 +231,13 @@ impl Snapshot {
         }
     }
 
-    /// The `tls` rule that takes a connection. The most specific name decides, and of equal ones the first of the oldest
-    /// VirtualService; where there are rules for this caller, and none has the name, it goes nowhere.
+    /// The `tls` rule that takes a connection.
     fn tls_rule(&self, caller: &Workload, host: &Host, dst: SocketAddr, name: Option<&str>) -> L4Rules<'_> {
-        let all = self.visible_rules(caller, &host.service.host).flat_map(|rules| {
-            let entries = rules.tls.iter().enumerate();
-            entries.flat_map(move |(index, entry)| {
-                entry.matches.iter().map(move |candidate| (rules, index, entry, candidate))
-            })
-        });
-        let for_caller = all.filter(|(.., candidate)| candidate.source.admits(caller, dst.port(), At::Mesh));
-        let (mut found, mut best) = (L4Rules::None, None);
-        for (rules, index, entry, candidate) in for_caller {
-            let fits = candidate.fits(dst.ip(), name);
-            if fits > best {
-                best = fits;
-                found = L4Rules::Matched(L4Rule { rules, place: ("tls", index), route: &entry.route });
-            } else if best.is_none() {
-                found = L4Rules::NoMatch;
-            }
-        }
-        found
+        L4Rules::by_name(
+            self.visible_rules(caller, &host.service.host),
+            |source| source.admits(caller, dst.port(), At::Mesh),
+            |entry| entry.fits(name).filter(|_| entry.contains(dst.ip())),
+        )
     }
 
     /// The first `tcp` rule that takes a connection.

@@ -1,9 +1,13 @@
 //! Traffic from outside comes in by gateway pods, whose own program serves nothing.
 
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::sync::Arc;
+
 use anyhow::{Result, ensure};
-use weft_tests::{Mesh, story};
+use weft_tests::{Listener, Mesh, Pod, story};
 
 use crate::deploy::{got_header, subsets};
+use crate::server_names::hello;
 
 const GATEWAY: &str = "\
 apiVersion: networking.istio.io/v1
@@ -120,5 +124,104 @@ fn a_gateways_own_policies_decide_before_its_routes() {
         let denied = ask("/api/items")?;
         ensure!(denied.status == 403 && denied.body == "RBAC: access denied", "{denied:?}");
         Ok(())
+    });
+}
+
+/// Servers for bytes and for TLS that goes through, and rules of the same names.
+const CONNECTIONS: &str = "\
+apiVersion: networking.istio.io/v1
+kind: Gateway
+metadata: {name: through, namespace: default}
+spec:
+  selector: {istio: ingressgateway}
+  servers:
+  - {port: {number: 3306, name: db, protocol: TCP}, hosts: ['*']}
+  - {port: {number: 443, name: tls, protocol: TLS}, hosts: ['*.shop.test'], tls: {mode: PASSTHROUGH}}
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: through, namespace: default}
+spec:
+  hosts: ['*.shop.test']
+  gateways: [through]
+  tcp:
+  - {match: [{port: 3306}], route: [{destination: {host: db}}]}
+  tls:
+  - {match: [{sniHosts: [one.shop.test]}], route: [{destination: {host: one}}]}
+  - {match: [{sniHosts: ['*.shop.test']}], route: [{destination: {host: two}}]}
+";
+
+#[test]
+fn bytes_and_tls_come_in_by_a_gateway_as_they_are() {
+    story(|mesh| {
+        let gateway = mesh.pod("gateway").node("n1").label("istio", "ingressgateway").start()?;
+        let served = [("db", "n1"), ("one", "n1"), ("two", "n2")];
+        let pods: Vec<Arc<Pod>> = served
+            .map(|(name, node)| mesh.pod(name).node(node).label("app", name).start())
+            .into_iter()
+            .collect::<Result<_>>()?;
+        for (name, _) in served {
+            mesh.service(name).selector("app", name).port("tcp", 9000, 7000).create()?;
+        }
+        mesh.start_agents(&["n1", "n2"])?;
+        mesh.wait_applied()?;
+        let listeners: Vec<Listener> = pods.iter().map(|pod| pod.listen(7000)).collect::<Result<_>>()?;
+        mesh.apply_now("through", CONNECTIONS)?;
+        let stranger = mesh.outsider("stranger")?;
+        let passes = |port: u16, said: &[u8], to: usize| {
+            let mut here = stranger.connect(gateway.at(port))?;
+            here.write_all(said)?;
+            let (mut there, peer) = listeners[to].accept()?;
+            ensure!(peer.ip() == gateway.ip, "{port}: the server sees {peer}, and not the gateway");
+            let mut got = vec![0; said.len()];
+            there.read_exact(&mut got)?;
+            ensure!(got == said, "{port}: what was said has changed on its way");
+            there.write_all(b"and so on")?;
+            let mut answer = [0; 9];
+            here.read_exact(&mut answer)?;
+            ensure!(&answer == b"and so on");
+            Ok((here, there))
+        };
+        let is_reset = |port: u16, said: &[u8]| {
+            // It may be reset before it is seen to stand.
+            let ended = stranger.connect(gateway.at(port)).and_then(|mut here| {
+                here.write_all(said)?;
+                Ok(here.read(&mut [0])?)
+            });
+            let ended = ended.err().and_then(|error| error.downcast_ref().map(std::io::Error::kind));
+            let resets = [Some(ErrorKind::ConnectionReset), Some(ErrorKind::BrokenPipe)];
+            ensure!(resets.contains(&ended), "{port}: what is for nobody is not reset: {ended:?}");
+            anyhow::Ok(())
+        };
+        let standing = passes(3306, b"select 1", 0)?;
+        passes(443, &hello("one.shop.test")?, 1)?;
+        passes(443, &hello("other.shop.test")?, 2)?;
+        for nobodys in [hello("shop.test")?, hello("one.elsewhere.test")?, b"GET / HTTP/1.1\r\n\r\n".to_vec()]
+        {
+            is_reset(443, &nobodys)?;
+        }
+        mesh.is_logged(" one.shop.test -")?;
+        let told = mesh.explain("gateway", "one.shop.test:443", &[])?;
+        ensure!(told["matched"]["route"] == "tls[0]" && told["action"] == "route", "{told:#}");
+        let told = mesh.explain("gateway", "www.elsewhere.test:443", &[])?;
+        ensure!(told["action"] == "notFound" && told.to_string().contains("no `tls` rule"), "{told:#}");
+        let told = mesh.explain("gateway", "db.shop.test:3306", &[])?;
+        ensure!(told["matched"]["route"] == "tcp[0]", "{told:#}");
+
+        // The gateway pod's own policies are asked, and mutual TLS is not asked for.
+        mesh.apply_now(
+            "policies",
+            "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: edge, namespace: default}\nspec:\n  \
+             selector: {matchLabels: {istio: ingressgateway}}\n  action: DENY\n  rules:\n  \
+             - {when: [{key: connection.sni, values: [one.shop.test]}]}\n  - {to: [{operation: {ports: ['3306']}}]}\n---\n\
+             apiVersion: security.istio.io/v1\nkind: PeerAuthentication\nmetadata: {name: strict, namespace: default}\nspec: {mtls: {mode: STRICT}}\n",
+        )?;
+        is_reset(443, &hello("one.shop.test")?)?;
+        is_reset(3306, b"select 1")?;
+        passes(443, &hello("other.shop.test")?, 2)?;
+        let (mut here, there) = standing;
+        ensure!(here.read(&mut [0]).is_err(), "what stands is not ended by a new policy");
+        drop(there);
+        listeners.iter().try_for_each(Listener::nobody)
     });
 }

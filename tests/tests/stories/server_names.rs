@@ -21,7 +21,7 @@ spec:
 ";
 
 /// What a TLS client says first.
-fn hello(name: &str) -> Result<Vec<u8>> {
+pub fn hello(name: &str) -> Result<Vec<u8>> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
     let config = config.with_root_certificates(RootCertStore::empty()).with_no_client_auth();

@@ -203,3 +203,60 @@ fn no_user_sends_a_node_to_itself_to_its_cloud_or_to_other_peoples_pods() {
         Ok(())
     });
 }
+
+#[test]
+fn a_gateway_routes_by_the_claims_of_a_token() {
+    story(|mesh| {
+        mesh.pod("issuer").label("app", "issuer").app(["issuer", "--port", "8080"]).start()?;
+        mesh.service("issuer").selector("app", "issuer").port("http", 80, 8080).create()?;
+        for name in ["members", "staff", "others"] {
+            mesh.pod(name).label("app", name).app(["echo", "--port", "8080"]).start()?;
+            mesh.service(name).selector("app", name).port("http", 80, 8080).create()?;
+        }
+        mesh.pod("gateway").label("istio", "ingressgateway").start()?;
+        mesh.outsider("stranger")?;
+        mesh.apply(
+            "rules",
+            "apiVersion: networking.istio.io/v1\nkind: Gateway\nmetadata: {name: edge, namespace: default}\nspec:\n  \
+             selector: {istio: ingressgateway}\n  servers: [{port: {number: 8080, name: http, protocol: HTTP}, hosts: ['*']}]\n---\n\
+             apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: shop, namespace: default}\nspec:\n  \
+             hosts: ['*']\n  gateways: [edge]\n  http:\n  \
+             - {match: [{headers: {'@request.auth.claims[realm][roles]': {exact: staff}}}], route: [{destination: {host: staff}}]}\n  \
+             - {match: [{headers: {'@request.auth.claims.group': {prefix: mem}}}], route: [{destination: {host: members}}]}\n  \
+             - {match: [{withoutHeaders: {'@request.auth.claims.group': {exact: banned}}}], route: [{destination: {host: others}}]}\n",
+        )?;
+        mesh.start_agent()?;
+        mesh.wait_applied()?;
+        let url = format!("http://{}/", mesh.the("gateway")?.at(8080));
+        let ask = |bearer: Option<&str>| {
+            let request = mesh.http("stranger", &url)?;
+            match bearer {
+                Some(token) => request.header("authorization", &format!("Bearer {token}")).send(),
+                None => request.send(),
+            }
+        };
+        let staff = token(mesh, &json!({"group": "x", "realm": {"roles": ["reader", "staff"]}}))?;
+        let member = token(mesh, &json!({"group": "members"}))?;
+        let banned = token(mesh, &json!({"group": "banned"}))?;
+        // Nobody looks at tokens: nobody has a claim.
+        ensure!(ask(Some(&staff))?.app() == "others");
+        mesh.apply_now(
+            "tokens",
+            &format!(
+                "apiVersion: security.istio.io/v1\nkind: RequestAuthentication\nmetadata: {{name: edge, namespace: default}}\nspec:\n  \
+                 selector: {{matchLabels: {{istio: ingressgateway}}}}\n  jwtRules:\n  \
+                 - {{issuer: '{ISSUER}', jwksUri: 'http://issuer.default.svc.cluster.local/keys'}}\n"
+            ),
+        )?;
+        for (bearer, app) in [(Some(&*staff), "staff"), (Some(&member), "members"), (None, "others")] {
+            let answer = ask(bearer)?;
+            ensure!(answer.status == 200 && answer.app() == app, "{app}: {answer:?}");
+        }
+        ensure!(ask(Some(&banned))?.status == 404, "no route is for who is banned");
+        let forged = format!("{}x", member.get(..member.len() - 4).context("a token")?);
+        ensure!(ask(Some(&forged))?.status == 401);
+        let told = mesh.explain("gateway", "http://shop.example:8080/", &[])?;
+        ensure!(told.to_string().contains("no token was looked at"), "{told:#}");
+        Ok(())
+    });
+}

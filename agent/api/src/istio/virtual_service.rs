@@ -11,6 +11,23 @@ use crate::meta::{Labels, Resource};
 /// The gateway that stands for the mesh itself: callers that are pods of it.
 pub const MESH: &str = "mesh";
 
+/// Begins a header's name that means a claim of the request's token instead.
+const CLAIM: &str = "@request.auth.claims";
+
+/// The claim that a header's name in a match means: `@request.auth.claims.a.b` and `@request.auth.claims[a][b]` are `b` in `a`.
+/// `None`: it means a header, or nothing. Source: Istio's reference of HTTPMatchRequest, `headers`.
+pub fn claim_path(name: &str) -> Option<Vec<&str>> {
+    let (begin, path) = name.split_at_checked(CLAIM.len())?;
+    if !begin.eq_ignore_ascii_case(CLAIM) {
+        return None;
+    }
+    let names: Vec<&str> = match path.strip_prefix('.') {
+        Some(path) => path.split('.').collect(),
+        None => path.strip_prefix('[')?.strip_suffix(']')?.split("][").collect(),
+    };
+    names.iter().all(|name| !name.is_empty()).then_some(names)
+}
+
 /// A Gateway as a VirtualService of `namespace` names it: `name`, `./name` or `namespace/name`, also `name.namespace.svc…` of
 /// old. Answers `namespace/name`, or `mesh`.
 pub fn gateway_key(name: &str, namespace: &str) -> String {
@@ -462,6 +479,23 @@ mod tests {
             ("mesh", "mesh"),
         ] {
             assert_eq!(gateway_key(name, "own"), key);
+        }
+    }
+
+    #[test]
+    fn a_claim_is_named_like_a_header() {
+        for (name, path) in [
+            ("@request.auth.claims.a", Some(vec!["a"])),
+            ("@request.auth.claims.a.b", Some(vec!["a", "b"])),
+            ("@Request.Auth.Claims[https://x.example/a.b][c]", Some(vec!["https://x.example/a.b", "c"])),
+            ("@request.auth.claims", None),
+            ("@request.auth.claims.", None),
+            ("@request.auth.claims.a..b", None),
+            ("@request.auth.claims[a][]", None),
+            ("@request.auth.claimsa", None),
+            ("x-claim", None),
+        ] {
+            assert_eq!(claim_path(name), path, "{name}");
         }
     }
 }

@@ -165,10 +165,13 @@ fn credentials(report: &mut Report, tls: &ServerTls) {
 /// Tells what has no effect yet.
 pub(super) fn without_force(report: &mut Report, spec: &GatewaySpec) {
     report.each("servers", &spec.servers, |r, server| {
-        let speaks = server.port.speaks();
-        if matches!(speaks, Some(ServerProtocol::Tls | ServerProtocol::Tcp)) {
-            r.field("port", |r| {
-                r.field("protocol", |r| not_in_force::tell(r, "nothing listens there; only HTTP comes in"));
+        let passes = |tls: &ServerTls| tls.mode == ServerTlsMode::Passthrough;
+        let tls = server.tls.as_ref().filter(|tls| !passes(tls));
+        if matches!(server.port.speaks(), Some(ServerProtocol::Tls | ServerProtocol::Tcp)) && tls.is_some() {
+            r.field("tls", |r| {
+                r.field("mode", |r| {
+                    not_in_force::tell(r, "nothing listens there; of TLS only PASSTHROUGH comes in");
+                });
             });
         }
         if server.bind.is_some() {

@@ -5,14 +5,11 @@ use std::collections::BTreeMap;
 use super::text::is_header_name;
 use super::{Report, export, virtual_service};
 use crate::finding::code;
-use crate::istio::{HttpMatchRequest, StringMatch};
+use crate::istio::{HttpMatchRequest, StringMatch, claim_path};
 use crate::yaml::shorten;
 
 /// Pseudo-headers that a match may name.
 const PSEUDO_HEADERS: &[&str] = &[":authority", ":method", ":path", ":scheme"];
-
-/// How a match on a claim of a JWT begins.
-pub(super) const CLAIM: &str = "@request.auth.claims";
 
 /// Checks one alternative of a match.
 pub(super) fn check(report: &mut Report, one: &HttpMatchRequest) {
@@ -96,7 +93,7 @@ fn headers(report: &mut Report, field: &'static str, headers: &BTreeMap<String, 
             r.field(name.clone(), |r| {
                 let known = is_header_name(name)
                     || PSEUDO_HEADERS.contains(&name.as_str())
-                    || name.starts_with(CLAIM);
+                    || claim_path(name).is_some();
                 if !known {
                     r.error(code::INVALID_HEADER, format!("{:?} can be no header's name", shorten(name)));
                 }

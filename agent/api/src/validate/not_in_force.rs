@@ -2,9 +2,9 @@
 
 use serde_json::Value;
 
-use super::{Report, annotations, condition, gateway, http_match};
+use super::{Report, annotations, condition, gateway};
 use crate::finding::code;
-use crate::istio::{AuthorizationPolicySpec, MESH, PolicyTargetReference, VirtualServiceSpec};
+use crate::istio::{AuthorizationPolicySpec, PolicyTargetReference};
 use crate::kinds::Kind;
 use crate::meta::ObjectMeta;
 use crate::object::Object;
@@ -51,10 +51,7 @@ const POLICIES: &[&str] = &[
 /// Tells each field in use that has no effect yet.
 pub(super) fn check(report: &mut Report, object: &Object) {
     let spec = match object {
-        Object::VirtualService(o) => {
-            virtual_service(report, &o.spec);
-            serde_json::to_value(&o.spec)
-        }
+        Object::VirtualService(o) => serde_json::to_value(&o.spec),
         Object::DestinationRule(o) => serde_json::to_value(&o.spec),
         Object::AuthorizationPolicy(o) => {
             dry_run(report, &o.metadata);
@@ -134,28 +131,6 @@ fn targets(report: &mut Report, one: Option<&PolicyTargetReference>, several: &[
         report.field("targetRef", |r| target(r, one));
     }
     report.each("targetRefs", several, target);
-}
-
-/// What no path can say.
-fn virtual_service(report: &mut Report, spec: &VirtualServiceSpec) {
-    let is_gateway = |gateway: &String| gateway != MESH;
-    report.field("spec", |report| {
-        if !spec.tcp.is_empty() && spec.gateways.iter().any(is_gateway) {
-            report.field("tcp", |r| tell(r, "rules for TCP do not hold at gateways"));
-        }
-        if !spec.tls.is_empty() && spec.gateways.iter().any(is_gateway) {
-            report.field("tls", |r| tell(r, "rules for TLS do not hold at gateways"));
-        }
-        report.each("http", &spec.http, |r, route| {
-            r.each("match", &route.r#match, |r, one| {
-                for name in one.headers.keys().chain(one.without_headers.keys()) {
-                    if name.starts_with(http_match::CLAIM) {
-                        r.field("headers", |r| r.field(name.clone(), |r| tell(r, "tokens are not read")));
-                    }
-                }
-            });
-        });
-    });
 }
 
 /// Finds what a pattern leads to and is set.

@@ -458,9 +458,41 @@ fn gateways() {
     ] {
         assert_eq!(told("Gateway", &server(text), Severity::Error), [expected], "{text}");
     }
-    let tls =
-        server("port: {number: 443, name: https, protocol: HTTPS}, hosts: [a.b], tls: {mode: PASSTHROUGH}");
-    assert_eq!(without_force("Gateway", &tls), ["spec.servers[0].port.protocol"]);
+    for (mode, untold) in
+        [("PASSTHROUGH", true), ("AUTO_PASSTHROUGH", false), ("SIMPLE, credentialName: c", false)]
+    {
+        let tls = server(&format!(
+            "port: {{number: 443, name: https, protocol: HTTPS}}, hosts: [a.b], tls: {{mode: {mode}}}"
+        ));
+        let told = without_force("Gateway", &tls);
+        assert_eq!(told.is_empty(), untold, "{mode}: {told:?}");
+        assert!(told.iter().all(|path| path == "spec.servers[0].tls.mode"), "{mode}: {told:?}");
+    }
+    let bytes = server("port: {number: 3306, name: db, protocol: TCP}, hosts: [a.b]");
+    assert_eq!(without_force("Gateway", &bytes), Vec::<String>::new());
+}
+
+#[test]
+fn what_is_asked_where_nobody_can_answer_is_told() {
+    let claims = |gateways: &str| {
+        http("match: [{headers: {'@request.auth.claims.a': {exact: b}}}]")
+            + &format!("\ngateways: [{gateways}]")
+    };
+    let expected = ["NoEffect http[0].match[0].headers"];
+    assert_eq!(told("VirtualService", &claims("mesh"), Severity::Warning), expected);
+    assert_eq!(told("VirtualService", &claims("mesh, edge"), Severity::Warning), [""; 0]);
+    let unknown = "match: [{headers: {'@request.auth.claims': {exact: b}}}]";
+    refused("VirtualService", &http(unknown), "InvalidHeader http[0].match[0].headers.@request.auth.claims");
+    let bytes = |gateways: &str| {
+        format!(
+            "hosts: [a.b]\ngateways: [{gateways}]\n\
+             tcp: [{{match: [{{sourceSubnet: 10.0.0.0/8, port: 80}}], route: [{{destination: {{host: a}}}}]}}]\n\
+             tls: [{{match: [{{sniHosts: [a.b], sourceLabels: {{a: b}}}}], route: [{{destination: {{host: a}}}}]}}]"
+        )
+    };
+    let expected = ["NoEffect tls[0].match[0].sourceLabels", "NoEffect tcp[0].match[0].sourceSubnet"];
+    assert_eq!(told("VirtualService", &bytes("edge"), Severity::Info), expected);
+    assert_eq!(told("VirtualService", &bytes("mesh, edge"), Severity::Info), [""; 0]);
 }
 
 #[test]
@@ -471,7 +503,7 @@ fn what_has_no_effect_yet_is_told() {
             "VirtualService",
             "hosts: [a]\ngateways: [mesh, gw]\nhttp: [{delegate: {name: d}}]\ntcp: [{route: [{destination: {host: a}}]}]"
         ),
-        ["spec.tcp"]
+        Vec::<String>::new()
     );
     assert_eq!(
         without_force(

@@ -7,6 +7,7 @@ use super::{Report, export, http_route, reach};
 use crate::finding::code;
 use crate::istio::{
     Destination, L4Match, MESH, RouteDestination, TcpRoute, TlsMatch, TlsRoute, VirtualServiceSpec,
+    claim_path,
 };
 use crate::yaml::shorten;
 
@@ -26,6 +27,67 @@ pub(super) fn check(report: &mut Report, namespace: &str, spec: &VirtualServiceS
     report.each("tcp", &spec.tcp, tcp_route);
     export::export_to(report, namespace, &spec.export_to);
     reach::check(report, spec);
+    if !is_delegate {
+        out_of_place(report, spec);
+    }
+}
+
+/// What a rule asks where nobody can answer: of tokens in the mesh, of callers' pods and addresses at gateways.
+fn out_of_place(report: &mut Report, spec: &VirtualServiceSpec) {
+    let in_mesh = spec.gateways.is_empty() || spec.gateways.iter().any(|gateway| gateway == MESH);
+    if in_mesh && !spec.gateways.iter().any(|gateway| gateway != MESH) {
+        report.each("http", &spec.http, |r, route| {
+            r.each("match", &route.r#match, |r, one| {
+                let names = one.headers.keys().chain(one.without_headers.keys());
+                if let Some(name) = names.clone().find(|name| claim_path(name).is_some()) {
+                    let message = format!(
+                        "{}: no token is looked at where pods of the mesh call, so none has the claim (bind it to a gateway whose \
+                         pods a RequestAuthentication selects)",
+                        shorten(name)
+                    );
+                    r.field("headers", |r| r.warning(code::NO_EFFECT, message));
+                }
+            });
+        });
+    }
+    if in_mesh {
+        return;
+    }
+    let mut tell = |kind: &'static str, at: usize, index: usize, field: &'static str| {
+        report.item(kind, at, |r| {
+            r.item("match", index, |r| {
+                let message = "at gateways, connections are routed by port and server name alone";
+                r.field(field, |r| r.info(code::NO_EFFECT, message));
+            });
+        });
+    };
+    for (at, route) in spec.tls.iter().enumerate() {
+        for (index, one) in route.r#match.iter().enumerate() {
+            for (field, is_set) in [
+                ("destinationSubnets", !one.destination_subnets.is_empty()),
+                ("sourceLabels", !one.source_labels.is_empty()),
+                ("sourceNamespace", one.source_namespace.is_some()),
+            ] {
+                if is_set {
+                    tell("tls", at, index, field);
+                }
+            }
+        }
+    }
+    for (at, route) in spec.tcp.iter().enumerate() {
+        for (index, one) in route.r#match.iter().enumerate() {
+            for (field, is_set) in [
+                ("destinationSubnets", !one.destination_subnets.is_empty()),
+                ("sourceSubnet", one.source_subnet.is_some()),
+                ("sourceLabels", !one.source_labels.is_empty()),
+                ("sourceNamespace", one.source_namespace.is_some()),
+            ] {
+                if is_set {
+                    tell("tcp", at, index, field);
+                }
+            }
+        }
+    }
 }
 
 /// Without hosts it can only be another one's delegate, and must look like one.

@@ -228,18 +228,22 @@ impl Arrival {
                     let realm = authenticate::realm(&head);
                     let keyring = &self.parties.core.shared.keyring;
                     let checked = authenticate(keyring, rules, &mut head, SystemTime::now()).await;
-                    checked.map_err(|refusal| Refused::Token(refusal, realm))?
+                    checked.map_err(|refusal| Refused::Token(refusal, realm))?.map(Arc::new)
                 }
             };
+            // For routes that ask for claims.
+            if let Some(claims) = &claims {
+                head.extensions.insert(Arc::clone(claims));
+            }
             let connection = self.connection();
             let remote = remote_of(&head.headers, connection.peer);
-            let asked = InboundRequest { head: &head, remote, claims: claims.as_ref() };
+            let asked = InboundRequest { head: &head, remote, claims: claims.as_deref() };
             if let Some(consult) = guard.consult(&connection, &asked) {
                 // Seldom asked, and large: requests that ask nobody need no room for it.
                 let asking = Box::pin(ext_authz::ask(&self.parties, consult, &mut head, &mut body));
                 answer_headers = asking.await?;
             }
-            let asked = InboundRequest { head: &head, remote, claims: claims.as_ref() };
+            let asked = InboundRequest { head: &head, remote, claims: claims.as_deref() };
             if let RequestVerdict::Denied(denial) = guard.admit_request(&connection, &asked) {
                 return Err(Refused::Policy(denial));
             }
@@ -247,7 +251,7 @@ impl Arrival {
         let dry_runs = self.dry_runs.as_ref().map_or_else(Vec::new, |dry_runs| {
             let connection = self.connection();
             let remote = remote_of(&head.headers, connection.peer);
-            let asked = InboundRequest { head: &head, remote, claims: claims.as_ref() };
+            let asked = InboundRequest { head: &head, remote, claims: claims.as_deref() };
             dry_runs.judge(self.guard.as_deref(), &connection, Some(&asked))
         });
         self.tell(&mut head.headers);

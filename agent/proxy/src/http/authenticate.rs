@@ -10,7 +10,7 @@ use http::header::{ACCESS_CONTROL_REQUEST_METHOD, ORIGIN, WWW_AUTHENTICATE};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use serde_json::{Map, Value};
-use weft_rules::guard::Claims;
+use weft_rules::claims::Claims;
 use weft_rules::guard::token::TokenRule;
 
 use super::headers;

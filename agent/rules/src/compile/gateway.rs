@@ -3,14 +3,15 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use weft_api::istio::{Gateway, GatewayServer, HttpRedirect, ServerProtocol};
+use weft_api::istio::{Gateway, GatewayServer, HttpRedirect, ServerProtocol, ServerTlsMode};
 
 use crate::compile::{Compiler, with_rules};
 use crate::registry::hostname::{self, HostPattern};
-use crate::route::gateway::{GatewayPods, GatewayPort, VirtualHost, common};
+use crate::route::gateway::{GatewayPods, GatewayPort, GatewayProtocol, Serves, VirtualHosts, common};
 use crate::route::http_route::{HttpAction, HttpRoute, Redirect};
 use crate::route::matching::is_subset;
-use crate::shard::{Map, Set};
+use crate::route::virtual_service::{RuleList, Rules};
+use crate::shard::Set;
 use crate::workload::{Enrolment, Workload};
 
 /// All Gateways.
@@ -71,28 +72,32 @@ impl Compiler {
     }
 
     fn gateway_ports(&self, workload: &Workload) -> Vec<GatewayPort> {
-        let mut by_port: BTreeMap<u16, Vec<Server<'_>>> = BTreeMap::new();
+        let mut by_port: BTreeMap<u16, (GatewayProtocol, Vec<Server<'_>>)> = BTreeMap::new();
         for (key, object) in &self.gateways.objects {
             let selector = &object.spec.selector;
             if selector.is_empty() || !is_subset(selector, &workload.labels) {
                 continue;
             }
             for server in &object.spec.servers {
-                if server.port.speaks() == Some(ServerProtocol::Http)
+                if let Some(protocol) = protocol(server)
                     && let Ok(number) = u16::try_from(server.port.number)
                 {
                     let namespace = object.metadata.namespace.as_str();
-                    by_port.entry(number).or_default().push(Server { gateway: key, namespace, spec: server });
+                    let (first, servers) = by_port.entry(number).or_insert((protocol, Vec::new()));
+                    // One port is read in one way: the first server's.
+                    if *first == protocol {
+                        servers.push(Server { gateway: key, namespace, spec: server });
+                    }
                 }
             }
         }
         let mut ports = Vec::new();
         let mut taken = Set::default();
-        for (number, servers) in by_port {
+        for (number, (protocol, servers)) in by_port {
             for pod_port in self.pod_ports(workload, number) {
                 // Two servers that lead to one port of the pod: the first has it.
                 if taken.insert(pod_port) {
-                    ports.push(self.gateway_port(pod_port, number, &servers));
+                    ports.push(self.gateway_port((pod_port, number), protocol, &servers));
                 }
             }
         }
@@ -113,34 +118,66 @@ impl Compiler {
         if ports.is_empty() { vec![number] } else { ports }
     }
 
-    fn gateway_port(&self, pod_port: u16, server_port: u16, servers: &[Server<'_>]) -> GatewayPort {
-        let mut exact: Map<Arc<str>, VirtualHost> = Map::default();
-        let mut below: Map<Arc<str>, VirtualHost> = Map::default();
+    fn gateway_port(
+        &self,
+        (pod_port, server_port): (u16, u16),
+        protocol: GatewayProtocol,
+        servers: &[Server<'_>],
+    ) -> GatewayPort {
+        let mut gateways: Vec<Arc<str>> = servers.iter().map(|server| server.gateway.clone()).collect();
+        gateways.dedup();
+        let serves = match protocol {
+            GatewayProtocol::Http => Serves::Http(self.virtual_hosts(servers)),
+            GatewayProtocol::Bytes => Serves::Bytes(self.rules_of(servers)),
+            GatewayProtocol::ServerName => Serves::ServerNames(self.rules_of(servers)),
+        };
+        GatewayPort { pod_port, server_port, gateways: gateways.into(), serves }
+    }
+
+    fn virtual_hosts(&self, servers: &[Server<'_>]) -> VirtualHosts {
+        let mut hosts = VirtualHosts::default();
         for server in servers {
             let redirects = server.spec.tls.as_ref().is_some_and(|tls| tls.https_redirect);
             let redirect = redirects.then(to_https).flatten();
             for text in &server.spec.hosts {
-                let (namespace, pattern) = self.server_host(text, server.namespace);
                 if let Some(redirect) = &redirect {
-                    entry(&mut exact, &mut below, &pattern).redirect = Some(redirect.clone());
+                    let (_, pattern) = self.server_host(text, server.namespace);
+                    hosts.entry(&pattern).redirect = Some(redirect.clone());
                     continue;
                 }
-                for rules in self.virtual_services.rules() {
-                    if !rules.gateways.contains(server.gateway)
-                        || namespace.is_some_and(|namespace| *namespace != *rules.age.namespace)
-                    {
-                        continue;
-                    }
-                    for host in rules.hosts.iter().filter_map(|host| common(&pattern, host)) {
-                        let list = &mut entry(&mut exact, &mut below, &host).rules;
-                        *list = with_rules(Some(list), rules, true).unwrap_or_default();
-                    }
-                }
+                self.bound(server, text, |rules, host| {
+                    let list = &mut hosts.entry(&host).rules;
+                    *list = with_rules(Some(list), rules, true).unwrap_or_default();
+                });
             }
         }
-        let mut gateways: Vec<Arc<str>> = servers.iter().map(|server| server.gateway.clone()).collect();
-        gateways.dedup();
-        GatewayPort { pod_port, server_port, gateways: gateways.into(), exact, below }
+        hosts
+    }
+
+    /// The VirtualServices that serve any host of these servers, oldest first.
+    fn rules_of(&self, servers: &[Server<'_>]) -> RuleList {
+        let mut all: Vec<Arc<Rules>> = Vec::new();
+        for server in servers {
+            for text in &server.spec.hosts {
+                self.bound(server, text, |rules, _| all.push(rules.clone()));
+            }
+        }
+        all.sort_by(|a, b| (&a.age, &a.key).cmp(&(&b.age, &b.key)));
+        all.dedup_by(|a, b| a.key == b.key);
+        all.into()
+    }
+
+    /// Finds the VirtualServices that are bound to a server, and which of their hosts it serves by one of its own.
+    fn bound(&self, server: &Server<'_>, host: &str, mut each: impl FnMut(&Arc<Rules>, HostPattern)) {
+        let (namespace, pattern) = self.server_host(host, server.namespace);
+        for rules in self.virtual_services.rules() {
+            if rules.gateways.contains(server.gateway)
+                && namespace.is_none_or(|namespace| *namespace == *rules.age.namespace)
+            {
+                let hosts = rules.hosts.iter().filter_map(|host| common(&pattern, host));
+                hosts.for_each(|host| each(rules, host));
+            }
+        }
     }
 
     /// `namespace/host` of a server: whose VirtualServices may serve it (`None`: all namespaces'), and which names.
@@ -154,14 +191,15 @@ impl Compiler {
     }
 }
 
-fn entry<'a>(
-    exact: &'a mut Map<Arc<str>, VirtualHost>,
-    below: &'a mut Map<Arc<str>, VirtualHost>,
-    pattern: &HostPattern,
-) -> &'a mut VirtualHost {
-    match pattern {
-        HostPattern::Exact(name) => exact.entry(name.clone()).or_default(),
-        HostPattern::Below(suffix) => below.entry(suffix.clone()).or_default(),
+/// How a server's port is read; `None`: weft does not serve it.
+fn protocol(server: &GatewayServer) -> Option<GatewayProtocol> {
+    match (server.port.speaks()?, server.tls.as_ref().map(|tls| tls.mode)) {
+        (ServerProtocol::Http, _) => Some(GatewayProtocol::Http),
+        (ServerProtocol::Tcp, None) => Some(GatewayProtocol::Bytes),
+        (ServerProtocol::Tcp | ServerProtocol::Tls, Some(ServerTlsMode::Passthrough)) => {
+            Some(GatewayProtocol::ServerName)
+        }
+        (ServerProtocol::Tcp | ServerProtocol::Tls, _) => None,
     }
 }
 

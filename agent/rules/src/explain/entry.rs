@@ -195,7 +195,7 @@ impl Caller<'_> {
             return Entry { tls, policies, refused };
         }
         if is_gateway(self.snapshot, to) {
-            let refused = head.and_then(|head| self.ask_gateway(to, head, &mut policies));
+            let refused = self.ask_gateway(to, head, None, &mut policies);
             return Entry { tls, policies, refused };
         }
         if let Some(entry) = self.as_probe(to, head) {
@@ -256,16 +256,18 @@ impl Caller<'_> {
         })
     }
 
-    /// Asks a gateway pod's own policies, which are for all that comes there. Answers why it is turned away.
+    /// Asks a gateway pod's own policies, which are for all that comes there: requests, or bytes for a server of this name.
+    /// Answers why it is turned away.
     pub(super) fn ask_gateway(
         &self,
         to: &Place<'_>,
-        head: &Parts,
+        head: Option<&Parts>,
+        server_name: Option<&str>,
         told: &mut Vec<Decision>,
     ) -> Option<String> {
-        let inbound = Inbound { identity: None, peer: self.address, to: to.address, sni: None };
-        let request = InboundRequest { head, remote: self.address, claims: None };
-        self.refusal(to.workload, &inbound, Some(&request), told)
+        let inbound = Inbound { identity: None, peer: self.address, to: to.address, sni: server_name };
+        let request = head.map(|head| InboundRequest { head, remote: self.address, claims: None });
+        self.refusal(to.workload, &inbound, request.as_ref(), told)
     }
 
     /// How a port of a pod, or of somebody unknown, is reached.

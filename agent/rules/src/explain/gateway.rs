@@ -1,4 +1,4 @@
-//! What a gateway pod does with a request from outside: its own policies first, then the VirtualServices bound to the Gateways
+//! What a gateway pod does with what comes from outside: its own policies first, then the VirtualServices bound to the Gateways
 //! that select it, then onward as the pod.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -8,18 +8,21 @@ use weft_api::admin::{ExplainRequest, Explanation};
 
 use super::entry::{Caller, Place, services_of};
 use super::target::{self, Target};
-use super::{ExplainError, backends, describe_route, request, told_otherwise, trace};
-use crate::registry::hostname::HostPattern;
+use super::{
+    ExplainError, backends, describe_route, l4_backends, matched_l4, request, told_otherwise, trace,
+};
+use crate::registry::hostname::{self, HostPattern};
 use crate::registry::protocol::Protocol;
-use crate::route::gateway::GatewayPort;
+use crate::route::gateway::{GatewayPort, GatewayProtocol};
 use crate::route::matching::{At, RequestView};
+use crate::route::tcp_route::L4Rules;
 use crate::snapshot::{HttpDecision, Snapshot};
 use crate::workload::Workload;
 
 /// More hosts than these are not listed.
 const MOST_HOSTS: usize = 8;
 
-/// Explains a request to `pod`, which serves as a gateway; `from` is the pod, as which it goes on.
+/// Explains a request, or a connection, to `pod`, which serves as a gateway; `from` is the pod, as which it goes on.
 pub(super) fn answer(
     from: &Caller<'_>,
     pod: &Workload,
@@ -43,7 +46,7 @@ pub(super) fn answer(
         "passthrough".clone_into(&mut explanation.action);
         let all: Vec<String> = ports.iter().map(in_words).collect();
         explanation.notes.push(format!(
-            "no Gateway that selects pod {} has an HTTP server with port {}, but {}: a connection goes to the pod's own program",
+            "no Gateway that selects pod {} has a server with port {}, but {}: a connection goes to the pod's own program",
             pod.key,
             target.port,
             all.join(" and ")
@@ -56,7 +59,10 @@ pub(super) fn answer(
     };
     let (at, gateways) = (in_words(served), served.gateways.join(", "));
     explanation.notes.push(format!("pod {} serves {at}{of_nodes} by Gateway {gateways}", pod.key));
-    explanation.notes.extend(told_otherwise(path, &parts));
+    let is_http = served.protocol() == GatewayProtocol::Http;
+    if is_http {
+        explanation.notes.extend(told_otherwise(path, &parts));
+    }
     let address = SocketAddr::new(from.address, served.pod_port);
     let outside = Caller {
         snapshot,
@@ -65,8 +71,12 @@ pub(super) fn answer(
         is_node: false,
         certificates: false,
     };
-    let place = Place { workload: pod, address, protocol: Protocol::Http, tls: None };
-    let refused = outside.ask_gateway(&place, &parts, &mut explanation.policies);
+    let protocol = if is_http { Protocol::Http } else { Protocol::Tcp };
+    let place = Place { workload: pod, address, protocol, tls: None };
+    let name =
+        hostname::server_name(&target.host).filter(|_| served.protocol() == GatewayProtocol::ServerName);
+    let head = is_http.then_some(&parts);
+    let refused = outside.ask_gateway(&place, head, name.as_deref(), &mut explanation.policies);
     if client.is_none() && !explanation.policies.is_empty() {
         let note = "the client's address is not known (--from-address tells it): to policies it is 0.0.0.0";
         explanation.notes.push(note.to_owned());
@@ -75,6 +85,10 @@ pub(super) fn answer(
         "deny".clone_into(&mut explanation.action);
         "plaintext".clone_into(&mut explanation.tls);
         explanation.notes.push(refused);
+        return Ok(explanation);
+    }
+    if !is_http {
+        connection(from, pod, served, name.as_deref(), &mut explanation);
         return Ok(explanation);
     }
     rules(pod, served, &parts, &mut explanation.notes);
@@ -89,6 +103,42 @@ pub(super) fn answer(
         }
     }
     Ok(explanation)
+}
+
+/// Explains a connection of bytes, by the name that a TLS client asks for where that is read.
+fn connection(
+    from: &Caller<'_>,
+    pod: &Workload,
+    served: &GatewayPort,
+    name: Option<&str>,
+    explanation: &mut Explanation,
+) {
+    let by_name = served.protocol() == GatewayProtocol::ServerName;
+    let note = if by_name {
+        "TLS goes through: `tls` rules count, by the server name"
+    } else {
+        "bytes go through: `tcp` rules count"
+    };
+    explanation.notes.push(note.to_owned());
+    for rules in served.rules().into_iter().filter(|rules| !rules.scope.admits(&pod.namespace)) {
+        let note = format!("VirtualService {} is not exported to namespace {}", rules.key, pod.namespace);
+        explanation.notes.push(note);
+    }
+    if let L4Rules::Matched(rule) = served.l4_rules(pod, name) {
+        "route".clone_into(&mut explanation.action);
+        explanation.matched = Some(matched_l4(&rule));
+        let addressed = |destination: &_| from.snapshot.port_at_gateway(served, destination);
+        l4_backends(from, pod, rule.route, &addressed, None, explanation);
+        return;
+    }
+    "notFound".clone_into(&mut explanation.action);
+    let bound = served.gateways.join(", ");
+    explanation.notes.push(if by_name {
+        let name = name.unwrap_or("none");
+        format!("reset: no `tls` rule of a VirtualService bound to {bound} is for the server name that clients send (asked for: {name})")
+    } else {
+        format!("reset: no VirtualService bound to {bound} has a `tcp` rule for port {}", served.server_port)
+    });
 }
 
 /// The port that is meant: the Gateway's, which clients see, else the pod's own.
@@ -121,9 +171,10 @@ fn in_words(served: &GatewayPort) -> String {
 /// Walks the rules of the request's host as the decision does: one list of all, oldest first.
 fn rules(pod: &Workload, served: &GatewayPort, parts: &Parts, notes: &mut Vec<String>) {
     let request = RequestView::of(parts);
-    let Some(host) = served.virtual_host(request.authority) else {
-        let mut hosts: Vec<String> = served.exact.keys().map(ToString::to_string).collect();
-        hosts.extend(served.below.keys().map(|suffix| HostPattern::Below(suffix.clone()).to_string()));
+    let Some(all) = served.hosts() else { return };
+    let Some(host) = all.find(request.authority) else {
+        let mut hosts: Vec<String> = all.exact.keys().map(ToString::to_string).collect();
+        hosts.extend(all.below.keys().map(|suffix| HostPattern::Below(suffix.clone()).to_string()));
         hosts.sort_unstable();
         let more = hosts.len().saturating_sub(MOST_HOSTS);
         hosts.truncate(MOST_HOSTS);

@@ -7,12 +7,11 @@ use http::HeaderMap;
 use http::header::HeaderName;
 use http::request::Parts;
 use ipnet::IpNet;
-use serde_json::Value;
 use weft_api::identity::Identity;
 
 use super::path::PathPattern;
 use super::text::{Glob, Text};
-use super::{Claims, Inbound, InboundRequest};
+use super::{Inbound, InboundRequest};
 use crate::route::http_route::authority;
 use crate::route::matching::any_value;
 
@@ -175,7 +174,9 @@ fn of_request(test: &Test, request: &InboundRequest<'_>) -> bool {
         Test::RequestPrincipal(texts) => {
             request.claims.is_some_and(|claims| any(texts, claims.principal.as_bytes()))
         }
-        Test::Claim(path, texts) => request.claims.is_some_and(|claims| claim(claims, path, texts)),
+        Test::Claim(path, texts) => {
+            request.claims.is_some_and(|claims| claims.any(path, |value| any(texts, value)))
+        }
         Test::Host(texts) => texts.iter().any(|text| text.matches_any_case(authority(head).as_bytes())),
         Test::Authority(texts) => any(texts, authority(head).as_bytes()),
         Test::Method(texts) => any(texts, head.method.as_str().as_bytes()),
@@ -203,18 +204,4 @@ fn path_and_query(head: &Parts) -> &str {
 /// An empty header is there too.
 fn header(headers: &HeaderMap, name: &HeaderName, texts: &[Text]) -> bool {
     any_value(headers, name, |value| texts.iter().any(|text| *text == Text::Present || text.matches(value)))
-}
-
-fn claim(claims: &Claims, path: &[Box<str>], texts: &[Text]) -> bool {
-    let mut names = path.iter();
-    let Some(mut value) = names.next().and_then(|name| claims.all.get(&**name)) else { return false };
-    for name in names {
-        let Some(inner) = value.get(&**name) else { return false };
-        value = inner;
-    }
-    let is = |value: &Value| value.as_str().is_some_and(|text| any(texts, text.as_bytes()));
-    match value {
-        Value::Array(values) => values.iter().any(is),
-        value => is(value),
-    }
 }

@@ -1,19 +1,19 @@
-//! What gateway pods serve: their ports, the hosts of each, and the VirtualServices bound to these.
+//! What gateway pods serve: their ports, what is spoken there, and the VirtualServices bound to each.
 
 use std::sync::Arc;
 
 use crate::registry::hostname::{self, HostBuffer, HostPattern, RequestHost};
 use crate::route::http_route::HttpRoute;
 use crate::route::matching::{At, MatchedPath, RequestView};
-use crate::route::virtual_service::RuleList;
-use crate::route::virtual_service::Rules;
+use crate::route::tcp_route::{L4Rule, L4Rules};
+use crate::route::virtual_service::{RuleList, Rules};
 use crate::shard::Map;
 use crate::workload::Workload;
 
 /// What the gateway pods of this node serve, by `namespace/name`.
 pub(crate) type GatewayPods = Map<Arc<str>, Arc<[GatewayPort]>>;
 
-/// A port of a gateway pod that speaks plain HTTP.
+/// A port of a gateway pod.
 #[derive(Debug)]
 pub struct GatewayPort {
     /// The pod's own port.
@@ -22,6 +22,34 @@ pub struct GatewayPort {
     pub(crate) server_port: u16,
     /// The Gateways that have it, as `namespace/name`.
     pub(crate) gateways: Box<[Arc<str>]>,
+    pub(crate) serves: Serves,
+}
+
+/// What comes to a port.
+#[derive(Debug)]
+pub(crate) enum Serves {
+    /// Requests of plain HTTP.
+    Http(VirtualHosts),
+    /// Bytes: the first `tcp` rule takes them, of these VirtualServices, oldest first.
+    Bytes(RuleList),
+    /// TLS that the destination ends: a `tls` rule takes it by the server name.
+    ServerNames(RuleList),
+}
+
+/// How what comes to a port is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GatewayProtocol {
+    /// As requests of HTTP.
+    Http,
+    /// Not at all.
+    Bytes,
+    /// Until it says which server it is for.
+    ServerName,
+}
+
+/// What is done with requests, by their host.
+#[derive(Debug, Default)]
+pub(crate) struct VirtualHosts {
     pub(crate) exact: Map<Arc<str>, VirtualHost>,
     /// By what follows `*.`; empty for `*`.
     pub(crate) below: Map<Arc<str>, VirtualHost>,
@@ -58,8 +86,67 @@ impl VirtualHost {
 }
 
 impl GatewayPort {
+    /// How it is read.
+    pub fn protocol(&self) -> GatewayProtocol {
+        match self.serves {
+            Serves::Http(_) => GatewayProtocol::Http,
+            Serves::Bytes(_) => GatewayProtocol::Bytes,
+            Serves::ServerNames(_) => GatewayProtocol::ServerName,
+        }
+    }
+
+    /// The hosts whose requests it serves.
+    pub(crate) fn hosts(&self) -> Option<&VirtualHosts> {
+        match &self.serves {
+            Serves::Http(hosts) => Some(hosts),
+            Serves::Bytes(_) | Serves::ServerNames(_) => None,
+        }
+    }
+
+    /// The VirtualServices that it serves by; some more than once.
+    pub(crate) fn rules(&self) -> Vec<&Arc<Rules>> {
+        match &self.serves {
+            Serves::Http(hosts) => {
+                let hosts = hosts.exact.values().chain(hosts.below.values());
+                hosts.flat_map(|host| host.rules.iter()).collect()
+            }
+            Serves::Bytes(rules) | Serves::ServerNames(rules) => rules.iter().collect(),
+        }
+    }
+
+    /// The rule that takes a connection of bytes.
+    pub(crate) fn l4_rules(&self, gateway: &Workload, server_name: Option<&str>) -> L4Rules<'_> {
+        let at = At::Gateways(&self.gateways);
+        let is_seen = |rules: &&Arc<Rules>| rules.scope.admits(&gateway.namespace);
+        match &self.serves {
+            Serves::Http(_) => L4Rules::None,
+            Serves::Bytes(list) => {
+                let found = list.iter().filter(is_seen).find_map(|rules| {
+                    let index = rules.route_tcp_at_gateway(self.server_port, at)?;
+                    Some(L4Rule { rules, place: ("tcp", index), route: &rules.tcp[index].route })
+                });
+                found.map_or(L4Rules::None, L4Rules::Matched)
+            }
+            Serves::ServerNames(list) => L4Rules::by_name(
+                list.iter().filter(is_seen),
+                |source| source.admits_at_gateway(self.server_port, at),
+                |entry| entry.fits(server_name),
+            ),
+        }
+    }
+}
+
+impl VirtualHosts {
+    /// What is done for a host.
+    pub(crate) fn entry(&mut self, pattern: &HostPattern) -> &mut VirtualHost {
+        match pattern {
+            HostPattern::Exact(name) => self.exact.entry(name.clone()).or_default(),
+            HostPattern::Below(suffix) => self.below.entry(suffix.clone()).or_default(),
+        }
+    }
+
     /// The host with the most specific name for a request; Envoy looks no further when none of its routes matches.
-    pub(crate) fn virtual_host(&self, authority: &str) -> Option<&VirtualHost> {
+    pub(crate) fn find(&self, authority: &str) -> Option<&VirtualHost> {
         let mut lower = HostBuffer::new();
         let name = match hostname::normalize(authority, &mut lower) {
             RequestHost::Name(name) => name,

@@ -141,6 +141,12 @@ impl Rules {
         None
     }
 
+    /// Finds the first `tcp` route that is for a gateway's port, which is all that is asked there.
+    pub(crate) fn route_tcp_at_gateway(&self, port: u16, at: At<'_>) -> Option<usize> {
+        let fits = |entry: &TcpMatch| entry.source.admits_at_gateway(port, at);
+        self.tcp.iter().position(|entry| entry.matches.is_empty() || entry.matches.iter().any(fits))
+    }
+
     /// Finds the first `tcp` route that matches.
     pub(crate) fn route_tcp(&self, caller: &Workload, address: IpAddr, port: u16) -> Option<usize> {
         let fits = |entry: &TcpMatch| {
@@ -152,16 +158,17 @@ impl Rules {
 
 impl TlsMatch {
     /// How well it fits a connection by its server name, more is better; `None`: it does not.
-    pub(crate) fn fits(&self, address: IpAddr, name: Option<&str>) -> Option<usize> {
+    pub(crate) fn fits(&self, name: Option<&str>) -> Option<usize> {
         let name = name?;
-        if !is_in(self.subnets.as_deref(), address) {
-            return None;
-        }
         let fits = |pattern: &HostPattern| match pattern {
             HostPattern::Exact(exact) => (**exact == *name).then_some(usize::MAX),
             HostPattern::Below(suffix) => hostname::is_below(name, suffix).then_some(suffix.len()),
         };
         self.names.iter().filter_map(fits).max()
+    }
+
+    pub(crate) fn contains(&self, address: IpAddr) -> bool {
+        is_in(self.subnets.as_deref(), address)
     }
 }
 

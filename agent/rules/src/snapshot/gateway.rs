@@ -8,6 +8,7 @@ use crate::pattern;
 use crate::route::gateway::GatewayPort;
 use crate::route::http_route::Destination;
 use crate::route::matching::{MatchedPath, RequestView};
+use crate::route::tcp_route::TcpDecision;
 use crate::snapshot::{HttpDecision, Snapshot, Unroutable, matched, too_much_work};
 use crate::upstream::cluster::Cluster;
 use crate::workload::Workload;
@@ -27,7 +28,7 @@ impl Snapshot {
         request: &Parts,
     ) -> HttpDecision {
         let request = RequestView::of(request);
-        let Some(virtual_host) = served.virtual_host(request.authority) else {
+        let Some(virtual_host) = served.hosts().and_then(|hosts| hosts.find(request.authority)) else {
             return HttpDecision::NoRoute;
         };
         if let Some(redirect) = &virtual_host.redirect {
@@ -40,7 +41,19 @@ impl Snapshot {
         }
     }
 
-    /// As [`Snapshot::cluster`], for a request at a gateway: where the destination names no port, a service's only one is
+    /// Decides where a connection of bytes goes that came to a gateway pod. `server_name` is what its first bytes say, where
+    /// that is read: a DNS name in lower case. `seed` is fresh randomness.
+    pub fn route_tcp_at_gateway(
+        &self,
+        gateway: &Workload,
+        served: &GatewayPort,
+        server_name: Option<&str>,
+        seed: u64,
+    ) -> TcpDecision {
+        served.l4_rules(gateway, server_name).decision(seed).unwrap_or(TcpDecision::NoRoute)
+    }
+
+    /// As [`Snapshot::cluster`], for what came to a gateway: where the destination names no port, a service's only one is
     /// meant, else that of the gateway's server.
     pub fn cluster_at_gateway(
         &self,

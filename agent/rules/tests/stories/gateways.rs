@@ -3,6 +3,7 @@
 use weft_api::admin::{ExplainRequest, Explanation};
 use weft_rules::explain;
 use weft_rules::route::http_route::HttpAction;
+use weft_rules::route::tcp_route::TcpDecision;
 use weft_rules::rows;
 use weft_rules::snapshot::HttpDecision;
 
@@ -474,4 +475,88 @@ fn a_subset_that_the_gateway_does_not_see_is_told() {
     world.apply(&destination_rule("shop"));
     assert_eq!(row(&world), [""; 0]);
     assert_eq!(rows::warnings(&world.snapshot).len(), 0);
+}
+
+/// Where the gateway sends a connection of bytes, for a server of this name: the destination and by whose rule, `NR`, or
+/// `closed`.
+fn connect(world: &World, port: u16, name: &str) -> String {
+    let pod = world.pod("istio-system/ingress-1");
+    let Some(served) = world.snapshot.gateway_port(&pod.key, port) else { return "closed".into() };
+    let name = Some(name).filter(|name| !name.is_empty());
+    match world.snapshot.route_tcp_at_gateway(&pod, served, name, 0) {
+        TcpDecision::Forward { destination, virtual_service } => {
+            let port = world.snapshot.cluster_at_gateway(&pod, served, &destination);
+            let port = port.map_or("nowhere".into(), |cluster| cluster.name.to_string());
+            format!("{port} by {}", virtual_service.as_deref().unwrap_or("nobody"))
+        }
+        TcpDecision::NoRoute => "NR".into(),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn bytes_at_a_gateway_go_where_the_oldest_rule_for_its_port_says() {
+    let servers = "{selector: {istio: ingressgateway}, servers: [\
+        {port: {number: 3306, name: db, protocol: TCP}, hosts: ['*']}, \
+        {port: {number: 27017, name: mongo, protocol: MONGO}, hosts: ['shop/*']}]}";
+    let mut world = World::of(&(PODS.to_owned() + &gateway("shop", "gw", servers)));
+    assert_eq!(connect(&world, 3306, ""), "NR", "nothing is bound to it");
+    let spec = |matches: &str, host: &str| {
+        format!(
+            "{{hosts: ['*'], gateways: [shop/gw], tcp: [{{match: [{matches}], route: [{{destination: {{host: {host}.shop.svc.cluster.local}}}}]}}]}}"
+        )
+    };
+    world.apply(&rules("shop", "young", "2026-02-01T00:00:00Z", &spec("{port: 3306}", "shop")));
+    world.apply(&rules("other", "old", "2026-01-01T00:00:00Z", &spec("{port: 27017}, {port: 5432}", "shop")));
+    let only = "outbound|9080||shop.shop.svc.cluster.local";
+    assert_eq!(connect(&world, 3306, ""), format!("{only} by shop/young"));
+    assert_eq!(connect(&world, 27017, ""), "NR", "the server is for namespace shop alone");
+    // Whose pod the gateway is, and where it is called at, is not asked there, as in Istio.
+    let unasked = "{port: 27017, sourceLabels: {app: none}, destinationSubnets: [10.9.0.0/16]}";
+    world.apply(&rules("shop", "mongo", "2026-01-01T00:00:00Z", &spec(unasked, "shop")));
+    assert_eq!(connect(&world, 27017, ""), format!("{only} by shop/mongo"));
+    for (of, expected) in [("shop/gw", "shop/older"), ("mesh", "shop/young"), ("other/gw", "shop/young")] {
+        let matches = format!("{{gateways: [{of}]}}");
+        world.apply(&rules("shop", "older", "2025-01-01T00:00:00Z", &spec(&matches, "shop")));
+        assert_eq!(connect(&world, 3306, ""), format!("{only} by {expected}"), "{of}");
+    }
+    world.delete("VirtualService", "shop", "older");
+    world.delete("VirtualService", "shop", "young");
+    assert_eq!(connect(&world, 3306, ""), "NR");
+}
+
+#[test]
+fn tls_passes_a_gateway_by_its_server_name() {
+    let servers = "{selector: {istio: ingressgateway}, servers: [\
+        {port: {number: 443, name: tls, protocol: TLS}, hosts: ['*.example'], tls: {mode: PASSTHROUGH}}, \
+        {port: {number: 443, name: https, protocol: HTTPS}, hosts: ['a.test'], tls: {mode: PASSTHROUGH}}, \
+        {port: {number: 443, name: ends, protocol: HTTPS}, hosts: ['b.test'], tls: {mode: SIMPLE, credentialName: b}}, \
+        {port: {number: 444, name: ends-too, protocol: TLS}, hosts: ['*'], tls: {mode: SIMPLE, credentialName: b}}]}";
+    let mut world = World::of(&(PODS.to_owned() + &gateway("shop", "gw", servers)));
+    let spec = |hosts: &str, names: &str, to: &str| {
+        format!(
+            "{{hosts: [{hosts}], gateways: [gw], tls: [{{match: [{{sniHosts: [{names}]}}], route: [{{destination: {to}}}]}}]}}"
+        )
+    };
+    let two = |port: u16| format!("{{host: two, port: {{number: {port}}}}}");
+    world.apply(&rules("shop", "wide", "", &spec("'*.example'", "'*.example'", &two(80))));
+    world.apply(&rules("shop", "exact", "", &spec("one.example, a.test", "one.example, a.test", &two(81))));
+    world.apply(&rules("shop", "unserved", "", &spec("b.test", "b.test", &two(81))));
+    let at = |name: &str| connect(&world, 443, name);
+    assert_eq!(at("other.example"), "outbound|80||two.shop.svc.cluster.local by shop/wide");
+    assert_eq!(at("one.example"), "outbound|81||two.shop.svc.cluster.local by shop/exact");
+    assert_eq!(at("a.test"), "outbound|81||two.shop.svc.cluster.local by shop/exact");
+    assert_eq!((at("b.test"), at("example"), at("")), ("NR".into(), "NR".into(), "NR".into()));
+    assert_eq!(connect(&world, 444, "x.example"), "closed", "TLS is ended nowhere yet");
+    let told = explain_at(&world, "one.example:443");
+    assert_eq!((&*told.action, told.matched.unwrap().route), ("route", "tls[0]".to_owned()));
+    let told = explain_at(&world, "b.test:443");
+    assert_eq!(told.action, "notFound");
+    assert!(told.notes.iter().any(|note| note.contains("asked for: b.test")), "{:?}", told.notes);
+}
+
+fn explain_at(world: &World, to: &str) -> Explanation {
+    let request =
+        ExplainRequest { from: "ingress-1.istio-system".into(), to: to.into(), ..ExplainRequest::default() };
+    explain::answer(&world.snapshot, &request, false).unwrap()
 }

@@ -65,11 +65,14 @@ fn metadata(namespace: &str, name: &str) -> Value {
 }
 
 fn pod() -> impl Strategy<Value = Object> {
-    (namespace(), name(), name(), version(), 1..4u8, created(), any::<[bool; 4]>()).prop_map(
+    (namespace(), name(), name(), version(), 1..4u8, created(), any::<[bool; 5]>()).prop_map(
         |(ns, name, app, version, address, created, flags)| {
             let mut meta = metadata(ns, name);
             meta["labels"] = json!({"app": app, "version": version});
             meta["creationTimestamp"] = json!(created);
+            if flags[4] {
+                meta["labels"]["istio"] = json!("ingressgateway");
+            }
             if flags[0] {
                 meta["labels"]["weft.dev/mesh"] = json!("disabled");
             }
@@ -159,7 +162,8 @@ fn virtual_service() -> impl Strategy<Value = Object> {
                     {"match": [{"port": 80, "uri": {"prefix": "/"}}], "timeout": "1s",
                      "route": [{"destination": {"host": "y.b.svc.cluster.local"}}]},
                 ],
-                "tcp": [{"match": [{"sourceNamespace": "b"}], "route": [{"destination": {"host": "x"}}]}],
+                "tcp": [{"match": [{"sourceNamespace": "b"}], "route": [{"destination": {"host": "x"}}]},
+                        {"match": [{"gateways": ["g"]}], "route": [{"destination": {"host": "y"}}]}],
                 "tls": [{"match": [{"sniHosts": ["x.a.svc.cluster.local"]}],
                          "route": [{"destination": {"host": "y"}}]}],
             });
@@ -175,6 +179,20 @@ fn virtual_service() -> impl Strategy<Value = Object> {
             }
             Object::VirtualService(object(json!({"metadata": meta, "spec": spec})))
         })
+}
+
+/// Servers of each protocol, for the pods of one `app`.
+fn gateway() -> impl Strategy<Value = Object> {
+    let hosts = prop::sample::select(vec![json!(["*"]), json!(["./*.example"]), json!(["a/one.example"])]);
+    (namespace(), name(), hosts, any::<bool>()).prop_map(|(ns, app, hosts, by_name)| {
+        let server = |number: u16, protocol: &str| {
+            json!({"port": {"number": number, "name": format!("p{number}"), "protocol": protocol},
+                   "hosts": hosts, "tls": if protocol == "TLS" { json!({"mode": "PASSTHROUGH"}) } else { json!(null) }})
+        };
+        let other = if by_name { server(81, "TLS") } else { server(81, "TCP") };
+        let spec = json!({"selector": {"app": app}, "servers": [server(80, "HTTP"), other]});
+        Object::Gateway(object(json!({"metadata": metadata(ns, "g"), "spec": spec})))
+    })
 }
 
 fn destination_rule() -> impl Strategy<Value = Object> {
@@ -293,6 +311,7 @@ fn change() -> impl Strategy<Value = (Object, bool)> {
         3 => service(),
         3 => slice(),
         3 => virtual_service(),
+        2 => gateway(),
         3 => destination_rule(),
         2 => peer_authentication(),
         3 => authorization_policy(),
@@ -311,6 +330,7 @@ fn answers(snapshot: &Snapshot) -> String {
     callers.sort_by(|a, b| a.key.cmp(&b.key));
     for caller in callers {
         text.push_str(&let_in(snapshot, caller));
+        text.push_str(&as_gateway(snapshot, caller));
         for host in 0..6u8 {
             let address = std::net::IpAddr::from([10, 1, 0, host]);
             let at = snapshot.workload_at(address).map(|workload| &workload.key);
@@ -358,6 +378,22 @@ fn answers(snapshot: &Snapshot) -> String {
                 }
                 .unwrap();
             }
+        }
+    }
+    text
+}
+
+/// What a workload does as a gateway.
+fn as_gateway(snapshot: &Snapshot, workload: &Workload) -> String {
+    let mut text = String::new();
+    for port in [80u16, 81, 8080] {
+        let Some(served) = snapshot.gateway_port(&workload.key, port) else { continue };
+        for name in ["one.example", "x.a.svc.cluster.local", "elsewhere"] {
+            let (head, ()) = http::Request::get("/").header("host", name).body(()).unwrap().into_parts();
+            let http = told(&snapshot.route_at_gateway(workload, served, &head));
+            let bytes = snapshot.route_tcp_at_gateway(workload, served, Some(name), 7);
+            writeln!(text, "{} {port} {:?} {name}: {http} {bytes:?}", workload.key, served.protocol())
+                .unwrap();
         }
     }
     text

@@ -9,7 +9,7 @@ use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use base64::{Engine, alphabet};
 use http::StatusCode;
 use weft_api::delegate::{self, Found, Rule};
-use weft_api::istio::{self, HttpMatchRequest, MESH, StringMatch, VirtualService, gateway_key};
+use weft_api::istio::{self, HttpMatchRequest, MESH, StringMatch, VirtualService, claim_path, gateway_key};
 use weft_api::meta::Labels;
 
 use crate::draw::parts_per_million;
@@ -339,7 +339,12 @@ fn given(matcher: Option<&StringMatch>) -> Option<&StringMatch> {
     })
 }
 
-fn pseudo_header(name: &str, matcher: TextMatch) -> Option<Condition> {
+/// What is named like a header and is none.
+fn claim_or_pseudo_header(name: &str, matcher: &TextMatch) -> Option<Condition> {
+    let matcher = matcher.clone();
+    if let Some(path) = claim_path(name) {
+        return Some(Condition::Claim(path.into_iter().map(Into::into).collect(), matcher));
+    }
     Some(match name {
         ":method" => Condition::Method(matcher),
         ":path" => Condition::FullPath(matcher),
@@ -350,10 +355,7 @@ fn pseudo_header(name: &str, matcher: TextMatch) -> Option<Condition> {
 }
 
 fn header_condition(name: &str, matcher: TextMatch) -> Condition {
-    if name.starts_with("@request.auth.claims") {
-        return Condition::Never("JWT claims are not verified yet".into());
-    }
-    if let Some(condition) = pseudo_header(name, matcher.clone()) {
+    if let Some(condition) = claim_or_pseudo_header(name, &matcher) {
         return condition;
     }
     match http::header::HeaderName::from_bytes(name.as_bytes()) {
@@ -364,10 +366,7 @@ fn header_condition(name: &str, matcher: TextMatch) -> Condition {
 }
 
 fn without_condition(name: &str, matcher: TextMatch) -> Condition {
-    if name.starts_with("@request.auth.claims") {
-        return Condition::Never("JWT claims are not verified yet".into());
-    }
-    if let Some(condition) = pseudo_header(name, matcher.clone()) {
+    if let Some(condition) = claim_or_pseudo_header(name, &matcher) {
         return Condition::Not(Box::new(condition));
     }
     match http::header::HeaderName::from_bytes(name.as_bytes()) {

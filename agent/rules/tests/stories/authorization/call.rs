@@ -3,7 +3,8 @@
 use std::net::IpAddr;
 
 use weft_api::identity::Identity;
-use weft_rules::guard::{Claims, ConnectionVerdict, Guard, Inbound, InboundRequest, RequestVerdict};
+use weft_rules::claims::Claims;
+use weft_rules::guard::{ConnectionVerdict, Guard, Inbound, InboundRequest, RequestVerdict};
 use weft_rules::registry::protocol::Protocol;
 
 use crate::support::World;
