@@ -203,11 +203,11 @@ pub struct RouteRow {
     pub namespace: String,
     /// The VirtualService's name; empty for a service's default route.
     pub virtual_service: String,
-    /// Hosts that it answers for.
+    /// Hosts that it answers for; of many, the first ones, and a note says so.
     pub hosts: Vec<String>,
-    /// Where: `mesh` for callers in the mesh, `namespace/name` of Gateways.
+    /// Where: `mesh` for callers in the mesh, `namespace/name` of Gateways; of many, as above.
     pub gateways: Vec<String>,
-    /// `http` or `tcp`.
+    /// `http`, `tls` or `tcp`.
     pub protocol: String,
     /// Position in the list, from 0.
     pub index: usize,

@@ -198,7 +198,10 @@ fn backend_line(backend: &Backend, total: u32, paint: Paint) -> String {
     let endpoints = match &*backend.endpoints {
         [] => paint.word(Tone::Bad, "no healthy endpoint"),
         few if few.len() <= 5 => safe(&few.join(", ")).into_owned(),
-        many => format!("{}, … ({})", safe(&many[..3].join(", ")), count(many.len(), "endpoint")),
+        many => {
+            let all = count(many.len() + backend.more_endpoints, "endpoint");
+            format!("{}, … ({all})", safe(&many[..3].join(", ")))
+        }
     };
     format!("{}{port}{subset}{share}: {endpoints}", paint.word(Tone::Strong, &backend.host))
 }
@@ -291,6 +294,7 @@ mod tests {
             port: Some(9080),
             weight,
             endpoints: endpoints.iter().map(ToString::to_string).collect(),
+            more_endpoints: 0,
         };
         let answer = Explanation {
             matched: Some(Matched { virtual_service: "bookinfo/reviews".into(), route: "http[1]".into() }),

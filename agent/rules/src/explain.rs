@@ -29,6 +29,9 @@ pub use target::{ExplainError, callers};
 use entry::{Caller, Entries, Place};
 use target::{Resolved, Target};
 
+/// More of a kind are not listed with each thing that has them: what is told would be a product of what users write.
+pub(crate) const MOST_LISTED: usize = 32;
+
 /// Explains a request that is described in words, as `weft explain` sends it. `certificates`: whether this agent has
 /// any to speak mutual TLS with.
 pub fn answer(
@@ -413,7 +416,8 @@ pub(crate) fn row(destination: &Destination, weight: u32, endpoints: &[Arc<Endpo
         subset: destination.subset.as_ref().map(ToString::to_string),
         port: destination.port,
         weight,
-        endpoints: endpoints.iter().map(|endpoint| endpoint.address.to_string()).collect(),
+        endpoints: endpoints.iter().take(MOST_LISTED).map(|one| one.address.to_string()).collect(),
+        more_endpoints: endpoints.len().saturating_sub(MOST_LISTED),
     }
 }
 

@@ -7,17 +7,17 @@ use weft_api::admin::{EndpointRow, RouteRow, WorkloadRow};
 use weft_api::finding::{Finding, Severity, code};
 use weft_api::istio::MESH;
 
-use crate::explain::{duration, row};
+use crate::explain::{MOST_LISTED, duration, row as backend};
 use crate::registry::host::Host;
 use crate::registry::hostname::HostPattern;
 use crate::registry::protocol::Protocol;
 use crate::route::gateway::GatewayPort;
-use crate::route::http_route::{Destination, HttpAction};
+use crate::route::http_route::{Destination, HttpAction, HttpRoute};
 use crate::route::matching::HttpMatch;
 use crate::route::virtual_service::{HttpEntry, L4Entry, Rules, Subnet, TcpMatch, TlsMatch};
 use crate::shard::{Map, Set};
 use crate::snapshot::Snapshot;
-use crate::upstream::cluster::Endpoint;
+use crate::upstream::cluster::{Cluster, Endpoint};
 use crate::workload::{Enrolment, Workload};
 
 mod policies;
@@ -26,12 +26,14 @@ mod registry;
 pub use policies::policies;
 pub use registry::{hosts, registrations};
 
+/// Characters of a body that a note tells.
+const MOST_OF_BODY: usize = 256;
+
 /// One row for each route of each VirtualService in force: in the mesh, or at gateway pods of this node. Then one for each
 /// service port without rules. Sorted by namespace and name.
 pub fn routes(snapshot: &Snapshot) -> Vec<RouteRow> {
     let bound = all(snapshot);
-    let mut rows: Vec<RouteRow> =
-        bound.iter().flat_map(|bound| lines(snapshot, bound)).map(|line| line.row).collect();
+    let mut rows: Vec<RouteRow> = bound.iter().flat_map(|bound| lines(snapshot, bound)).collect();
     let mut services: Vec<_> = snapshot.registry.hosts.iter().map(|(_, entry)| entry).collect();
     services.sort_unstable_by(|a, b| a.service.host.cmp(&b.service.host));
     let bare = services.into_iter().filter(|entry| snapshot.rules_for(&entry.service.host).next().is_none());
@@ -57,19 +59,40 @@ pub fn warnings(snapshot: &Snapshot) -> Vec<Finding> {
         findings.extend(bound.rules.untaken.iter().map(|(index, untaken)| {
             finding(untaken.code(), format!("spec.http[{index}].delegate"), untaken.to_string())
         }));
-        for Line { row, nowhere } in lines(snapshot, &bound) {
-            let path = || format!("spec.{}[{}]", row.protocol, row.index);
-            findings.extend(nowhere.into_iter().map(|message| finding(code::UNROUTABLE, path(), message)));
+        for (kind, index, destinations) in rules_of(&bound.rules) {
+            let mut told = Vec::new();
+            for (destination, _) in destinations {
+                let found = resolve(snapshot, &bound, destination);
+                told.extend(
+                    found.notes.into_iter().filter_map(|(note, is_nowhere)| is_nowhere.then_some(note)),
+                );
+            }
+            told.sort_unstable();
+            told.dedup();
+            let path = || format!("spec.{kind}[{index}]");
+            findings.extend(told.into_iter().map(|message| finding(code::UNROUTABLE, path(), message)));
         }
     }
     findings
 }
 
-/// A row in the making.
-struct Line {
-    row: RouteRow,
-    /// Destinations that cannot be resolved; the row's notes name them too.
-    nowhere: Vec<String>,
+/// Where the rules of a VirtualService lead: of which list each is, its place there, and its destinations with their weights.
+fn rules_of(rules: &Rules) -> impl Iterator<Item = (&'static str, usize, Vec<(&Destination, u32)>)> {
+    fn all(route: &[(Destination, u32)]) -> Vec<(&Destination, u32)> {
+        route.iter().map(|(destination, weight)| (destination, *weight)).collect()
+    }
+    let http = rules.http.iter().map(|entry| ("http", entry.route.index, forwards(&entry.route)));
+    let tls = rules.tls.iter().enumerate().map(|(index, entry)| ("tls", index, all(&entry.route)));
+    let tcp = rules.tcp.iter().enumerate().map(|(index, entry)| ("tcp", index, all(&entry.route)));
+    http.chain(tls).chain(tcp)
+}
+
+/// The destinations of a route that has any.
+fn forwards(route: &HttpRoute) -> Vec<(&Destination, u32)> {
+    match &route.action {
+        HttpAction::Forward(all) => all.iter().map(|one| (&one.destination, one.weight)).collect(),
+        HttpAction::Redirect(_) | HttpAction::Respond(_) => Vec::new(),
+    }
 }
 
 /// A VirtualService, and where it is in force.
@@ -108,50 +131,62 @@ fn all(snapshot: &Snapshot) -> Vec<Bound<'_>> {
         .collect()
 }
 
-fn lines(snapshot: &Snapshot, bound: &Bound<'_>) -> Vec<Line> {
+fn lines(snapshot: &Snapshot, bound: &Bound<'_>) -> Vec<RouteRow> {
     let rules = &*bound.rules;
-    let gateways = rules.gateways.iter().map(ToString::to_string);
-    let common = |protocol: &str, index: usize| Line {
-        row: RouteRow {
-            namespace: rules.age.namespace.to_string(),
-            virtual_service: rules.age.name.to_string(),
-            hosts: rules.hosts.iter().map(ToString::to_string).collect(),
-            gateways: rules.on_mesh.then(|| MESH.to_owned()).into_iter().chain(gateways.clone()).collect(),
-            protocol: protocol.to_owned(),
-            index,
-            ..RouteRow::default()
-        },
-        nowhere: Vec::new(),
-    };
     let mut everywhere = shadows(snapshot, rules);
     everywhere.extend(snapshot.taken(&bound.rules).into_iter().map(|finding| finding.message));
-    let mut catch_all: Option<usize> = None;
+    let more = shorten(&mut everywhere, "notes");
+    everywhere.extend(more);
+    let gateways = rules.gateways.iter().map(ToString::to_string);
+    let mut gateways: Vec<String> =
+        rules.on_mesh.then(|| MESH.to_owned()).into_iter().chain(gateways).collect();
+    let mut hosts: Vec<String> = rules.hosts.iter().map(ToString::to_string).collect();
+    for (list, what) in [(&mut hosts, "hosts"), (&mut gateways, "gateways")] {
+        everywhere.extend(shorten(list, what));
+    }
+    let common = |protocol: &str, index: usize| RouteRow {
+        namespace: rules.age.namespace.to_string(),
+        virtual_service: rules.age.name.to_string(),
+        hosts: hosts.clone(),
+        gateways: gateways.clone(),
+        protocol: protocol.to_owned(),
+        index,
+        ..RouteRow::default()
+    };
+    let mut catch_all: Option<&HttpRoute> = None;
     let mut rows = Vec::new();
     for entry in &rules.http {
-        let index = entry.route.index;
-        let mut line = http_row(snapshot, bound, entry, common("http", index));
-        line.row.notes.extend(everywhere.iter().cloned());
+        let mut row = http_row(snapshot, bound, entry, common("http", entry.route.index));
+        row.notes.extend(everywhere.iter().cloned());
         if let Some(earlier) = catch_all {
-            line.row.notes.push(format!("never reached: http[{earlier}] matches everything"));
+            let by = earlier.delegate.as_ref().map(|key| format!(", by {key},")).unwrap_or_default();
+            row.notes.push(format!("never reached: http[{}]{by} matches everything", earlier.index));
         } else if matches_all(entry) {
-            catch_all = Some(index);
+            catch_all = Some(&entry.route);
         }
-        rows.push(line);
+        rows.push(row);
     }
     let tls = rules.tls.iter().enumerate();
     let tls = tls.map(|(index, entry)| (common("tls", index), tls_match(entry), &entry.route));
     let tcp = rules.tcp.iter().enumerate();
     let tcp = tcp.map(|(index, entry)| (common("tcp", index), tcp_match(entry), &entry.route));
-    for (mut line, matches, route) in tls.chain(tcp) {
-        line.row.r#match = matches;
-        line.row.action = "route".into();
+    for (mut row, matches, route) in tls.chain(tcp) {
+        row.r#match = matches;
+        row.action = "route".into();
         for (destination, weight) in route {
-            add_backend(snapshot, bound, destination, *weight, &mut line);
+            add_backend(snapshot, bound, destination, *weight, &mut row);
         }
-        line.row.notes.extend(everywhere.iter().cloned());
-        rows.push(line);
+        row.notes.extend(everywhere.iter().cloned());
+        rows.push(row);
     }
     rows
+}
+
+/// Leaves the first ones of many; says how many it has left out.
+fn shorten(list: &mut Vec<String>, what: &str) -> Option<String> {
+    let more = list.len().checked_sub(MOST_LISTED).filter(|more| *more > 0)?;
+    list.truncate(MOST_LISTED);
+    Some(format!("{more} more {what} are not listed"))
 }
 
 /// Names the rules that take hosts of these away from callers in the mesh.
@@ -175,31 +210,29 @@ fn matches_all(entry: &HttpEntry) -> bool {
     entry.matches.is_empty() || entry.matches.iter().any(all)
 }
 
-fn http_row(snapshot: &Snapshot, bound: &Bound<'_>, entry: &HttpEntry, mut line: Line) -> Line {
+fn http_row(snapshot: &Snapshot, bound: &Bound<'_>, entry: &HttpEntry, mut row: RouteRow) -> RouteRow {
     let route = &entry.route;
-    line.row.name = Some(route.name.to_string()).filter(|name| !name.is_empty());
-    line.row.r#match = or_all(entry.matches.iter().map(|entry| {
+    row.name = Some(route.name.to_string()).filter(|name| !name.is_empty());
+    row.r#match = or_all(entry.matches.iter().map(|entry| {
         let conditions = entry.conditions.iter().map(ToString::to_string);
         entry.source.describe().into_iter().chain(conditions).collect::<Vec<_>>().join(" and ")
     }));
-    line.row.notes.extend(route.delegate.as_ref().map(|key| format!("delegated to VirtualService {key}")));
-    line.row.timeout = route.timeout.map(duration);
-    line.row.action = match &route.action {
-        HttpAction::Forward(destinations) => {
-            for destination in destinations {
-                add_backend(snapshot, bound, &destination.destination, destination.weight, &mut line);
-            }
-            "route".into()
-        }
+    row.notes.extend(route.delegate.as_ref().map(|key| format!("delegated to VirtualService {key}")));
+    row.timeout = route.timeout.map(duration);
+    for (destination, weight) in forwards(route) {
+        add_backend(snapshot, bound, destination, weight, &mut row);
+    }
+    row.action = match &route.action {
+        HttpAction::Forward(_) => "route".into(),
         HttpAction::Redirect(_) => "redirect".into(),
         HttpAction::Respond(response) => {
             if response.status.is_server_error() {
-                line.row.notes.push(String::from_utf8_lossy(&response.body).into_owned());
+                row.notes.push(String::from_utf8_lossy(&response.body).chars().take(MOST_OF_BODY).collect());
             }
             format!("directResponse {}", response.status.as_u16())
         }
     };
-    line
+    row
 }
 
 fn tls_match(entry: &L4Entry<TlsMatch>) -> String {
@@ -227,15 +260,17 @@ fn or_all(alternatives: impl Iterator<Item = String>) -> String {
     if all.is_empty() || all.iter().any(|text| text == "*") { "*".into() } else { all.join(" or ") }
 }
 
-/// Resolves a backend as a caller of the rule's own namespace would, where the rule is for callers, and as each gateway
+/// What a destination is, seen from where the rule is in force.
+struct Resolved {
+    /// What is wrong with it, and whether it cannot be resolved at all.
+    notes: Vec<(String, bool)>,
+    /// As the first sees it that can resolve it.
+    cluster: Option<Arc<Cluster>>,
+}
+
+/// Resolves a destination as a caller of the rule's own namespace would, where the rule is for callers, and as each gateway
 /// that serves it does.
-fn add_backend(
-    snapshot: &Snapshot,
-    bound: &Bound<'_>,
-    destination: &Destination,
-    weight: u32,
-    line: &mut Line,
-) {
+fn resolve(snapshot: &Snapshot, bound: &Bound<'_>, destination: &Destination) -> Resolved {
     // Without a port of its own, any port that the service has may be the one addressed.
     let entry = snapshot.registry.host(&destination.host);
     let addressed = entry.and_then(|entry| entry.ports.first()).map_or(0, |port| port.port);
@@ -245,26 +280,42 @@ fn add_backend(
     let gateways = bound.places.iter().map(|(pod, served)| {
         (format!("at gateway {}: ", pod.key), snapshot.cluster_at_gateway(pod, served, destination))
     });
-    let found: Vec<_> = mesh.into_iter().chain(gateways).collect();
-    for (place, found) in &found {
-        let note = match (found, entry) {
-            (Ok(cluster), _) if cluster.endpoints.is_empty() => {
-                format!("{place}503: {} has no ready endpoint", crate::explain::in_words(destination))
+    let mut resolved = Resolved { notes: Vec::new(), cluster: None };
+    for (place, found) in mesh.into_iter().chain(gateways) {
+        let (note, is_nowhere) = match (found, entry) {
+            (Ok(cluster), _) => {
+                let is_empty = cluster.endpoints.is_empty();
+                resolved.cluster.get_or_insert(cluster);
+                if !is_empty {
+                    continue;
+                }
+                let name = crate::explain::in_words(destination);
+                (format!("{place}503: {name} has no ready endpoint"), false)
             }
-            (Ok(_), _) => continue,
-            (Err(_), None) => format!("{place}503: no service {}", destination.host),
-            (Err(error), Some(_)) => format!("{place}503: {error}"),
+            (Err(_), None) => (format!("{place}503: no service {}", destination.host), true),
+            (Err(error), Some(_)) => (format!("{place}503: {error}"), true),
         };
-        if line.row.notes.contains(&note) {
-            continue;
+        if !resolved.notes.iter().any(|(other, _)| *other == note) {
+            resolved.notes.push((note, is_nowhere));
         }
-        if found.is_err() {
-            line.nowhere.push(note.clone());
-        }
-        line.row.notes.push(note);
     }
-    let first = found.iter().find_map(|(_, found)| found.as_ref().ok());
-    line.row.backends.push(row(destination, weight, first.map_or(&[][..], |cluster| &cluster.endpoints)));
+    resolved
+}
+
+fn add_backend(
+    snapshot: &Snapshot,
+    bound: &Bound<'_>,
+    destination: &Destination,
+    weight: u32,
+    row: &mut RouteRow,
+) {
+    let Resolved { notes, cluster } = resolve(snapshot, bound, destination);
+    for (note, _) in notes {
+        if !row.notes.contains(&note) {
+            row.notes.push(note);
+        }
+    }
+    row.backends.push(backend(destination, weight, cluster.as_ref().map_or(&[][..], |it| &it.endpoints)));
 }
 
 fn default_rows(entry: &Host) -> Vec<RouteRow> {
@@ -280,7 +331,7 @@ fn default_rows(entry: &Host) -> Vec<RouteRow> {
             name: Some("default".into()),
             r#match: "*".into(),
             action: "route".into(),
-            backends: vec![row(
+            backends: vec![backend(
                 &destination,
                 1,
                 clusters.map_or(&[][..], |clusters| &clusters.whole.endpoints),

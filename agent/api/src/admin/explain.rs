@@ -69,8 +69,16 @@ pub struct Backend {
     pub port: Option<u16>,
     /// Share of the sum of all weights.
     pub weight: u32,
-    /// `ADDRESS:PORT` of each healthy endpoint.
+    /// `ADDRESS:PORT` of each healthy endpoint; of many, of the first ones.
     pub endpoints: Vec<String>,
+    /// How many there are beside these.
+    #[serde(skip_serializing_if = "is_none")]
+    pub more_endpoints: usize,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_none(count: &usize) -> bool {
+    *count == 0
 }
 
 /// A policy's say.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use weft_api::admin::PolicyRow;
 use weft_api::meta::Labels;
 
+use super::shorten;
 use crate::guard::Entrance;
 use crate::guard::peer::{self, PeerPolicy};
 use crate::guard::policy::{Policy, Scope, TokenPolicy};
@@ -39,11 +40,13 @@ impl List<'_> {
         let workloads = self.local.iter().filter(|(workload, entrance)| applies(workload, entrance));
         let mut workloads: Vec<String> = workloads.map(|(workload, _)| workload.key.to_string()).collect();
         workloads.sort_unstable();
+        let notes = shorten(&mut workloads, "workloads").into_iter().collect();
         PolicyRow {
             kind: kind.to_owned(),
             namespace: age.namespace.to_string(),
             name: age.name.to_string(),
             workloads,
+            notes,
             ..PolicyRow::default()
         }
     }

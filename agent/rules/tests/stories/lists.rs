@@ -127,6 +127,27 @@ spec:
 }
 
 #[test]
+fn what_is_told_is_no_product_of_what_users_write() {
+    let mut world = World::of(APP);
+    let hosts: Vec<String> = (0..1_000).map(|number| format!("h{number}.example")).collect();
+    let rule = "{directResponse: {status: 500, body: {string: BODY}}}".replace("BODY", &"x".repeat(10_000));
+    world.apply(&format!(
+        "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {{name: many, namespace: bookinfo}}\nspec:\n  \
+         hosts: [{}]\n  gateways: [mesh, {}]\n  http: [{}]\n",
+        hosts.join(", "),
+        hosts.join(", "),
+        [rule.as_str(); 100].join(", ")
+    ));
+    let rows = rows::routes(&world.snapshot);
+    let rows: Vec<_> = rows.iter().filter(|row| row.virtual_service == "many").collect();
+    assert_eq!(rows.len(), 100);
+    let told = serde_json::to_string(&rows).unwrap().len();
+    assert!(told < 400_000, "{told} bytes");
+    let notes = ["968 more hosts are not listed", "969 more gateways are not listed"];
+    assert!(notes.iter().all(|note| rows[0].notes.iter().any(|told| told == note)), "{:?}", rows[0].notes);
+}
+
+#[test]
 fn endpoints_and_workloads_know_each_other() {
     let world = World::of(APP);
     let endpoints = rows::endpoints(&world.snapshot);
