@@ -1,12 +1,14 @@
-//! Client and server of 64-byte messages for `cargo xtask bench`: one thread and epoll on each side, so that what is
-//! measured is the way between them.
+//! Clients and servers for `cargo xtask bench`: of 64-byte messages, by one thread and epoll on each side, so that what is
+//! measured is the way between them; of gRPC; and a client of HTTP at a fixed rate.
 //!
 //! A client prints one line, `operations=… seconds=… p50_us=… p99_us=… errors=…`.
 
 mod client;
+mod grpc;
 mod handshakes;
 mod histogram;
 mod probe;
+mod rate;
 mod server;
 
 use std::net::SocketAddr;
@@ -19,7 +21,7 @@ use rustix::net::AddressFamily;
 const MESSAGE: usize = 64;
 
 #[derive(Parser)]
-#[command(about = "Client and server of the TCP benchmarks")]
+#[command(about = "Clients and servers of the benchmarks")]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -36,6 +38,15 @@ enum Command {
     Rr(Load),
     /// Connect, send a request, read its reply, close; again at once
     Crr(Load),
+    /// Answer calls of gRPC, until killed
+    ServeGrpc {
+        /// Where to listen
+        listen: SocketAddr,
+    },
+    /// Make calls of gRPC, each as soon as the one before is answered
+    Grpc(grpc::Args),
+    /// Send requests of HTTP/1.1 at a fixed rate
+    Rate(rate::Args),
     /// Connect with mutual TLS, wait for the server's first byte, close; again at once
     Handshakes(handshakes::Args),
     /// Repeat an HTTP request until its answer contains a text; print the Unix time in microseconds when it did
@@ -57,11 +68,11 @@ struct Load {
 fn main() -> anyhow::Result<()> {
     let (load, lasting) = match Cli::parse().command {
         Command::Serve { listen } => return server::run(listen),
+        Command::ServeGrpc { listen } => return grpc::serve(listen),
         Command::Until(args) => return probe::run(&args),
-        Command::Handshakes(args) => {
-            println!("{}", handshakes::run(&args)?);
-            return Ok(());
-        }
+        Command::Handshakes(args) => return handshakes::run(&args).map(|outcome| println!("{outcome}")),
+        Command::Grpc(args) => return grpc::run(&args).map(|outcome| println!("{outcome}")),
+        Command::Rate(args) => return rate::run(&args).map(|outcome| println!("{outcome}")),
         Command::Rr(load) => (load, client::Lasting::Kept),
         Command::Crr(load) => (load, client::Lasting::OneRequest),
     };

@@ -18,15 +18,20 @@ use super::{Programs, manifests};
 pub const WEB_PORT: u16 = 8080;
 pub const STREAM_PORT: u16 = 5201;
 pub const ECHO_PORT: u16 = 7000;
+pub const GRPC_PORT: u16 = 7001;
 
 /// What runs in a server pod.
-const SERVERS: [&str; 3] = ["nginx", "iperf3", "peer"];
+const SERVERS: [&str; 4] = ["nginx", "iperf3", "peer", "grpc"];
 
 /// What a row does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Load {
     /// HTTP/1.1 requests on this many connections that are kept.
     Http(u32),
+    /// So many HTTP/1.1 requests a second, on 32 connections that are kept, whether or not they are answered.
+    HttpRate(u32),
+    /// Unary calls of gRPC, so many at once on each of four connections.
+    Grpc(u32),
     /// One TCP stream from the client.
     Stream,
     /// A 64-byte request and its reply, on this many connections that are kept.
@@ -56,6 +61,19 @@ impl Load {
                 wrk.args(["-H", &format!("Host: {}", manifests::HOST), "-H", manifests::MATCHED_HEADER]);
                 figures::wrk(&output(wrk.arg(format!("http://{}/", to.web)))?)
             }
+            Self::HttpRate(rate) => {
+                let mut peer = from(&programs.peer);
+                peer.args(["rate", "--rate", &rate.to_string(), "--seconds", &seconds]);
+                peer.args(["--header", &format!("Host: {}", manifests::HOST)]);
+                peer.args(["--header", manifests::MATCHED_HEADER]);
+                figures::peer(&output(peer.arg(to.web.to_string()))?)
+            }
+            Self::Grpc(calls) => {
+                let mut peer = from(&programs.peer);
+                peer.args(["grpc", "--calls", &calls.to_string(), "--seconds", &seconds]);
+                peer.args(["--authority", manifests::GRPC_HOST]);
+                figures::peer(&output(peer.arg(to.grpc.to_string()))?)
+            }
             Self::Stream => {
                 let mut iperf3 = from(Path::new("iperf3"));
                 iperf3.args(["--json", "--time", &seconds, "--client", &to.stream.ip().to_string()]);
@@ -76,13 +94,14 @@ pub struct Target {
     pub web: SocketAddr,
     pub stream: SocketAddr,
     pub echo: SocketAddr,
+    pub grpc: SocketAddr,
 }
 
 impl Target {
     /// The servers in a pod, at its own address.
     pub fn pod(pod: Pod) -> Self {
         let at = |port| SocketAddr::from((pod.address, port));
-        Self { web: at(WEB_PORT), stream: at(STREAM_PORT), echo: at(ECHO_PORT) }
+        Self { web: at(WEB_PORT), stream: at(STREAM_PORT), echo: at(ECHO_PORT), grpc: at(GRPC_PORT) }
     }
 }
 
@@ -96,10 +115,12 @@ pub fn serve(world: &World, programs: &Programs, pod: Pod) -> Result<()> {
     iperf3.args(["--server", "--port", &STREAM_PORT.to_string()]);
     let mut peer = world.command(pod.name, &programs.peer);
     peer.args(["serve", &SocketAddr::from((pod.address, ECHO_PORT)).to_string()]);
-    for (name, command) in SERVERS.iter().zip([&mut nginx, &mut iperf3, &mut peer]) {
+    let mut grpc = world.command(pod.name, &programs.peer);
+    grpc.args(["serve-grpc", &SocketAddr::from((pod.address, GRPC_PORT)).to_string()]);
+    for (name, command) in SERVERS.iter().zip([&mut nginx, &mut iperf3, &mut peer, &mut grpc]) {
         world.start(&format!("{name}-{}", pod.name), command)?;
     }
-    wait_for_listeners(world, pod, &[WEB_PORT, STREAM_PORT, ECHO_PORT])
+    wait_for_listeners(world, pod, &[WEB_PORT, STREAM_PORT, ECHO_PORT, GRPC_PORT])
 }
 
 fn wait_for_listeners(world: &World, pod: Pod, ports: &[u16]) -> Result<()> {

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::net::Ipv4Addr;
 
-use super::load::{ECHO_PORT, STREAM_PORT, WEB_PORT};
+use super::load::{ECHO_PORT, GRPC_PORT, STREAM_PORT, WEB_PORT};
 use super::world::Pod;
 
 /// The namespace in the mesh.
@@ -11,6 +11,8 @@ const NAMESPACE: &str = "bench";
 /// The service that HTTP clients ask for, and the header that decides where they go.
 pub const HOST: &str = "web.bench.svc.cluster.local";
 pub const MATCHED_HEADER: &str = "x-group: canary";
+/// What clients of gRPC ask for.
+pub const GRPC_HOST: &str = "tcp.bench.svc.cluster.local";
 /// Service addresses; nothing else routes them.
 pub const WEB_ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 78, 0, 10);
 pub const TCP_ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 78, 0, 11);
@@ -62,6 +64,7 @@ spec:
   ports:
   - {{name: tcp-stream, port: {STREAM_PORT}}}
   - {{name: tcp-echo, port: {ECHO_PORT}}}
+  - {{name: grpc, port: {GRPC_PORT}}}
 ---
 apiVersion: networking.istio.io/v1
 kind: DestinationRule

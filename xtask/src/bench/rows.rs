@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 use super::Programs;
 use super::agent::Agent;
 use super::figures::{Sample, median};
-use super::load::{self, ECHO_PORT, Load, STREAM_PORT, Target};
+use super::load::{self, ECHO_PORT, GRPC_PORT, Load, STREAM_PORT, Target};
 use super::manifests;
 use super::noise::Noise;
 use super::report::Row;
@@ -85,6 +85,13 @@ impl Bench<'_> {
             (direct, weft, weft.zip(direct).map(|(weft, direct)| weft / direct))
         };
         let (direct_rate, weft, ratio) = both(|sample| Some(sample.rate));
+        let notes = match (row.load, both(|sample| sample.p50_us), both(|sample| sample.p99_us)) {
+            // At a fixed rate the times are what counts.
+            (Load::HttpRate(_), (_, Some(p50), _), (Some(direct), Some(p99), _)) => {
+                format!("p50 {p50:.0} us, p99 {p99:.0} us: {:.0} us above direct", p99 - direct)
+            }
+            _ => String::new(),
+        };
         Ok(Row {
             direct: direct_rate,
             weft,
@@ -93,6 +100,7 @@ impl Bench<'_> {
             p99_ratio: both(|sample| sample.p99_us).2,
             cpu_us_per_op: median(meshed.iter().map(|run| run.cpu_us_per_op)),
             rss_mib: Some(rss_mib),
+            notes,
             ..Row::new(row.name, row.unit)
         })
     }
@@ -107,6 +115,7 @@ impl Bench<'_> {
             web: SocketAddr::from((manifests::WEB_ADDRESS, 80)),
             stream: SocketAddr::from((manifests::TCP_ADDRESS, STREAM_PORT)),
             echo: SocketAddr::from((manifests::TCP_ADDRESS, ECHO_PORT)),
+            grpc: SocketAddr::from((manifests::TCP_ADDRESS, GRPC_PORT)),
         };
         let run = || load.run(self.world, self.programs, self.client, &target, seconds);
         let (sample, cpu_us_per_op) = with_cpu(self.agents, run)?;

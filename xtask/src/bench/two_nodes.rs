@@ -23,6 +23,8 @@ pub const ROWS: &[Planned] = &[
     Planned { name: "two-nodes/http/c1", load: Load::Http(1), unit: "requests/s" },
     Planned { name: "two-nodes/http/c32", load: Load::Http(32), unit: "requests/s" },
     Planned { name: "two-nodes/http/c64", load: Load::Http(64), unit: "requests/s" },
+    Planned { name: "two-nodes/http/rate2000", load: Load::HttpRate(2000), unit: "requests/s" },
+    Planned { name: "two-nodes/grpc/c32", load: Load::Grpc(8), unit: "calls/s" },
     Planned { name: "two-nodes/tcp/stream", load: Load::Stream, unit: "Gbit/s" },
     Planned { name: "two-nodes/tcp/rr1", load: Load::RequestReply(1), unit: "requests/s" },
     Planned { name: "two-nodes/tcp/rr32", load: Load::RequestReply(32), unit: "requests/s" },

@@ -482,7 +482,11 @@ fn what_is_asked_where_nobody_can_answer_is_told() {
     assert_eq!(told("VirtualService", &claims("mesh"), Severity::Warning), expected);
     assert_eq!(told("VirtualService", &claims("mesh, edge"), Severity::Warning), [""; 0]);
     let unknown = "match: [{headers: {'@request.auth.claims': {exact: b}}}]";
-    refused("VirtualService", &http(unknown), "InvalidHeader http[0].match[0].headers[\"@request.auth.claims\"]");
+    refused(
+        "VirtualService",
+        &http(unknown),
+        "InvalidHeader http[0].match[0].headers[\"@request.auth.claims\"]",
+    );
     let bytes = |gateways: &str| {
         format!(
             "hosts: [a.b]\ngateways: [{gateways}]\n\
