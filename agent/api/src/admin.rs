@@ -44,6 +44,8 @@ pub mod paths {
     pub const CERTIFICATES: &str = "/v1/certificates";
     /// GET, answers a list of [`super::PolicyRow`].
     pub const POLICIES: &str = "/v1/policies";
+    /// GET, answers a list of [`super::GatewayRow`].
+    pub const GATEWAYS: &str = "/v1/gateways";
     /// GET, answers a list of [`super::EdgeRow`].
     pub const EDGES: &str = "/v1/edges";
     /// POST [`super::ExplainRequest`], answers [`super::Explanation`].
@@ -303,9 +305,36 @@ pub struct PolicyRow {
     pub scope: String,
     /// How many rules it has.
     pub rules: usize,
-    /// `NAMESPACE/NAME` of the pods of this node that it applies to.
+    /// `NAMESPACE/NAME` of the pods of this node that it applies to; of many, of the first ones.
     pub workloads: Vec<String>,
+    /// How many there are beside these.
+    #[serde(skip_serializing_if = "explain::is_none")]
+    pub more_workloads: usize,
     /// Why it is not enforced as written: a dry run, another one that is older, …
+    pub notes: Vec<String>,
+}
+
+/// A line of `weft get gateways`: a port of a gateway pod of this node.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct GatewayRow {
+    /// The pod's namespace.
+    pub namespace: String,
+    /// The pod.
+    pub pod: String,
+    /// The port as Gateways call it: its Service's.
+    pub port: u16,
+    /// The pod's own port, where it is served.
+    pub pod_port: u16,
+    /// How it is read: `HTTP`, `TCP`, or `TLS`, which goes through.
+    pub protocol: String,
+    /// `NAMESPACE/NAME` of the Gateways that have it.
+    pub gateways: Vec<String>,
+    /// Hosts that it serves, server names for TLS, `*` for bytes; of many, the first ones, and a note says so.
+    pub hosts: Vec<String>,
+    /// `NAMESPACE/NAME` of the VirtualServices that it serves by; of many, as above.
+    pub virtual_services: Vec<String>,
+    /// What is not as written.
     pub notes: Vec<String>,
 }
 

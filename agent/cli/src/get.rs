@@ -1,9 +1,12 @@
 //! `weft get`: what the agent knows.
 
+mod gateways;
 mod security;
 
 use clap::{Args, Subcommand};
-use weft_api::admin::{Backend, CertificateRow, EndpointRow, PolicyRow, RouteRow, WorkloadRow, paths};
+use weft_api::admin::{
+    Backend, CertificateRow, EndpointRow, GatewayRow, PolicyRow, RouteRow, WorkloadRow, paths,
+};
 
 use crate::client::{AgentAt, block_on};
 use crate::gather::gather;
@@ -18,6 +21,7 @@ Examples:
   weft get endpoints -n bookinfo
   weft get workloads -A -o name
   weft get policies -n bookinfo
+  weft get gateways
   weft get certificates -o json")]
 pub struct GetArgs {
     #[command(subcommand)]
@@ -38,6 +42,9 @@ enum What {
     /// PeerAuthentications, AuthorizationPolicies and RequestAuthentications, and whom they are for
     #[command(aliases = ["policy", "pol"])]
     Policies(Selection),
+    /// Ports of gateway pods: what is spoken there, for which hosts, by which rules
+    #[command(aliases = ["gateway", "gw", "listeners"])]
+    Gateways(Selection),
     /// Certificates of this node's service accounts: until when, and what is wrong
     #[command(aliases = ["certificate", "certs", "cert"])]
     Certificates(Selection),
@@ -66,6 +73,7 @@ impl GetArgs {
             What::Endpoints(selection) => selection.list::<EndpointRow>(),
             What::Workloads(selection) => selection.list::<WorkloadRow>(),
             What::Policies(selection) => selection.list::<PolicyRow>(),
+            What::Gateways(selection) => selection.list::<GatewayRow>(),
             What::Certificates(selection) => selection.list::<CertificateRow>(),
         }
     }

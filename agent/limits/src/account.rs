@@ -347,7 +347,7 @@ const TURN: usize = 256 << 10;
 /// A connection that is dialled takes about as long as so many.
 const DIAL: usize = 64 << 10;
 /// And a request of HTTP/2 that begins, before it does anything.
-const REQUEST: usize = 2 << 10;
+const REQUEST: usize = 8 << 10;
 /// This part of what is used is taken ahead.
 const AHEAD: u64 = 16;
 /// What is kept of each resource beside that, until the next tick.

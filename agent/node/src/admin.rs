@@ -106,6 +106,7 @@ async fn admin(request: Request<Incoming>, shared: Arc<Shared>) -> Answer {
         paths::WORKLOADS if get => aside(move || json(&answers::workloads(&shared))).await,
         paths::EDGES if get => aside(move || json(&shared.telemetry.edges())).await,
         paths::POLICIES if get => aside(move || json(&answers::policies(&shared))).await,
+        paths::GATEWAYS if get => aside(move || json(&answers::gateways(&shared))).await,
         paths::CERTIFICATES if get => json(&answers::certificates(&shared)),
         paths::WAIT_APPLIED if post => match read::<WaitApplied>(request).await {
             Ok(wait) => json(&wait_applied(&shared, &wait).await),
@@ -128,6 +129,7 @@ async fn admin(request: Request<Incoming>, shared: Arc<Shared>) -> Answer {
         | paths::WORKLOADS
         | paths::CERTIFICATES
         | paths::POLICIES
+        | paths::GATEWAYS
         | paths::EDGES => only("GET"),
         paths::WAIT_APPLIED | paths::EXPLAIN | paths::TAP => only("POST"),
         _ => text(

@@ -174,6 +174,8 @@ impl Compiler {
                 let (old, changed) = self.pods.put(record, &mut self.snapshot.registry);
                 if let Some(old) = old {
                     self.touch_services_of(&old.workload);
+                    // It may have been a gateway.
+                    self.touch_gateways_for(&old.workload);
                 }
                 if changed {
                     self.touch_services_of(&workload);

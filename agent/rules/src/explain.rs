@@ -124,7 +124,8 @@ fn explain(
     let outbound = snapshot.outbound(caller, dst);
     trace::name_target(snapshot, caller, host, dst, &outbound, &mut explanation.notes);
     if outbound.protocol == Protocol::Tcp {
-        let note = format!("port {port} does not speak HTTP here: only `tcp` rules and addresses count");
+        let note =
+            format!("port {port} does not speak HTTP here: only rules for connections and addresses count");
         explanation = connection(from, caller, host, to);
         explanation.notes.insert(0, note);
         return Ok(explanation);
@@ -330,8 +331,8 @@ fn connection(from: &Caller<'_>, caller: &Workload, host: &str, to: Resolved) ->
     let mut explanation = Explanation::default();
     let outbound = snapshot.outbound(caller, dst);
     trace::name_target(snapshot, caller, host, dst, &outbound, &mut explanation.notes);
-    trace::tcp_rules(snapshot, caller, dst, &mut explanation.notes);
     let name = hostname::server_name(host);
+    trace::l4_rules(snapshot, caller, dst, name.as_deref(), &mut explanation.notes);
     match snapshot.route_tcp(caller, dst, name.as_deref(), 0) {
         TcpDecision::Forward { destination, virtual_service } => {
             "route".clone_into(&mut explanation.action);

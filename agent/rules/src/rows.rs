@@ -20,9 +20,11 @@ use crate::snapshot::Snapshot;
 use crate::upstream::cluster::{Cluster, Endpoint};
 use crate::workload::{Enrolment, Workload};
 
+mod gateways;
 mod policies;
 mod registry;
 
+pub use gateways::gateways;
 pub use policies::policies;
 pub use registry::{hosts, registrations};
 
@@ -41,10 +43,27 @@ pub fn routes(snapshot: &Snapshot) -> Vec<RouteRow> {
     rows
 }
 
-/// What is wrong with accepted VirtualServices, seen together with everything else: destinations that lead nowhere, hosts of
-/// others that they take, and delegates that they do not get.
+/// What is wrong with accepted objects, seen together with everything else: of VirtualServices destinations that lead nowhere,
+/// hosts of others that they take, and delegates that they do not get; of Gateways servers that are not served.
 pub fn warnings(snapshot: &Snapshot) -> Vec<Finding> {
     let mut findings = Vec::new();
+    for (_, ports) in snapshot.gateways.iter() {
+        for unserved in ports.iter().flat_map(|port| &port.unserved) {
+            findings.push(Finding {
+                severity: Severity::Warning,
+                code: code::PROTOCOL_MISMATCH.to_owned(),
+                resource: format!("Gateway/{}", unserved.gateway),
+                path: format!("spec.servers[{}].port", unserved.server),
+                message: unserved.to_string(),
+                file: None,
+                line: None,
+            });
+        }
+    }
+    // Many pods may be of one Gateway.
+    findings
+        .sort_unstable_by(|a, b| (&a.resource, &a.path, &a.message).cmp(&(&b.resource, &b.path, &b.message)));
+    findings.dedup();
     for bound in all(snapshot) {
         findings.extend(snapshot.taken(&bound.rules));
         let finding = |code: &str, path: String, message: String| Finding {

@@ -18,7 +18,7 @@ use crate::mesh::{STRICT, in_mesh};
 
 /// The node that reboots, and its pods' addresses without their last number.
 const NODE: &str = "n2";
-const PODS: [u8; 3] = [10, 244, 2];
+const PODS: [u8; 3] = [10, 245, 2];
 /// The machine's address, as pods reach it.
 const MACHINE: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
 /// So many addresses after the last one that was given are asked.

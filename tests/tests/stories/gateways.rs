@@ -201,6 +201,10 @@ fn bytes_and_tls_come_in_by_a_gateway_as_they_are() {
             is_reset(443, &nobodys)?;
         }
         mesh.is_logged(" one.shop.test -")?;
+        let rows = mesh.weft(&["get", "gateways"])?.stdout;
+        for told in ["443", "TLS", "*.shop.test,one.shop.test", "3306", "TCP", "default/through"] {
+            ensure!(rows.contains(told), "{told}: {rows}");
+        }
         let told = mesh.explain("gateway", "one.shop.test:443", &[])?;
         ensure!(told["matched"]["route"] == "tls[0]" && told["action"] == "route", "{told:#}");
         let told = mesh.explain("gateway", "www.elsewhere.test:443", &[])?;

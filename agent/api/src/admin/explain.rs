@@ -77,7 +77,7 @@ pub struct Backend {
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
-fn is_none(count: &usize) -> bool {
+pub(super) fn is_none(count: &usize) -> bool {
     *count == 0
 }
 

@@ -147,6 +147,13 @@ fn rules_for_ports(report: &mut Report, object: &VirtualService, service: &Servi
             format!("no port of the service is plain TCP: its tcp rules are for none (ports: {})", listed());
         report.warning(code::PROTOCOL_MISMATCH, message);
     }
+    if !object.spec.tls.is_empty() && !ports.iter().any(|(speaks, _)| *speaks == Protocol::Tls) {
+        let message = format!(
+            "no port of the service is declared to speak TLS: its tls rules are for none (name the port tls or https; ports: {})",
+            listed()
+        );
+        report.warning(code::PROTOCOL_MISMATCH, message);
+    }
 }
 
 /// A destination that the files do not define: the calls would be answered with 503.

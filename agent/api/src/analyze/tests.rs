@@ -90,6 +90,16 @@ fn rules_for_another_protocol_and_ports_without_one() {
         told(&[("svc.yaml", SERVICES), ("vs.yaml", &text)]),
         ["vs.yaml:5 warning ProtocolMismatch VirtualService/shop/reviews spec.hosts[0]"]
     );
+    let by_name = rule(
+        "reviews",
+        "hosts: [reviews]\ntls: [{match: [{sniHosts: [reviews]}], route: [{destination: {host: reviews}}]}]",
+    );
+    assert_eq!(
+        told(&[("svc.yaml", SERVICES), ("vs.yaml", &by_name)]),
+        ["vs.yaml:5 warning ProtocolMismatch VirtualService/shop/reviews spec.hosts[0]"]
+    );
+    let tls = SERVICES.replace("name: http, ", "name: tls-reviews, ");
+    assert_eq!(told(&[("svc.yaml", &tls), ("vs.yaml", &by_name)]), [""; 0]);
     let unnamed = SERVICES.replace("name: http, ", "");
     assert_eq!(
         told(&[("svc.yaml", &unnamed), ("vs.yaml", &text)]),

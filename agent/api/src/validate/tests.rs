@@ -494,7 +494,7 @@ fn what_is_asked_where_nobody_can_answer_is_told() {
              tls: [{{match: [{{sniHosts: [a.b], sourceLabels: {{a: b}}}}], route: [{{destination: {{host: a}}}}]}}]"
         )
     };
-    let expected = ["NoEffect tls[0].match[0].sourceLabels", "NoEffect tcp[0].match[0].sourceSubnet"];
+    let expected = ["NoEffect tcp[0].match[0].sourceSubnet", "NoEffect tls[0].match[0].sourceLabels"];
     assert_eq!(told("VirtualService", &bytes("edge"), Severity::Info), expected);
     assert_eq!(told("VirtualService", &bytes("mesh, edge"), Severity::Info), [""; 0]);
 }

@@ -76,7 +76,8 @@ impl Row for PolicyRow {
     }
 
     fn identity(&self) -> String {
-        serde_json::to_string(&Self { workloads: Vec::new(), ..self.clone() }).unwrap_or_default()
+        serde_json::to_string(&Self { workloads: Vec::new(), more_workloads: 0, ..self.clone() })
+            .unwrap_or_default()
     }
 
     fn absorb(&mut self, other: Self, _: &str) {
@@ -84,6 +85,7 @@ impl Row for PolicyRow {
         self.workloads.extend(other.workloads);
         self.workloads.sort();
         self.workloads.dedup();
+        self.more_workloads += other.more_workloads;
     }
 
     fn table(rows: &[Self]) -> Table {
@@ -98,7 +100,7 @@ impl Row for PolicyRow {
             };
             let workloads = match &row.workloads[..] {
                 few if few.len() <= 3 => few.iter().map(own).collect::<Vec<_>>().join(","),
-                many => format!("{}, … ({})", own(&many[0]), many.len()),
+                many => format!("{}, … ({})", own(&many[0]), many.len() + row.more_workloads),
             };
             table.row([
                 plain(&row.namespace),
@@ -130,6 +132,7 @@ mod tests {
             scope: "app=reviews".into(),
             rules: 2,
             workloads: vec!["shop/reviews-1".into(), "other/reviews-2".into()],
+            more_workloads: 0,
             notes: vec!["a dry run: it decides nothing".into()],
         };
         assert_eq!(row.name(), "authorizationpolicy/viewers.shop");

@@ -5,8 +5,8 @@ use std::net::IpAddr;
 use std::path::Path;
 
 use weft_api::admin::{
-    Certificates, EndpointRow, ExplainRequest, Explanation, Mode, PodEnrolment, PolicyRow, RouteRow, Status,
-    Worker, WorkloadRow,
+    Certificates, EndpointRow, ExplainRequest, Explanation, GatewayRow, Mode, PodEnrolment, PolicyRow,
+    RouteRow, Status, Worker, WorkloadRow,
 };
 use weft_datapath::DatapathStatus;
 use weft_rules::explain::ExplainError;
@@ -101,6 +101,11 @@ pub fn workloads(shared: &Shared) -> Vec<WorkloadRow> {
 /// `weft get policies`.
 pub fn policies(shared: &Shared) -> Vec<PolicyRow> {
     rows::policies(&shared.snapshot.load_full())
+}
+
+/// `weft get gateways`.
+pub fn gateways(shared: &Shared) -> Vec<GatewayRow> {
+    rows::gateways(&shared.snapshot.load_full())
 }
 
 /// `weft get certificates`.

@@ -7,11 +7,12 @@ use weft_api::istio::{Gateway, GatewayServer, HttpRedirect, ServerProtocol, Serv
 
 use crate::compile::{Compiler, with_rules};
 use crate::registry::hostname::{self, HostPattern};
-use crate::route::gateway::{GatewayPods, GatewayPort, GatewayProtocol, Serves, VirtualHosts, common};
+use crate::route::gateway::{
+    GatewayPods, GatewayPort, GatewayProtocol, Serves, Unserved, VirtualHosts, Wanted, common,
+};
 use crate::route::http_route::{HttpAction, HttpRoute, Redirect};
 use crate::route::matching::is_subset;
 use crate::route::virtual_service::{RuleList, Rules};
-use crate::shard::Set;
 use crate::workload::{Enrolment, Workload};
 
 /// All Gateways.
@@ -26,7 +27,21 @@ pub(super) struct Gateways {
 struct Server<'a> {
     gateway: &'a Arc<str>,
     namespace: &'a str,
+    index: usize,
     spec: &'a GatewayServer,
+}
+
+impl Server<'_> {
+    fn unserved(&self, wants: Wanted, holder: &Arc<str>) -> Unserved {
+        Unserved { gateway: self.gateway.clone(), server: self.index, wants, holder: holder.clone() }
+    }
+}
+
+/// The servers that want a port.
+struct Wanting<'a> {
+    protocol: GatewayProtocol,
+    servers: Vec<Server<'a>>,
+    unserved: Vec<Unserved>,
 }
 
 impl Compiler {
@@ -72,33 +87,45 @@ impl Compiler {
     }
 
     fn gateway_ports(&self, workload: &Workload) -> Vec<GatewayPort> {
-        let mut by_port: BTreeMap<u16, (GatewayProtocol, Vec<Server<'_>>)> = BTreeMap::new();
+        let mut by_port: BTreeMap<u16, Wanting<'_>> = BTreeMap::new();
         for (key, object) in &self.gateways.objects {
             let selector = &object.spec.selector;
             if selector.is_empty() || !is_subset(selector, &workload.labels) {
                 continue;
             }
-            for server in &object.spec.servers {
-                if let Some(protocol) = protocol(server)
-                    && let Ok(number) = u16::try_from(server.port.number)
-                {
-                    let namespace = object.metadata.namespace.as_str();
-                    let (first, servers) = by_port.entry(number).or_insert((protocol, Vec::new()));
-                    // One port is read in one way: the first server's.
-                    if *first == protocol {
-                        servers.push(Server { gateway: key, namespace, spec: server });
-                    }
+            for (index, spec) in object.spec.servers.iter().enumerate() {
+                let Some(protocol) = protocol(spec) else { continue };
+                let Ok(number) = u16::try_from(spec.port.number) else { continue };
+                let server = Server { gateway: key, namespace: &object.metadata.namespace, index, spec };
+                let wanting = by_port.entry(number).or_insert_with(|| Wanting {
+                    protocol,
+                    servers: Vec::new(),
+                    unserved: Vec::new(),
+                });
+                // One port is read in one way: the first server's.
+                if wanting.protocol == protocol {
+                    wanting.servers.push(server);
+                } else {
+                    let wants = Wanted::Protocol(protocol, wanting.protocol);
+                    let holder = wanting.servers.first().map_or(key, |first| first.gateway);
+                    wanting.unserved.push(server.unserved(wants, holder));
                 }
             }
         }
-        let mut ports = Vec::new();
-        let mut taken = Set::default();
-        for (number, (protocol, servers)) in by_port {
+        let mut ports: Vec<GatewayPort> = Vec::new();
+        for (number, Wanting { protocol, servers, unserved }) in by_port {
             for pod_port in self.pod_ports(workload, number) {
-                // Two servers that lead to one port of the pod: the first has it.
-                if taken.insert(pod_port) {
-                    ports.push(self.gateway_port((pod_port, number), protocol, &servers));
-                }
+                let Some(first) = ports.iter_mut().find(|port| port.pod_port == pod_port) else {
+                    let mut port = self.gateway_port((pod_port, number), protocol, &servers);
+                    port.unserved = unserved.clone().into();
+                    ports.push(port);
+                    continue;
+                };
+                // Two ports of the Service that lead to one of the pod: the first has it.
+                let wants = Wanted::PodPort(pod_port, first.server_port);
+                let holder = first.gateways.first().cloned().unwrap_or_default();
+                let more = servers.iter().map(|server| server.unserved(wants, &holder));
+                first.unserved = std::mem::take(&mut first.unserved).into_iter().chain(more).collect();
             }
         }
         ports
@@ -131,7 +158,7 @@ impl Compiler {
             GatewayProtocol::Bytes => Serves::Bytes(self.rules_of(servers)),
             GatewayProtocol::ServerName => Serves::ServerNames(self.rules_of(servers)),
         };
-        GatewayPort { pod_port, server_port, gateways: gateways.into(), serves }
+        GatewayPort { pod_port, server_port, gateways: gateways.into(), serves, unserved: Box::default() }
     }
 
     fn virtual_hosts(&self, servers: &[Server<'_>]) -> VirtualHosts {

@@ -165,9 +165,16 @@ fn misses(
     source.into_iter().chain(conditions).collect()
 }
 
-/// Walks the `tcp` rules of the service at an address.
-pub(super) fn tcp_rules(snapshot: &Snapshot, caller: &Workload, dst: SocketAddr, notes: &mut Vec<String>) {
+/// Walks the `tcp` rules of the service at an address; where its port is declared to speak TLS, the `tls` rules.
+pub(super) fn l4_rules(
+    snapshot: &Snapshot,
+    caller: &Workload,
+    dst: SocketAddr,
+    server_name: Option<&str>,
+    notes: &mut Vec<String>,
+) {
     let Some(entry) = snapshot.registry.host_at(caller, dst) else { return };
+    let by_name = entry.port(dst.port()).is_some_and(|port| port.is_tls);
     let owner = snapshot.owner(&entry.service.host);
     for rules in snapshot.rules_for(&entry.service.host).flat_map(|list| list.iter()) {
         if !rules.scope.admits(&caller.namespace) {
@@ -179,6 +186,10 @@ pub(super) fn tcp_rules(snapshot: &Snapshot, caller: &Workload, dst: SocketAddr,
         }
         if owner.is_some_and(|owner| !owner.lets(rules)) {
             notes.push(not_owned(rules));
+            continue;
+        }
+        if by_name {
+            tls_rules(rules, caller, dst, server_name, notes);
             continue;
         }
         if rules.tcp.is_empty() {
@@ -201,6 +212,34 @@ pub(super) fn tcp_rules(snapshot: &Snapshot, caller: &Workload, dst: SocketAddr,
                         rules.key
                     ));
                 }
+            }
+        }
+    }
+}
+
+/// Says why the `tls` rules of a VirtualService are not for a connection.
+fn tls_rules(
+    rules: &Rules,
+    caller: &Workload,
+    dst: SocketAddr,
+    server_name: Option<&str>,
+    notes: &mut Vec<String>,
+) {
+    if rules.tls.is_empty() {
+        notes.push(format!("VirtualService {} has no `tls` routes", rules.key));
+    }
+    for (index, route) in rules.tls.iter().enumerate() {
+        for candidate in &route.matches {
+            let miss = candidate.source.miss(caller, dst.port(), At::Mesh);
+            let miss = miss.or_else(|| {
+                let names: Vec<String> = candidate.names.iter().map(ToString::to_string).collect();
+                let is_other = candidate.fits(server_name).is_none();
+                is_other.then(|| format!("it is for the server name {}", names.join(" or ")))
+            });
+            let outside =
+                || (!candidate.contains(dst.ip())).then(|| format!("{} is outside its subnets", dst.ip()));
+            if let Some(miss) = miss.or_else(outside) {
+                notes.push(format!("tls[{index}] of {} does not match: {miss}", rules.key));
             }
         }
     }

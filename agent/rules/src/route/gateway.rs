@@ -23,6 +23,47 @@ pub struct GatewayPort {
     /// The Gateways that have it, as `namespace/name`.
     pub(crate) gateways: Box<[Arc<str>]>,
     pub(crate) serves: Serves,
+    /// Servers that wanted the port and do not have it.
+    pub(crate) unserved: Box<[Unserved]>,
+}
+
+/// A server of a Gateway whose port is another one's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Unserved {
+    /// `namespace/name`.
+    pub(crate) gateway: Arc<str>,
+    /// Its place in `servers`.
+    pub(crate) server: usize,
+    pub(crate) wants: Wanted,
+    /// The Gateway whose the port is.
+    pub(crate) holder: Arc<str>,
+}
+
+/// What a server wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Wanted {
+    /// That a port is read so, which is read otherwise.
+    Protocol(GatewayProtocol, GatewayProtocol),
+    /// A port of the pod that is behind another port of its Service already.
+    PodPort(u16, u16),
+}
+
+impl std::fmt::Display for Unserved {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { gateway, server, wants, holder } = self;
+        match wants {
+            Wanted::Protocol(own, other) => write!(
+                f,
+                "servers[{server}] of Gateway {gateway} is not served: its port is read as {own}, and Gateway {holder} has it as \
+                 {other} (give one of them another port)"
+            ),
+            Wanted::PodPort(port, other) => write!(
+                f,
+                "servers[{server}] of Gateway {gateway} is not served: the pod's port {port} serves port {other} of Gateway {holder} \
+                 already (give the Service another targetPort)"
+            ),
+        }
+    }
 }
 
 /// What comes to a port.
@@ -82,6 +123,16 @@ impl VirtualHost {
             })
         };
         first(false).or_else(|| first(true))
+    }
+}
+
+impl std::fmt::Display for GatewayProtocol {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Http => "HTTP",
+            Self::Bytes => "TCP",
+            Self::ServerName => "TLS",
+        })
     }
 }
 

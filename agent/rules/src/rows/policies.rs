@@ -5,7 +5,7 @@ use std::sync::Arc;
 use weft_api::admin::PolicyRow;
 use weft_api::meta::Labels;
 
-use super::shorten;
+use crate::explain::MOST_LISTED;
 use crate::guard::Entrance;
 use crate::guard::peer::{self, PeerPolicy};
 use crate::guard::policy::{Policy, Scope, TokenPolicy};
@@ -40,13 +40,14 @@ impl List<'_> {
         let workloads = self.local.iter().filter(|(workload, entrance)| applies(workload, entrance));
         let mut workloads: Vec<String> = workloads.map(|(workload, _)| workload.key.to_string()).collect();
         workloads.sort_unstable();
-        let notes = shorten(&mut workloads, "workloads").into_iter().collect();
+        let more_workloads = workloads.len().saturating_sub(MOST_LISTED);
+        workloads.truncate(MOST_LISTED);
         PolicyRow {
             kind: kind.to_owned(),
             namespace: age.namespace.to_string(),
             name: age.name.to_string(),
             workloads,
-            notes,
+            more_workloads,
             ..PolicyRow::default()
         }
     }

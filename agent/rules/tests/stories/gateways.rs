@@ -560,3 +560,33 @@ fn explain_at(world: &World, to: &str) -> Explanation {
         ExplainRequest { from: "ingress-1.istio-system".into(), to: to.into(), ..ExplainRequest::default() };
     explain::answer(&world.snapshot, &request, false).unwrap()
 }
+
+#[test]
+fn a_server_whose_port_is_anothers_is_named() {
+    let servers = |port: &str| {
+        format!("{{selector: {{istio: ingressgateway}}, servers: [{{port: {port}, hosts: ['*']}}]}}")
+    };
+    let mut world = World::of(&(PODS.to_owned() + &plain("shop", "'*'")));
+    let bytes = servers("{number: 80, name: bytes, protocol: TCP}");
+    world.apply(&gateway("shop", "later", &bytes));
+    // The pod's own number, and the port that its Service leads to.
+    world.apply(&gateway("shop", "own", &servers("{number: 8080, name: http, protocol: HTTP}")));
+    let told: Vec<String> = rows::warnings(&world.snapshot).iter().map(ToString::to_string).collect();
+    assert_eq!(
+        told,
+        [
+            "warning ProtocolMismatch Gateway/shop/later spec.servers[0].port: servers[0] of Gateway shop/later is not served: its \
+             port is read as TCP, and Gateway shop/gw has it as HTTP (give one of them another port)",
+            "warning ProtocolMismatch Gateway/shop/own spec.servers[0].port: servers[0] of Gateway shop/own is not served: the pod's \
+             port 8080 serves port 80 of Gateway shop/gw already (give the Service another targetPort)",
+        ]
+    );
+    let rows = rows::gateways(&world.snapshot);
+    let [row] = &*rows else { panic!("{rows:?}") };
+    assert_eq!((&*row.pod, row.port, row.pod_port, &*row.protocol), ("ingress-1", 80, 8080, "HTTP"));
+    assert_eq!((row.gateways.join(","), row.notes.len()), ("shop/gw".to_owned(), 3), "{:?}", row.notes);
+    world.delete("Gateway", "shop", "gw");
+    world.delete("Gateway", "shop", "own");
+    assert_eq!(rows::warnings(&world.snapshot), []);
+    assert_eq!(rows::gateways(&world.snapshot)[0].protocol, "TCP");
+}

@@ -85,3 +85,21 @@ fn only_ports_that_are_declared_to_speak_tls_are_read() {
     assert!(!reads(&world, "10.96.0.1:443"));
     assert_eq!(decide(&world, "shop/app", 443, "a.secure.example"), "secure");
 }
+
+#[test]
+fn explain_tells_for_which_names_the_rules_are() {
+    let world = with(RULES);
+    let request = weft_api::admin::ExplainRequest {
+        from: "app.shop".into(),
+        to: "secure.shop:443".into(),
+        ..Default::default()
+    };
+    let notes = weft_rules::explain::answer(&world.snapshot, &request, false).unwrap().notes.join("\n");
+    for note in [
+        "tls[1] of shop/secure does not match: it is for the server name a.secure.example",
+        "tls[2] of shop/secure does not match: wants source label app=other",
+    ] {
+        assert!(notes.contains(note), "{notes}");
+    }
+    assert!(!notes.contains("`tcp`"), "{notes}");
+}
