@@ -10,7 +10,7 @@ use crate::budget::{RouteWeight, weigh_route};
 use crate::istio::{HttpRoute, VirtualService};
 
 /// What the delegates of all VirtualServices may bring, in bytes.
-pub const ALL: u64 = 128 << 20;
+pub const ALL: u64 = 64 << 20;
 /// The same for those of one namespace.
 pub const OF_NAMESPACE: u64 = 32 << 20;
 /// The same for what one namespace's delegates bring to another's.

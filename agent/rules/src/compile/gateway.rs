@@ -13,7 +13,11 @@ use crate::route::gateway::{
 use crate::route::http_route::{HttpAction, HttpRoute, Redirect};
 use crate::route::matching::is_subset;
 use crate::route::virtual_service::{RuleList, Rules};
+use crate::shard::Map;
 use crate::workload::{Enrolment, Workload};
+
+/// Servers that are named for each port that they do not get.
+const MOST_UNSERVED: usize = 32;
 
 /// All Gateways.
 #[derive(Debug, Default)]
@@ -39,6 +43,7 @@ impl Server<'_> {
 
 /// The servers that want a port.
 struct Wanting<'a> {
+    number: u16,
     protocol: GatewayProtocol,
     servers: Vec<Server<'a>>,
     unserved: Vec<Unserved>,
@@ -86,46 +91,56 @@ impl Compiler {
         self.snapshot.gateways = Arc::new(pods);
     }
 
+    /// What a pod serves. Where Gateways want one port in different ways, the oldest has it, as in Istio: whoever may write one
+    /// may select everybody's gateway.
     fn gateway_ports(&self, workload: &Workload) -> Vec<GatewayPort> {
-        let mut by_port: BTreeMap<u16, Wanting<'_>> = BTreeMap::new();
-        for (key, object) in &self.gateways.objects {
+        let selects = |(_, object): &(&Arc<str>, &Arc<Gateway>)| {
             let selector = &object.spec.selector;
-            if selector.is_empty() || !is_subset(selector, &workload.labels) {
-                continue;
-            }
+            !selector.is_empty() && is_subset(selector, &workload.labels)
+        };
+        let mut gateways: Vec<_> = self.gateways.objects.iter().filter(selects).collect();
+        gateways.sort_by_key(|(_, object)| {
+            let meta = &object.metadata;
+            (&meta.creation_timestamp, &meta.name, &meta.namespace)
+        });
+        let (mut all, mut by_number): (Vec<Wanting<'_>>, Map<u16, usize>) = Default::default();
+        for (key, object) in gateways {
             for (index, spec) in object.spec.servers.iter().enumerate() {
                 let Some(protocol) = protocol(spec) else { continue };
                 let Ok(number) = u16::try_from(spec.port.number) else { continue };
                 let server = Server { gateway: key, namespace: &object.metadata.namespace, index, spec };
-                let wanting = by_port.entry(number).or_insert_with(|| Wanting {
-                    protocol,
-                    servers: Vec::new(),
-                    unserved: Vec::new(),
-                });
-                // One port is read in one way: the first server's.
+                let at = *by_number.entry(number).or_insert(all.len());
+                if at == all.len() {
+                    all.push(Wanting { number, protocol, servers: Vec::new(), unserved: Vec::new() });
+                }
+                let wanting = &mut all[at];
+                // One port is read in one way.
                 if wanting.protocol == protocol {
                     wanting.servers.push(server);
-                } else {
-                    let wants = Wanted::Protocol(protocol, wanting.protocol);
+                } else if wanting.unserved.len() < MOST_UNSERVED {
                     let holder = wanting.servers.first().map_or(key, |first| first.gateway);
+                    let wants = Wanted::Protocol(protocol, wanting.protocol);
                     wanting.unserved.push(server.unserved(wants, holder));
                 }
             }
         }
-        let mut ports: Vec<GatewayPort> = Vec::new();
-        for (number, Wanting { protocol, servers, unserved }) in by_port {
+        let (mut ports, mut by_pod_port): (Vec<GatewayPort>, Map<u16, usize>) = Default::default();
+        for Wanting { number, protocol, servers, unserved } in all {
             for pod_port in self.pod_ports(workload, number) {
-                let Some(first) = ports.iter_mut().find(|port| port.pod_port == pod_port) else {
+                let at = *by_pod_port.entry(pod_port).or_insert(ports.len());
+                if at == ports.len() {
                     let mut port = self.gateway_port((pod_port, number), protocol, &servers);
-                    port.unserved = unserved.clone().into();
+                    port.unserved.clone_from(&unserved);
                     ports.push(port);
                     continue;
-                };
-                // Two ports of the Service that lead to one of the pod: the first has it.
+                }
+                // Two ports of the Service that lead to one of the pod.
+                let first = &mut ports[at];
                 let wants = Wanted::PodPort(pod_port, first.server_port);
                 let holder = first.gateways.first().cloned().unwrap_or_default();
-                let more = servers.iter().map(|server| server.unserved(wants, &holder));
-                first.unserved = std::mem::take(&mut first.unserved).into_iter().chain(more).collect();
+                let room = MOST_UNSERVED.saturating_sub(first.unserved.len());
+                let more = servers.iter().take(room).map(|server| server.unserved(wants, &holder));
+                first.unserved.extend(more);
             }
         }
         ports
@@ -158,7 +173,7 @@ impl Compiler {
             GatewayProtocol::Bytes => Serves::Bytes(self.rules_of(servers)),
             GatewayProtocol::ServerName => Serves::ServerNames(self.rules_of(servers)),
         };
-        GatewayPort { pod_port, server_port, gateways: gateways.into(), serves, unserved: Box::default() }
+        GatewayPort { pod_port, server_port, gateways: gateways.into(), serves, unserved: Vec::new() }
     }
 
     fn virtual_hosts(&self, servers: &[Server<'_>]) -> VirtualHosts {

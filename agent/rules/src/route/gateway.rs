@@ -23,8 +23,8 @@ pub struct GatewayPort {
     /// The Gateways that have it, as `namespace/name`.
     pub(crate) gateways: Box<[Arc<str>]>,
     pub(crate) serves: Serves,
-    /// Servers that wanted the port and do not have it.
-    pub(crate) unserved: Box<[Unserved]>,
+    /// Servers that wanted the port and do not have it; of many, the first ones.
+    pub(crate) unserved: Vec<Unserved>,
 }
 
 /// A server of a Gateway whose port is another one's.

@@ -585,6 +585,12 @@ fn a_server_whose_port_is_anothers_is_named() {
     let [row] = &*rows else { panic!("{rows:?}") };
     assert_eq!((&*row.pod, row.port, row.pod_port, &*row.protocol), ("ingress-1", 80, 8080, "HTTP"));
     assert_eq!((row.gateways.join(","), row.notes.len()), ("shop/gw".to_owned(), 3), "{:?}", row.notes);
+    // The oldest has it, whatever its name: others may select everybody's gateway.
+    let newer = gateway("a", "a", &bytes)
+        .replace("{name: a,", "{name: a, creationTimestamp: '2026-01-01T00:00:00Z',");
+    world.apply(&newer);
+    assert_eq!(rows::gateways(&world.snapshot)[0].protocol, "HTTP");
+    world.delete("Gateway", "a", "a");
     world.delete("Gateway", "shop", "gw");
     world.delete("Gateway", "shop", "own");
     assert_eq!(rows::warnings(&world.snapshot), []);
