@@ -40,10 +40,10 @@ impl Activity {
     }
 }
 
-/// Waits until the bytes of a connection may pass no more; answers why. `arrived`: the connection as its destination
-/// sees it; without one, this is not the place to decide. Cancel-safe.
-pub(super) async fn revoked(arrived: Option<&Rc<Downstream>>, activity: &Activity) -> Option<Error> {
-    let Some(down) = arrived.filter(|down| down.is_inbound()) else { return std::future::pending().await };
+/// Waits until the bytes of a connection may pass no more; answers why. `down`: the connection as its destination, or a
+/// gateway, sees it; without one, this is not the place to decide. Cancel-safe.
+pub(super) async fn revoked(down: Option<&Rc<Downstream>>, activity: &Activity) -> Option<Error> {
+    let Some(down) = down.filter(|down| down.arrived()) else { return std::future::pending().await };
     loop {
         down.core.rules_changed().await;
         let verdict = inbound::decide_again(down);

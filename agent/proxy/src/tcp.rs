@@ -114,13 +114,18 @@ async fn relay_reporting(
     match opened {
         Ok(upstream) => {
             life.route = upstream.route;
-            let destination = upstream.connection.arrived.as_ref().unwrap_or(down);
-            life.route.upstream.dry_runs = inbound::dry_runs(destination);
+            let destination = upstream.connection.arrived.as_ref();
+            let dry_runs = [Some(down), destination].into_iter().flatten();
+            life.route.upstream.dry_runs = dry_runs.flat_map(|down| inbound::dry_runs(down)).collect();
             life.report(TcpEvent::Opened, Totals::default(), None);
             let Connection { stream: server, pod, arrived, .. } = upstream.connection;
             let (activity, mut revoked) = (Activity::default(), None);
             let end = async {
-                revoked = standing::revoked(arrived.as_ref().or(Some(down)), &activity).await;
+                // What comes in by a gateway to a pod of this node has to be let in by both.
+                revoked = tokio::select! {
+                    why = standing::revoked(Some(down), &activity) => why,
+                    why = standing::revoked(arrived.as_ref(), &activity) => why,
+                };
             };
             let totals = relay::run(stream, server, ahead, &activity, Some(&down.account), end).await;
             drop((pod, upstream.in_use));
