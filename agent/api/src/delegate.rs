@@ -3,7 +3,7 @@
 //! cannot be handed over does not exist, and requests go on to the next one.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 pub mod room;
 
@@ -268,7 +268,13 @@ fn holds(root: &HttpMatchRequest, delegate: &HttpMatchRequest) -> bool {
         && (outer == 0 || inner == 0 || outer == inner)
         && (namespace.is_empty() || delegate.source_namespace.as_deref() == Some(namespace))
         && labels.all(|(key, value)| root.source_labels.get(key).is_none_or(|outer| outer == value))
-        && (root.gateways.is_empty() || delegate.gateways.iter().all(|name| root.gateways.contains(name)))
+        && (root.gateways.is_empty() || all_among(&delegate.gateways, &root.gateways))
+}
+
+/// Both may be long.
+fn all_among(some: &[String], all: &[String]) -> bool {
+    let all: HashSet<&String> = all.iter().collect();
+    some.iter().all(|one| all.contains(one))
 }
 
 /// Whether one text matches only what another does too, as far as istiod looks: a regex is within nothing, and holds nothing.

@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 
 use crate::istio::{
-    self, AuthorizationPolicySpec, CorsPolicy, DestinationRuleSpec, GatewaySpec, HeaderOperations, Headers,
-    HttpMatchRequest, HttpRoute, RequestAuthenticationSpec, StringMatch, VirtualServiceSpec,
+    self, AuthorizationPolicySpec, CorsPolicy, Destination, DestinationRuleSpec, GatewaySpec,
+    HeaderOperations, Headers, HttpMatchRequest, HttpRoute, RequestAuthenticationSpec, StringMatch,
+    VirtualServiceSpec,
 };
 use crate::kubernetes::{EndpointSlice, ServiceSpec};
 use crate::meta::Labels;
@@ -21,6 +22,8 @@ const MATCH: u64 = 1 << 10;
 const ENTRY: u64 = 512;
 /// A text, a label, a condition, beside its length.
 const TEXT: u64 = 64;
+/// A part of a text that is kept by itself.
+const PART: u64 = 48;
 /// An endpoint on one port.
 const ENDPOINT: u64 = 256;
 
@@ -128,12 +131,24 @@ fn pairs(map: &BTreeMap<String, String>) -> u64 {
     texts(map.keys()) + texts(map.values())
 }
 
+/// What the parts of a text take that is cut at these bytes: short parts take more than the text.
+fn parts(text: &str, cut: &[char]) -> u64 {
+    PART * text.matches(cut).count() as u64
+}
+
+/// Values of headers may name what is put in their place.
+fn values(map: &BTreeMap<String, String>) -> u64 {
+    map.values().map(|value| parts(value, &['%', '?'])).sum()
+}
+
 fn labels(labels: &Labels) -> u64 {
     labels.iter().map(|(key, value)| 2 * TEXT + (key.len() + value.len()) as u64).sum()
 }
 
 fn operations(headers: Option<&Headers>) -> u64 {
-    let of = |one: &HeaderOperations| pairs(&one.set) + pairs(&one.add) + texts(&one.remove);
+    let of = |one: &HeaderOperations| {
+        pairs(&one.set) + pairs(&one.add) + texts(&one.remove) + values(&one.set) + values(&one.add)
+    };
     headers.map_or(0, |headers| [&headers.request, &headers.response].into_iter().flatten().map(of).sum())
 }
 
@@ -167,7 +182,8 @@ impl Scale {
             self.add(own.saturating_mul(1 + named));
         }
         for route in &spec.tls {
-            self.add(ENTRY + count(&route.route, ENTRY));
+            self.add(ENTRY);
+            route.route.iter().for_each(|one| self.destination(&one.destination));
             for one in &route.r#match {
                 self.add(
                     ENTRY + texts(&one.sni_hosts) + texts(&one.destination_subnets) + texts(&one.gateways),
@@ -176,7 +192,8 @@ impl Scale {
             }
         }
         for route in &spec.tcp {
-            self.add(ENTRY + count(&route.route, ENTRY));
+            self.add(ENTRY);
+            route.route.iter().for_each(|one| self.destination(&one.destination));
             for one in &route.r#match {
                 self.add(ENTRY + texts(&one.destination_subnets) + texts(&one.gateways));
                 self.add(labels(&one.source_labels));
@@ -186,9 +203,23 @@ impl Scale {
 
     fn route(&mut self, route: &HttpRoute) -> RouteWeight {
         let before = self.bytes;
-        self.add(ROUTE + count(&route.mirrors, ENTRY) + operations(route.headers.as_ref()));
+        self.add(ROUTE + operations(route.headers.as_ref()) + texts(&route.name));
+        let mirrors = route.mirrors.iter().map(|mirror| &mirror.destination).chain(&route.mirror);
+        mirrors.for_each(|to| self.destination(to));
         for one in &route.route {
-            self.add(ENTRY + operations(one.headers.as_ref()));
+            self.destination(&one.destination);
+            self.add(operations(one.headers.as_ref()));
+        }
+        if let Some(redirect) = &route.redirect {
+            let all = [&redirect.uri, &redirect.prefix_rewrite, &redirect.authority, &redirect.scheme];
+            self.add(texts(all.into_iter().flatten()));
+        }
+        if let Some(retries) = &route.retries {
+            self.add(retries.retry_on.iter().map(|on| texts([on]) + parts(on, &[','])).sum());
+        }
+        if let Some(delegate) = &route.delegate {
+            // By whom it is asked for, for whom, and where it is missing.
+            self.add(4 * texts([&delegate.name, &delegate.namespace]));
         }
         if let Some(body) = route.direct_response.as_ref().and_then(|response| response.body.as_ref()) {
             self.add(texts(body.string.iter().chain(&body.bytes)));
@@ -197,10 +228,11 @@ impl Scale {
             self.cors(cors);
         }
         if let Some(rewrite) = &route.rewrite {
-            self.add(texts(rewrite.uri.iter().chain(&rewrite.authority)));
+            // One that is none is told in the answer, in which its letters may take six.
+            self.add(texts(&rewrite.uri) + 6 * texts(&rewrite.authority));
             if let Some(regex) = &rewrite.uri_regex_rewrite {
                 self.pattern(&regex.r#match);
-                self.add(texts([&regex.rewrite]));
+                self.add(texts([&regex.rewrite]) + parts(&regex.rewrite, &['\\']));
             }
         }
         let own = self.bytes - before;
@@ -211,12 +243,18 @@ impl Scale {
         RouteWeight { own, named, matches: self.bytes - before - own }
     }
 
+    fn destination(&mut self, to: &Destination) {
+        self.add(ENTRY + texts([&to.host]) + texts(&to.subset));
+    }
+
     fn r#match(&mut self, one: &HttpMatchRequest) {
-        self.add(MATCH + texts(&one.gateways) + labels(&one.source_labels));
-        let texts = [&one.uri, &one.scheme, &one.method, &one.authority];
-        texts.into_iter().flatten().for_each(|text| self.text_match(text));
+        self.add(MATCH + texts(&one.gateways) + labels(&one.source_labels) + texts(&one.name));
+        self.add(texts(&one.source_namespace) + texts(&one.stat_prefix));
+        let of_request = [&one.uri, &one.scheme, &one.method, &one.authority];
+        of_request.into_iter().flatten().for_each(|text| self.text_match(text));
         for (name, text) in one.headers.iter().chain(&one.without_headers).chain(&one.query_params) {
-            self.add(TEXT + name.len() as u64);
+            // A claim of a token is named by its path.
+            self.add(texts([name]) + parts(name, &['.', '[']));
             self.text_match(text);
         }
     }
@@ -321,7 +359,10 @@ mod tests {
 
     use super::*;
     use crate::budget::{PATTERNS, RULES};
-    use crate::istio::{HttpBody, HttpDirectResponse, VirtualService};
+    use crate::istio::{
+        Delegate, HttpBody, HttpDirectResponse, HttpRedirect, HttpRetry, HttpRewrite, RegexRewrite,
+        VirtualService,
+    };
     use crate::validate::validate;
 
     fn of(http: Vec<HttpRoute>) -> Object {
@@ -370,6 +411,33 @@ mod tests {
         let object = of(vec![named]);
         assert!(weigh(&object).unwrap().bytes > RULES.object);
         assert_eq!(told(&object), ["TooLarge VirtualService/large spec"]);
+    }
+
+    #[test]
+    fn every_text_of_a_route_weighs() {
+        let long = "x".repeat(1 << 20);
+        let text = Some(long.clone());
+        let redirect = HttpRedirect { prefix_rewrite: text.clone(), ..HttpRedirect::default() };
+        let retries = HttpRetry { retry_on: text.clone(), ..HttpRetry::default() };
+        let of_match = HttpMatchRequest { name: text.clone(), ..HttpMatchRequest::default() };
+        let rewrite = HttpRewrite { authority: text.clone(), ..HttpRewrite::default() };
+        let delegate = Delegate { name: long.clone(), namespace: String::new() };
+        for (what, route) in [
+            ("name", HttpRoute { name: text.clone(), ..HttpRoute::default() }),
+            ("redirect", HttpRoute { redirect: Some(redirect), ..HttpRoute::default() }),
+            ("retries", HttpRoute { retries: Some(retries), ..HttpRoute::default() }),
+            ("match", HttpRoute { r#match: vec![of_match], ..HttpRoute::default() }),
+            ("rewrite", HttpRoute { rewrite: Some(rewrite), ..HttpRoute::default() }),
+            ("delegate", HttpRoute { delegate: Some(delegate), ..HttpRoute::default() }),
+        ] {
+            let weight = weigh(&of(vec![route])).unwrap().bytes;
+            assert!(weight > long.len() as u64, "{what}: {weight}");
+        }
+        // Of which much more is kept than is written.
+        let regex = RegexRewrite { r#match: "a".into(), rewrite: "\\0".repeat(1 << 10) };
+        let parts = HttpRewrite { uri_regex_rewrite: Some(regex), ..HttpRewrite::default() };
+        let route = HttpRoute { rewrite: Some(parts), ..HttpRoute::default() };
+        assert!(weigh(&of(vec![route])).unwrap().bytes > 48 << 10);
     }
 
     #[test]

@@ -11,13 +11,15 @@ use crate::istio::{HttpRoute, VirtualService};
 
 /// What the delegates of all VirtualServices may bring, in bytes.
 pub const ALL: u64 = 64 << 20;
-/// The same for those of one namespace.
+/// The same for those of one namespace, and for the delegates of one namespace.
 pub const OF_NAMESPACE: u64 = 32 << 20;
 /// The same for what one namespace's delegates bring to another's.
 pub const OF_PAIR: u64 = 16 << 20;
-/// What one namespace's delegates may bring to another's even where the bounds above are reached: nobody's rules are out of
+/// What one namespace's delegates may bring to another's even where the bounds above are reached: small rules are never out of
 /// force for what others write.
 pub const GUARANTEED: u64 = 256 << 10;
+/// What a namespace may have so from all.
+pub const GUARANTEED_OF_NAMESPACE: u64 = 4 << 20;
 
 /// The `http` rules of a VirtualService as factors of what they take together with others.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -92,23 +94,50 @@ pub struct Claim<'a> {
     pub bytes: u64,
 }
 
+/// What has been given.
+#[derive(Default)]
+struct Given<'a> {
+    all: u64,
+    /// To VirtualServices of a namespace.
+    to: HashMap<&'a str, u64>,
+    /// For delegates of a namespace.
+    of: HashMap<&'a str, u64>,
+    pairs: HashMap<(&'a str, &'a str), u64>,
+    /// To VirtualServices of a namespace as guaranteed, beyond the bounds.
+    guaranteed: HashMap<&'a str, u64>,
+}
+
+impl<'a> Given<'a> {
+    /// Gives room, if there is any.
+    fn give(&mut self, root: &'a str, delegate: &'a str, bytes: u64) -> bool {
+        let with = |sum: u64| sum.saturating_add(bytes);
+        let (to, of) = (self.to.entry(root).or_default(), self.of.entry(delegate).or_default());
+        let pair = self.pairs.entry((root, delegate)).or_default();
+        if with(self.all) <= ALL
+            && with(*to) <= OF_NAMESPACE
+            && with(*of) <= OF_NAMESPACE
+            && with(*pair) <= OF_PAIR
+        {
+            (self.all, *to, *of, *pair) = (with(self.all), with(*to), with(*of), with(*pair));
+            return true;
+        }
+        let guaranteed = self.guaranteed.entry(root).or_default();
+        let fits = with(*pair) <= GUARANTEED && with(*guaranteed) <= GUARANTEED_OF_NAMESPACE;
+        if fits {
+            (*guaranteed, *pair) = (with(*guaranteed), with(*pair));
+        }
+        fits
+    }
+}
+
 /// Of claims, oldest first, those for which there is no room: who delegates, and to whom.
 pub fn beyond<'a>(claims: impl IntoIterator<Item = Claim<'a>>) -> HashSet<(&'a str, &'a str)> {
     let namespace = |key: &'a str| key.split_once('/').map_or(key, |(namespace, _)| namespace);
-    let (mut all, mut namespaces, mut pairs) = (0_u64, HashMap::new(), HashMap::new());
-    let mut beyond = HashSet::new();
-    for Claim { root, delegate, bytes } in claims {
-        let of_namespace: &mut u64 = namespaces.entry(namespace(root)).or_default();
-        let of_pair: &mut u64 = pairs.entry((namespace(root), namespace(delegate))).or_default();
-        let with = |sum: u64| sum.saturating_add(bytes);
-        let fits = with(all) <= ALL && with(*of_namespace) <= OF_NAMESPACE && with(*of_pair) <= OF_PAIR;
-        if fits || with(*of_pair) <= GUARANTEED {
-            (all, *of_namespace, *of_pair) = (with(all), with(*of_namespace), with(*of_pair));
-        } else {
-            beyond.insert((root, delegate));
-        }
-    }
-    beyond
+    let mut given = Given::default();
+    let refused = claims
+        .into_iter()
+        .filter(|claim| !given.give(namespace(claim.root), namespace(claim.delegate), claim.bytes));
+    refused.map(|claim| (claim.root, claim.delegate)).collect()
 }
 
 #[cfg(test)]
@@ -150,6 +179,19 @@ mod tests {
             ("bank/a", "team/d", OF_PAIR),
         ]);
         assert_eq!(roots(&all), ["shop/c"]);
+        let names: Vec<String> = (0..40).map(|number| format!("small-{number}/d")).collect();
+        all.truncate(2);
+        all.extend(names.iter().map(|name| ("shop/b", &**name, GUARANTEED)));
+        let most = usize::try_from(GUARANTEED_OF_NAMESPACE / GUARANTEED).unwrap();
+        assert_eq!(beyond(claims(&all)).len(), 40 - most, "nor more of that than its share");
+    }
+
+    #[test]
+    fn the_owner_of_delegates_takes_no_more_than_a_namespaces_share() {
+        let names: Vec<String> = (0..6).map(|number| format!("n{number}/r")).collect();
+        let mut all: Vec<(&str, &str, u64)> = names.iter().map(|root| (&**root, "team/d", OF_PAIR)).collect();
+        all.push(("late/r", "other/d", OF_PAIR));
+        assert_eq!(roots(&all), ["n2/r", "n3/r", "n4/r", "n5/r"]);
     }
 
     #[test]
