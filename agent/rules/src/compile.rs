@@ -39,7 +39,7 @@ pub use prepare::{Prepared, Unprepared};
 use gateway::Gateways;
 use security::Security;
 use service::PolicyTable;
-use virtual_services::{VirtualServices, with_rules};
+use virtual_services::{VirtualServices, oldest_first};
 
 /// What stands outside the objects.
 #[derive(Debug, Clone)]

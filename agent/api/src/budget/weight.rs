@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use crate::istio::{
-    self, AuthorizationPolicySpec, CorsPolicy, Destination, DestinationRuleSpec, GatewaySpec,
-    HeaderOperations, Headers, HttpMatchRequest, HttpRoute, RequestAuthenticationSpec, StringMatch,
-    VirtualServiceSpec,
+    self, AuthorizationPolicySpec, ClientTlsSettings, CorsPolicy, Destination, DestinationRuleSpec,
+    GatewaySpec, HeaderOperations, Headers, HttpMatchRequest, HttpRoute, RequestAuthenticationSpec,
+    StringMatch, VirtualServiceSpec,
 };
 use crate::kubernetes::{EndpointSlice, ServiceSpec};
 use crate::meta::Labels;
@@ -152,6 +152,14 @@ fn operations(headers: Option<&Headers>) -> u64 {
     headers.map_or(0, |headers| [&headers.request, &headers.response].into_iter().flatten().map(of).sum())
 }
 
+/// Each of a subset's clusters has its own.
+fn client_tls(tls: Option<&ClientTlsSettings>) -> u64 {
+    let Some(tls) = tls else { return 0 };
+    let files = [&tls.client_certificate, &tls.private_key, &tls.ca_certificates, &tls.ca_crl];
+    let names = [&tls.credential_name, &tls.sni].into_iter().flatten().chain(&tls.subject_alt_names);
+    4 * texts(files.into_iter().flatten().chain(names))
+}
+
 impl Scale {
     fn add(&mut self, bytes: u64) {
         self.bytes = self.bytes.saturating_add(bytes);
@@ -268,10 +276,14 @@ impl Scale {
     fn destination_rule(&mut self, spec: &DestinationRuleSpec) {
         self.add(texts(&spec.export_to));
         let ports = |policy: Option<&istio::TrafficPolicy>| {
-            policy.map_or(0, |policy| ROUTE + count(&policy.port_level_settings, ROUTE))
+            let of_ports = policy.into_iter().flat_map(|policy| &policy.port_level_settings);
+            let of_ports: u64 = of_ports.map(|port| ROUTE + client_tls(port.tls.as_ref())).sum();
+            policy.map_or(0, |policy| ROUTE + client_tls(policy.tls.as_ref()) + of_ports)
         };
         self.add(ports(spec.traffic_policy.as_ref()));
+        self.add(texts([&spec.host]));
         for subset in &spec.subsets {
+            self.add(texts([&subset.name]));
             // A cluster for each of the service's ports.
             self.add(4 * ENTRY + labels(&subset.labels) + ports(subset.traffic_policy.as_ref()));
         }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use weft_api::istio::{Gateway, GatewayServer, HttpRedirect, ServerProtocol, ServerTlsMode};
 
-use crate::compile::{Compiler, with_rules};
+use crate::compile::{Compiler, oldest_first};
 use crate::registry::hostname::{self, HostPattern};
 use crate::route::gateway::{
     GatewayPods, GatewayPort, GatewayProtocol, Serves, Unserved, VirtualHosts, Wanted, common,
@@ -178,6 +178,7 @@ impl Compiler {
 
     fn virtual_hosts(&self, servers: &[Server<'_>]) -> VirtualHosts {
         let mut hosts = VirtualHosts::default();
+        let mut lists: Map<HostPattern, Vec<Arc<Rules>>> = Map::default();
         for server in servers {
             let redirects = server.spec.tls.as_ref().is_some_and(|tls| tls.https_redirect);
             let redirect = redirects.then(to_https).flatten();
@@ -187,11 +188,11 @@ impl Compiler {
                     hosts.entry(&pattern).redirect = Some(redirect.clone());
                     continue;
                 }
-                self.bound(server, text, |rules, host| {
-                    let list = &mut hosts.entry(&host).rules;
-                    *list = with_rules(Some(list), rules, true).unwrap_or_default();
-                });
+                self.bound(server, text, |rules, host| lists.entry(host).or_default().push(rules.clone()));
             }
+        }
+        for (host, list) in lists {
+            hosts.entry(&host).rules = oldest_first(list);
         }
         hosts
     }
@@ -204,9 +205,7 @@ impl Compiler {
                 self.bound(server, text, |rules, _| all.push(rules.clone()));
             }
         }
-        all.sort_by(|a, b| (&a.age, &a.key).cmp(&(&b.age, &b.key)));
-        all.dedup_by(|a, b| a.key == b.key);
-        all.into()
+        oldest_first(all)
     }
 
     /// Finds the VirtualServices that are bound to a server, and which of their hosts it serves by one of its own.

@@ -41,6 +41,12 @@ struct Record {
     rules: Option<Arc<Rules>>,
 }
 
+/// What was compiled from one, and what is now.
+struct Relisted {
+    before: Option<Arc<Rules>>,
+    after: Option<Arc<Rules>>,
+}
+
 /// What one is as a delegate, for those of a namespace.
 fn found<'a>(record: Option<&'a Record>, namespace: &str) -> Found<'a> {
     match record {
@@ -159,7 +165,7 @@ impl Compiler {
 
     pub(super) fn delete_virtual_service(&mut self, key: &str) {
         if let Some(rules) = self.virtual_services.remove(key) {
-            self.list_rules(&rules, false);
+            self.list_rules(&[Relisted { before: Some(rules), after: None }]);
         }
     }
 
@@ -175,6 +181,7 @@ impl Compiler {
         if std::mem::take(&mut self.virtual_services.claims_changed) {
             self.virtual_services.give_room();
         }
+        let mut changes = Vec::new();
         for key in std::mem::take(&mut self.virtual_services.dirty) {
             let all = &self.virtual_services;
             let Some(record) = all.all.get(&key) else { continue };
@@ -183,49 +190,57 @@ impl Compiler {
             let (mesh, intern) = (&self.snapshot.mesh, &mut self.intern);
             let rules = Arc::new(compile::compile(&record.object, (age, scope), find, mesh, intern));
             let Some(record) = self.virtual_services.all.get_mut(&key) else { continue };
-            if let Some(before) = record.rules.replace(rules.clone()) {
-                self.list_rules(&before, false);
-            }
-            self.list_rules(&rules, true);
+            changes.push(Relisted { before: record.rules.replace(rules.clone()), after: Some(rules) });
         }
+        self.list_rules(&changes);
     }
 
-    /// Enters a VirtualService in the host tables, or takes it out.
-    fn list_rules(&mut self, rules: &Arc<Rules>, add: bool) {
-        if !rules.gateways.is_empty() {
-            self.touch_gateways();
-        }
-        if !rules.on_mesh {
-            return;
-        }
-        for pattern in &rules.hosts {
-            match pattern {
-                HostPattern::Exact(host) => {
-                    let table = &mut self.snapshot.exact_rules;
-                    match with_rules(table.get(host), rules, add) {
-                        Some(list) => drop(table.insert(host.clone(), list)),
-                        None => drop(table.remove(host)),
-                    }
+    /// Enters VirtualServices in the host tables, each in place of what it was before. Thousands may be of one host, and change
+    /// together: each host's list is made anew once.
+    fn list_rules(&mut self, changes: &[Relisted]) {
+        let mut lists: Map<&HostPattern, (Set<&str>, Vec<Arc<Rules>>)> = Map::default();
+        for Relisted { before, after } in changes {
+            for rules in before.iter().chain(after) {
+                if !rules.gateways.is_empty() {
+                    self.touch_gateways();
                 }
-                HostPattern::Below(suffix) => {
-                    let table = Arc::make_mut(&mut self.snapshot.wildcard_rules);
-                    match with_rules(table.get(suffix), rules, add) {
-                        Some(list) => drop(table.insert(suffix.clone(), list)),
-                        None => drop(table.remove(suffix)),
-                    }
+                for host in rules.hosts.iter().filter(|_| rules.on_mesh) {
+                    lists.entry(host).or_default().0.insert(&rules.key);
+                }
+            }
+            for rules in after.iter().filter(|rules| rules.on_mesh) {
+                rules.hosts.iter().for_each(|host| lists.entry(host).or_default().1.push(rules.clone()));
+            }
+        }
+        for (host, (changed, mut all)) in lists {
+            let old = match host {
+                HostPattern::Exact(name) => self.snapshot.exact_rules.get(name),
+                HostPattern::Below(suffix) => self.snapshot.wildcard_rules.get(suffix),
+            };
+            let others = old.into_iter().flat_map(|list| list.iter());
+            all.extend(others.filter(|rules| !changed.contains(&*rules.key)).cloned());
+            let list = oldest_first(all);
+            match (host, list.is_empty()) {
+                (HostPattern::Exact(name), false) => {
+                    self.snapshot.exact_rules.insert(name.clone(), list);
+                }
+                (HostPattern::Exact(name), true) => {
+                    self.snapshot.exact_rules.remove(name);
+                }
+                (HostPattern::Below(suffix), false) => {
+                    Arc::make_mut(&mut self.snapshot.wildcard_rules).insert(suffix.clone(), list);
+                }
+                (HostPattern::Below(suffix), true) => {
+                    Arc::make_mut(&mut self.snapshot.wildcard_rules).remove(suffix);
                 }
             }
         }
     }
 }
 
-/// A list with or without these rules; `None` if nothing is left of it.
-pub(super) fn with_rules(list: Option<&RuleList>, rules: &Arc<Rules>, add: bool) -> Option<RuleList> {
-    let mut all: Vec<Arc<Rules>> = list.map(|list| list.to_vec()).unwrap_or_default();
-    all.retain(|other| other.key != rules.key);
-    if add {
-        let at = all.partition_point(|other| other.age < rules.age);
-        all.insert(at, rules.clone());
-    }
-    (!all.is_empty()).then(|| all.into())
+/// VirtualServices in the order in which they are asked, each once.
+pub(super) fn oldest_first(mut all: Vec<Arc<Rules>>) -> RuleList {
+    all.sort_unstable_by(|a, b| a.age.cmp(&b.age));
+    all.dedup_by(|a, b| a.key == b.key);
+    all.into()
 }

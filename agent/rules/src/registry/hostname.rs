@@ -135,7 +135,7 @@ pub(crate) fn resolve(host: &str, namespace: &str, domain: &str) -> String {
 }
 
 /// A resolved host of a rule: exact, or everything below a suffix.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) enum HostPattern {
     /// This name.
     Exact(Arc<str>),
