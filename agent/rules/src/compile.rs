@@ -278,8 +278,13 @@ impl Compiler {
         if let Some(old) = self.services.slice(key).map(|old| old.host.clone()) {
             self.touch_entrances_named_for(&old);
         }
+        let mut of_gateways = self.hosts_of_gateways();
         let touched = self.services.put_slice(key.into(), record);
+        of_gateways.extend(self.hosts_of_gateways());
         for host in touched.into_iter().flatten() {
+            if of_gateways.contains(&host) {
+                self.touch_gateways();
+            }
             self.touch_entrances_named_for(&host);
             self.dirty.insert(host);
         }

@@ -13,7 +13,7 @@ use crate::route::gateway::{
 use crate::route::http_route::{HttpAction, HttpRoute, Redirect};
 use crate::route::matching::is_subset;
 use crate::route::virtual_service::{RuleList, Rules};
-use crate::shard::Map;
+use crate::shard::{Map, Set};
 use crate::workload::{Enrolment, Workload};
 
 /// Servers that are named for each port that they do not get.
@@ -70,6 +70,17 @@ impl Compiler {
         if *workload.node == *self.options.node && workload.is_gateway() {
             self.touch_gateways();
         }
+    }
+
+    /// The services that have this node's gateway pods: by theirs are the ports of these known.
+    pub(super) fn hosts_of_gateways(&self) -> Set<Arc<str>> {
+        let mut hosts = Set::default();
+        for pod in self.snapshot.gateways.keys().filter_map(|pod| self.snapshot.workload(pod)) {
+            self.services.touched_by(pod, |host| {
+                hosts.insert(host.clone());
+            });
+        }
+        hosts
     }
 
     /// Compiles what changed. There are few gateway pods on a node: all are done anew.
