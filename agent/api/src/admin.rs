@@ -308,7 +308,7 @@ pub struct PolicyRow {
     /// `NAMESPACE/NAME` of the pods of this node that it applies to; of many, of the first ones.
     pub workloads: Vec<String>,
     /// How many there are beside these.
-    #[serde(skip_serializing_if = "explain::is_none")]
+    #[serde(skip_serializing_if = "explain::is_zero")]
     pub more_workloads: usize,
     /// Why it is not enforced as written: a dry run, another one that is older, …
     pub notes: Vec<String>,

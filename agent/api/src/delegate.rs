@@ -27,6 +27,18 @@ pub enum Found<'a> {
     NoRoom,
 }
 
+impl<'a> Found<'a> {
+    /// What a VirtualService is as a delegate to those who see it or not.
+    pub fn of(object: Option<&'a VirtualService>, is_seen: impl FnOnce(&VirtualService) -> bool) -> Self {
+        match object {
+            None => Self::Missing,
+            Some(object) if !object.spec.hosts.is_empty() => Self::HasHosts,
+            Some(object) if !is_seen(object) => Self::Hidden,
+            Some(object) => Self::Delegate(object),
+        }
+    }
+}
+
 /// Why rules of a delegate are not the root's.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Untaken {

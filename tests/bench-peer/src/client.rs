@@ -3,9 +3,10 @@
 use std::fmt;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use rustix::event::{Timespec, epoll};
 use rustix::io::Errno;
 use rustix::net::{self, SocketFlags, SocketType, sockopt};
@@ -30,6 +31,17 @@ pub struct Outcome {
     pub took: Duration,
     /// Operations that failed.
     pub errors: u64,
+}
+
+impl Outcome {
+    /// Of clients that fail where an operation does, once all are done.
+    pub fn of(start: Instant, clients: Vec<JoinHandle<Result<Histogram>>>) -> Result<Self> {
+        let mut latencies = Histogram::new();
+        for client in clients {
+            latencies.merge(&client.join().map_err(|_| anyhow!("a client has panicked"))??);
+        }
+        Ok(Self { latencies, took: start.elapsed(), errors: 0 })
+    }
 }
 
 impl fmt::Display for Outcome {

@@ -92,11 +92,7 @@ pub fn run(args: &Args) -> Result<Outcome> {
             thread::spawn(move || LocalSet::new().block_on(&runtime()?, call(to, authority, calls, end)))
         })
         .collect();
-    let mut latencies = Histogram::new();
-    for client in clients {
-        latencies.merge(&client.join().map_err(|_| anyhow::anyhow!("a client has panicked"))??);
-    }
-    Ok(Outcome { latencies, took: start.elapsed(), errors: 0 })
+    Outcome::of(start, clients)
 }
 
 /// Makes calls on one connection, so many at once, until the end.

@@ -51,11 +51,7 @@ pub fn run(args: &Args) -> Result<Outcome> {
             thread::spawn(move || ask(&request, to, first, between, end))
         })
         .collect();
-    let mut latencies = Histogram::new();
-    for client in clients {
-        latencies.merge(&client.join().map_err(|_| anyhow::anyhow!("a client has panicked"))??);
-    }
-    Ok(Outcome { latencies, took: start.elapsed(), errors: 0 })
+    Outcome::of(start, clients)
 }
 
 /// Sends a request at each of its times, until the end.

@@ -72,12 +72,12 @@ pub struct Backend {
     /// `ADDRESS:PORT` of each healthy endpoint; of many, of the first ones.
     pub endpoints: Vec<String>,
     /// How many there are beside these.
-    #[serde(skip_serializing_if = "is_none")]
+    #[serde(skip_serializing_if = "is_zero")]
     pub more_endpoints: usize,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
-pub(super) fn is_none(count: &usize) -> bool {
+pub(super) fn is_zero(count: &usize) -> bool {
     *count == 0
 }
 

@@ -150,14 +150,9 @@ impl<'a> Index<'a> {
 
     /// What a VirtualService, as `namespace/name`, is as a delegate, for those of a namespace.
     pub fn delegate(&self, key: &str, namespace: &str) -> Found<'a> {
-        match self.rules.get(key) {
-            None => Found::Missing,
-            Some(other) if !other.spec.hosts.is_empty() => Found::HasHosts,
-            Some(other) if !seen_from((&other.metadata.namespace, &other.spec.export_to), namespace) => {
-                Found::Hidden
-            }
-            Some(other) => Found::Delegate(other),
-        }
+        Found::of(self.rules.get(key).copied(), |other| {
+            seen_from((&other.metadata.namespace, &other.spec.export_to), namespace)
+        })
     }
 
     /// The namespaces of the pods that serve a Gateway as a VirtualService of `own` names it. Where none of its pods is in

@@ -34,12 +34,11 @@ pub(super) fn check(report: &mut Report, namespace: &str, spec: &VirtualServiceS
 
 /// What a rule asks where nobody can answer: of tokens in the mesh, of callers' pods and addresses at gateways.
 fn out_of_place(report: &mut Report, spec: &VirtualServiceSpec) {
-    let in_mesh = spec.gateways.is_empty() || spec.gateways.iter().any(|gateway| gateway == MESH);
-    if in_mesh && !spec.gateways.iter().any(|gateway| gateway != MESH) {
+    if spec.gateways.iter().all(|gateway| gateway == MESH) {
         report.each("http", &spec.http, |r, route| {
             r.each("match", &route.r#match, |r, one| {
-                let names = one.headers.keys().chain(one.without_headers.keys());
-                if let Some(name) = names.clone().find(|name| claim_path(name).is_some()) {
+                let mut names = one.headers.keys().chain(one.without_headers.keys());
+                if let Some(name) = names.find(|name| claim_path(name).is_some()) {
                     let message = format!(
                         "{}: no token is looked at where pods of the mesh call, so none has the claim (bind it to a gateway whose \
                          pods a RequestAuthentication selects)",
@@ -49,44 +48,30 @@ fn out_of_place(report: &mut Report, spec: &VirtualServiceSpec) {
                 }
             });
         });
-    }
-    if in_mesh {
-        return;
-    }
-    let mut tell = |kind: &'static str, at: usize, index: usize, field: &'static str| {
-        report.item(kind, at, |r| {
-            r.item("match", index, |r| {
-                let message = "at gateways, connections are routed by port and server name alone";
-                r.field(field, |r| r.info(code::NO_EFFECT, message));
+    } else if spec.gateways.iter().all(|gateway| gateway != MESH) {
+        report.each("tls", &spec.tls, |r, route| {
+            r.each("match", &route.r#match, |r, one| {
+                unasked(r, "destinationSubnets", !one.destination_subnets.is_empty());
+                unasked(r, "sourceLabels", !one.source_labels.is_empty());
+                unasked(r, "sourceNamespace", one.source_namespace.is_some());
             });
         });
-    };
-    for (at, route) in spec.tls.iter().enumerate() {
-        for (index, one) in route.r#match.iter().enumerate() {
-            for (field, is_set) in [
-                ("destinationSubnets", !one.destination_subnets.is_empty()),
-                ("sourceLabels", !one.source_labels.is_empty()),
-                ("sourceNamespace", one.source_namespace.is_some()),
-            ] {
-                if is_set {
-                    tell("tls", at, index, field);
-                }
-            }
-        }
+        report.each("tcp", &spec.tcp, |r, route| {
+            r.each("match", &route.r#match, |r, one| {
+                unasked(r, "destinationSubnets", !one.destination_subnets.is_empty());
+                unasked(r, "sourceSubnet", one.source_subnet.is_some());
+                unasked(r, "sourceLabels", !one.source_labels.is_empty());
+                unasked(r, "sourceNamespace", one.source_namespace.is_some());
+            });
+        });
     }
-    for (at, route) in spec.tcp.iter().enumerate() {
-        for (index, one) in route.r#match.iter().enumerate() {
-            for (field, is_set) in [
-                ("destinationSubnets", !one.destination_subnets.is_empty()),
-                ("sourceSubnet", one.source_subnet.is_some()),
-                ("sourceLabels", !one.source_labels.is_empty()),
-                ("sourceNamespace", one.source_namespace.is_some()),
-            ] {
-                if is_set {
-                    tell("tcp", at, index, field);
-                }
-            }
-        }
+}
+
+/// Tells that a field of a match on connections has no effect at gateways.
+fn unasked(report: &mut Report, field: &'static str, is_set: bool) {
+    if is_set {
+        let message = "at gateways, connections are routed by port and server name alone";
+        report.field(field, |r| r.info(code::NO_EFFECT, message));
     }
 }
 

@@ -49,12 +49,8 @@ struct Relisted {
 
 /// What one is as a delegate, for those of a namespace.
 fn found<'a>(record: Option<&'a Record>, namespace: &str) -> Found<'a> {
-    match record {
-        None => Found::Missing,
-        Some(record) if !record.object.spec.hosts.is_empty() => Found::HasHosts,
-        Some(record) if !record.scope.admits(namespace) => Found::Hidden,
-        Some(record) => Found::Delegate(&record.object),
-    }
+    let object = record.map(|record| &*record.object);
+    Found::of(object, |_| record.is_some_and(|record| record.scope.admits(namespace)))
 }
 
 /// Whether rules that delegate are other ones when this was found, and then that.

@@ -115,8 +115,7 @@ pub(crate) struct SourceMatch {
 
 impl SourceMatch {
     pub(crate) fn admits(&self, caller: &Workload, port: u16, at: At<'_>) -> bool {
-        self.is_for(at)
-            && self.port.is_none_or(|wanted| wanted == u32::from(port))
+        self.admits_at_gateway(port, at)
             && self.namespace.as_ref().is_none_or(|wanted| *wanted == caller.namespace)
             && self.labels.as_ref().is_none_or(|wanted| is_subset(wanted, &caller.labels))
     }
