@@ -64,7 +64,7 @@ const GATEWAY_LABELS: [&str; 2] = ["weft.dev/gateway", "istio"];
 const CONTROL_PLANE: [&str; 2] = ["pilot", "istiod"];
 
 /// Whether a pod's labels say that it is a gateway.
-pub(crate) fn is_gateway(labels: &Labels) -> bool {
+pub fn is_gateway(labels: &Labels) -> bool {
     let said = GATEWAY_LABELS.iter().find_map(|label| labels.get(*label));
     said.is_some_and(|value| value != "disabled" && !CONTROL_PLANE.contains(&value.as_str()))
 }

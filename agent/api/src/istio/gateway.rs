@@ -1,5 +1,7 @@
 //! Gateway.
 
+use std::collections::BTreeSet;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -52,7 +54,7 @@ pub struct GatewayPort {
 }
 
 /// `servers[].tls`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct ServerTls {
     /// Answers plain HTTP with a redirect to https.
@@ -96,7 +98,7 @@ pub struct ServerTls {
 }
 
 /// One of `tls.tlsCertificates`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct ServerTlsCertificate {
     /// File of the certificate chain.
@@ -108,7 +110,7 @@ pub struct ServerTlsCertificate {
 }
 
 /// `tls.mode`.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum ServerTlsMode {
     /// TLS goes through; its server name routes.
@@ -136,6 +138,47 @@ pub enum ServerProtocol {
     /// TCP, MONGO.
     Tcp,
 }
+
+impl ServerTls {
+    /// Whether TLS ends here, by a certificate that the settings name.
+    pub fn ends_here(&self) -> bool {
+        use ServerTlsMode::{Mutual, OptionalMutual, Simple};
+        matches!(self.mode, Simple | Mutual | OptionalMutual)
+    }
+
+    /// Whether clients are asked for a certificate.
+    pub fn asks_clients(&self) -> bool {
+        self.ends_here() && self.mode != ServerTlsMode::Simple
+    }
+
+    /// The Secrets with the server's own certificates.
+    pub fn certificate_secrets(&self) -> impl Iterator<Item = &str> {
+        let own = self.credential_name.iter().chain(&self.credential_names);
+        own.map(String::as_str).filter(|name| self.ends_here() && !name.is_empty())
+    }
+
+    /// The Secrets that may hold the roots for clients' certificates, the one that counts first.
+    pub fn roots_secrets(&self) -> Vec<String> {
+        if !self.asks_clients() {
+            return Vec::new();
+        }
+        match self.ca_cert_credential_name.as_deref() {
+            Some(name) if !name.is_empty() => vec![name.to_owned()],
+            // As istiod looks for them.
+            _ => {
+                self.certificate_secrets().flat_map(|name| [format!("{name}{CA_SUFFIX}"), name.to_owned()]).collect()
+            }
+        }
+    }
+
+    /// Every Secret that ending TLS here takes, by its name in the namespace of the gateway's pods.
+    pub fn secrets(&self) -> BTreeSet<String> {
+        self.certificate_secrets().map(str::to_owned).chain(self.roots_secrets()).collect()
+    }
+}
+
+/// Behind the name of a Secret: the one with the roots for clients.
+const CA_SUFFIX: &str = "-cacert";
 
 impl GatewayPort {
     /// What it speaks; `None`: nothing that Istio knows.
