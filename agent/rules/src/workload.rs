@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use weft_api::identity::Identity;
+use weft_api::istio::is_gateway_pod;
 use weft_api::meta::Labels;
 
 use crate::probe::Probes;
@@ -57,18 +58,6 @@ pub struct DnsName {
     pub subdomain: Box<str>,
 }
 
-/// Labels by which a pod says that it is a gateway. Without one, nobody's Gateway object takes its ports: a selector
-/// reaches into every namespace.
-const GATEWAY_LABELS: [&str; 2] = ["weft.dev/gateway", "istio"];
-/// Istio's own control plane bears the second one too.
-const CONTROL_PLANE: [&str; 2] = ["pilot", "istiod"];
-
-/// Whether a pod's labels say that it is a gateway.
-pub fn is_gateway(labels: &Labels) -> bool {
-    let said = GATEWAY_LABELS.iter().find_map(|label| labels.get(*label));
-    said.is_some_and(|value| value != "disabled" && !CONTROL_PLANE.contains(&value.as_str()))
-}
-
 impl Workload {
     /// Somebody of whom no more is known: without a key, and called by the names that telemetry has for that.
     pub fn unknown(namespace: Arc<str>, service_account: Arc<str>) -> Self {
@@ -106,7 +95,7 @@ impl Workload {
     /// Whether it says that it is a gateway: then Gateways may select it, and others call it as what is outside the mesh,
     /// as Istio's gateways are called.
     pub fn is_gateway(&self) -> bool {
-        is_gateway(&self.labels)
+        is_gateway_pod(&self.labels)
     }
 }
 

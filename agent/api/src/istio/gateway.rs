@@ -165,9 +165,10 @@ impl ServerTls {
         match self.ca_cert_credential_name.as_deref() {
             Some(name) if !name.is_empty() => vec![name.to_owned()],
             // As istiod looks for them.
-            _ => {
-                self.certificate_secrets().flat_map(|name| [format!("{name}{CA_SUFFIX}"), name.to_owned()]).collect()
-            }
+            _ => self
+                .certificate_secrets()
+                .flat_map(|name| [format!("{name}{CA_SUFFIX}"), name.to_owned()])
+                .collect(),
         }
     }
 
@@ -190,4 +191,16 @@ impl GatewayPort {
             _ => return None,
         })
     }
+}
+
+/// Labels by which a pod says that it is a gateway. Without one, nobody's Gateway object takes its ports: a selector
+/// reaches into every namespace.
+const GATEWAY_LABELS: [&str; 2] = ["weft.dev/gateway", "istio"];
+/// Istio's own control plane bears the second one too.
+const CONTROL_PLANE: [&str; 2] = ["pilot", "istiod"];
+
+/// Whether a pod's labels say that it is a gateway.
+pub fn is_gateway_pod(labels: &Labels) -> bool {
+    let said = GATEWAY_LABELS.iter().find_map(|label| labels.get(*label));
+    said.is_some_and(|value| value != "disabled" && !CONTROL_PLANE.contains(&value.as_str()))
 }

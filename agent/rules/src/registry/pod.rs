@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use weft_api::istio::is_gateway_pod;
 use weft_api::kubernetes::{Pod, PodSpec};
 use weft_api::meta::{Labels, ObjectMeta};
 use weft_api::names::{ENROLLED_CONDITION, namespace_opts_in};
@@ -10,7 +11,7 @@ use weft_api::names::{ENROLLED_CONDITION, namespace_opts_in};
 use crate::compile::CompilerOptions;
 use crate::intern::{Interner, NamedPorts};
 use crate::probe::{self, Probes};
-use crate::workload::{self, Announced, DnsName, Enrolment, Workload};
+use crate::workload::{Announced, DnsName, Enrolment, Workload};
 
 /// Labels of a pod that opt in or out, and the value that does. The first that says decides.
 const POD_SWITCHES: [(&str, &str, &str); 3] = [
@@ -93,7 +94,7 @@ impl PodRecord {
         let pending = pod.status.phase == "Pending";
         let mut wish = Wish::read(&POD_SWITCHES, &meta.labels);
         // A gateway serves whoever its node's agent is told of, whatever namespace it stands in.
-        if wish == Wish::Unsaid && workload::is_gateway(&meta.labels) {
+        if wish == Wish::Unsaid && is_gateway_pod(&meta.labels) {
             wish = Wish::In;
         }
         if meta.annotations.get("sidecar.istio.io/inject").is_some_and(|value| value == "false") {
