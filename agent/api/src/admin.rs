@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 pub use certificates::{
     AuthorityKind, CertificateAuthority, CertificateRow, CertificateState, Certificates, RevocationsRow,
-    RootRow,
+    RootRow, SecretRow, SecretState,
 };
 pub use edges::{EdgeEnd, EdgeRow, EdgeSecurity};
 pub use explain::{Backend, Decision, ExplainRequest, Explanation, FaultPlan, Matched, RetryPlan};
@@ -46,6 +46,8 @@ pub mod paths {
     pub const POLICIES: &str = "/v1/policies";
     /// GET, answers a list of [`super::GatewayRow`].
     pub const GATEWAYS: &str = "/v1/gateways";
+    /// GET, answers a list of [`super::SecretRow`].
+    pub const SECRETS: &str = "/v1/secrets";
     /// GET, answers a list of [`super::EdgeRow`].
     pub const EDGES: &str = "/v1/edges";
     /// POST [`super::ExplainRequest`], answers [`super::Explanation`].

@@ -66,7 +66,7 @@ pub enum Watch {
     Where(&'static str),
     /// Some by their names, which who watches them knows.
     Named,
-    /// None: `weft analyze` alone reads them.
+    /// None: they are read from files alone.
     None,
 }
 
@@ -119,6 +119,7 @@ const READ: [Entry; Kind::COUNT] = [
     builtin("", "Service", "services", Watch::All),
     builtin("discovery.k8s.io", "EndpointSlice", "endpointslices", Watch::All),
     builtin("", "ConfigMap", "configmaps", Watch::Named),
+    builtin("", "Secret", "secrets", Watch::None),
     builtin("networking.k8s.io", "NetworkPolicy", "networkpolicies", Watch::None),
     istio(
         NETWORKING,

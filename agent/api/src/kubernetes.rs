@@ -4,6 +4,8 @@ pub mod network_policy;
 
 use std::collections::BTreeMap;
 
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use serde::{Deserialize, Serialize};
 
 use crate::meta::{Labels, ObjectMeta, Resource, null_as_default};
@@ -23,6 +25,46 @@ pub struct ConfigMap {
     /// Text values by key.
     #[serde(default, deserialize_with = "null_as_default")]
     pub data: BTreeMap<String, String>,
+}
+
+/// `v1` Secret.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Secret {
+    /// Name and namespace.
+    pub metadata: ObjectMeta,
+    /// Values in base64, by key.
+    #[serde(default, deserialize_with = "null_as_default")]
+    pub data: BTreeMap<String, Hidden>,
+    /// Values as they are; they win.
+    #[serde(default, deserialize_with = "null_as_default")]
+    pub string_data: BTreeMap<String, Hidden>,
+}
+
+/// A text that no log may hold.
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Hidden(pub String);
+
+impl std::fmt::Debug for Hidden {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("hidden")
+    }
+}
+
+impl Secret {
+    /// A value, as bytes; `None`: it has none of this key, or one that is not in base64.
+    pub fn value(&self, key: &str) -> Option<Vec<u8>> {
+        match self.string_data.get(key) {
+            Some(text) => Some(text.0.clone().into_bytes()),
+            None => BASE64_STANDARD.decode(self.data.get(key)?.0.trim()).ok(),
+        }
+    }
+
+    /// Its keys.
+    pub fn keys(&self) -> impl Iterator<Item = &str> {
+        self.data.keys().chain(self.string_data.keys()).map(String::as_str)
+    }
 }
 
 /// `v1` Service.

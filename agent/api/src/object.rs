@@ -9,7 +9,7 @@ use crate::istio::{
     AuthorizationPolicy, DestinationRule, Gateway, PeerAuthentication, RequestAuthentication, VirtualService,
 };
 use crate::kubernetes::network_policy::NetworkPolicy;
-use crate::kubernetes::{ConfigMap, EndpointSlice, Namespace, Pod, Service};
+use crate::kubernetes::{ConfigMap, EndpointSlice, Namespace, Pod, Secret, Service};
 use crate::meta::{ObjectKey, ObjectMeta};
 
 /// Reads objects from whatever they are written in.
@@ -100,6 +100,8 @@ objects! {
     EndpointSlice,
     /// `v1` ConfigMap: MeshConfig lives in one.
     ConfigMap,
+    /// `v1` Secret: certificates of gateways. An agent in a cluster has no right to read one, and is given those that it needs.
+    Secret,
     /// `networking.k8s.io/v1` NetworkPolicy: the network enforces it, and weft tells what it keeps out of the mesh.
     NetworkPolicy,
     /// `networking.istio.io` VirtualService.

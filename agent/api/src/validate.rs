@@ -64,6 +64,7 @@ pub(crate) fn check(object: &Object) -> Vec<Problem> {
         Object::RequestAuthentication(o) => {
             report.field("spec", |r| request_authentication::check(r, &o.metadata.namespace, &o.spec));
         }
+        Object::Secret(o) => kubernetes::secret(&mut report, o),
         Object::ConfigMap(o) => kubernetes::config_map(&mut report, o),
         Object::Pod(o) => kubernetes::pod(&mut report, o),
         Object::Service(o) => report.field("spec", |r| kubernetes::service(r, &o.spec)),

@@ -1,11 +1,12 @@
 //! `weft get`: what the agent knows.
 
 mod gateways;
+mod secrets;
 mod security;
 
 use clap::{Args, Subcommand};
 use weft_api::admin::{
-    Backend, CertificateRow, EndpointRow, GatewayRow, PolicyRow, RouteRow, WorkloadRow, paths,
+    Backend, CertificateRow, EndpointRow, GatewayRow, PolicyRow, RouteRow, SecretRow, WorkloadRow, paths,
 };
 
 use crate::client::{AgentAt, block_on};
@@ -22,6 +23,7 @@ Examples:
   weft get workloads -A -o name
   weft get policies -n bookinfo
   weft get gateways
+  weft get secrets
   weft get certificates -o json")]
 pub struct GetArgs {
     #[command(subcommand)]
@@ -45,6 +47,9 @@ enum What {
     /// Ports of gateway pods: what is spoken there, for which hosts, by which rules
     #[command(aliases = ["gateway", "gw", "listeners"])]
     Gateways(Selection),
+    /// Secrets by which gateways end TLS: for which names, until when, and what is wrong
+    #[command(alias = "secret")]
+    Secrets(Selection),
     /// Certificates of this node's service accounts: until when, and what is wrong
     #[command(aliases = ["certificate", "certs", "cert"])]
     Certificates(Selection),
@@ -74,6 +79,7 @@ impl GetArgs {
             What::Workloads(selection) => selection.list::<WorkloadRow>(),
             What::Policies(selection) => selection.list::<PolicyRow>(),
             What::Gateways(selection) => selection.list::<GatewayRow>(),
+            What::Secrets(selection) => selection.list::<SecretRow>(),
             What::Certificates(selection) => selection.list::<CertificateRow>(),
         }
     }

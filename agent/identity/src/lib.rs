@@ -15,6 +15,7 @@ mod account;
 mod authority;
 mod ca;
 mod certificate;
+mod credentials;
 pub mod crypto;
 mod folder;
 mod renew;
@@ -44,6 +45,7 @@ use account::Account;
 pub use authority::{Authority, AuthorityError, Parts, new_root};
 use ca::{Ca, Health};
 pub use certificate::Refusal;
+pub use credentials::{ClientCertificate, Credentials};
 pub use folder::REVOCATIONS;
 use renew::Renewer;
 pub use request::Request;
@@ -80,6 +82,8 @@ pub struct IdentityOptions {
     pub life: Duration,
     /// Where revocation lists of the CA are, if there may be any.
     pub revocations: Option<PathBuf>,
+    /// What gateways end TLS by: a controller that signs hands their Secrets over, too.
+    pub credentials: Arc<Credentials>,
 }
 
 /// Why identities cannot be had at all.
@@ -126,11 +130,16 @@ impl Identities {
     /// Starts the thread that fetches certificates. `report` is called there whenever an attempt has ended.
     pub fn start(
         options: IdentityOptions,
-        report: impl Fn() + Send + 'static,
+        report: impl Fn() + Send + Sync + 'static,
     ) -> Result<Arc<Self>, IdentityError> {
         let trust = Arc::new(Trust::new(options.trust_domain.into()));
         let health = Arc::new(Health::default());
         let ca = Ca::open(&options.ca, &trust, &health)?;
+        let controller = match &options.ca {
+            CaOptions::Service(service) => Some(service::Service::new(service.clone())?),
+            CaOptions::Folder(_) => None,
+        };
+        let report = Arc::new(report);
         let (wanted, wants) = mpsc::unbounded_channel();
         let identities = Arc::new(Self {
             ca: options.ca,
@@ -149,8 +158,16 @@ impl Identities {
             .name("weft-identity".to_owned())
             .spawn(move || {
                 let revocations = options.revocations.map(RevocationFile::new);
-                let renewer = Renewer::new(ca, trust, health, options.life, revocations, Box::new(report));
-                tokio::task::LocalSet::new().block_on(&runtime, renewer.run(wants));
+                let told = report.clone();
+                let reports = Box::new(move || report());
+                let renewer = Renewer::new(ca, trust, health, options.life, revocations, reports);
+                let local = tokio::task::LocalSet::new();
+                if let Some(controller) = controller {
+                    local.spawn_local(async move {
+                        credentials::keep(options.credentials, &controller, || told()).await;
+                    });
+                }
+                local.block_on(&runtime, renewer.run(wants));
             })
             .map_err(IdentityError::Thread)?;
         Ok(identities)

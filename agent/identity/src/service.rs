@@ -12,7 +12,10 @@ use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
 use weft_api::causes;
 
 use super::request::Request;
-use super::wire::{CertificateRequest, CertificateResponse, METHOD};
+use super::wire::{
+    CertificateRequest, CertificateResponse, METHOD, SECRETS_METHOD, SecretTold, SecretsRequest,
+    SecretsResponse,
+};
 use super::{Issued, certificate};
 
 /// Longest wait for a connection.
@@ -164,14 +167,36 @@ impl Service {
         read(&answer?.cert_chain)
     }
 
+    /// Asks weft's controller which Secrets are others than the caller knows; it holds its answer back until there are some, or
+    /// a few seconds have passed. Istio's has no such method.
+    pub async fn secrets(&self, request: SecretsRequest) -> Result<Vec<SecretTold>, ServiceError> {
+        let mut message = tonic::Request::new(request);
+        if let Some(token) = self.token()? {
+            message.metadata_mut().insert("authorization", token);
+        }
+        let answer: Result<SecretsResponse, _> = self.ask_at(SECRETS_METHOD, message).await;
+        if matches!(answer, Err(ServiceError::Unreachable(_))) {
+            *self.channel.borrow_mut() = None;
+        }
+        Ok(answer?.secrets)
+    }
+
     async fn ask(
         &self,
         message: tonic::Request<CertificateRequest>,
     ) -> Result<CertificateResponse, ServiceError> {
+        self.ask_at(METHOD, message).await
+    }
+
+    async fn ask_at<Q, A>(&self, method: &'static str, message: tonic::Request<Q>) -> Result<A, ServiceError>
+    where
+        Q: prost::Message + 'static,
+        A: prost::Message + Default + 'static,
+    {
         let mut grpc = tonic::client::Grpc::new(self.channel()?).max_decoding_message_size(ANSWER_BYTES);
         grpc.ready().await.map_err(|error| ServiceError::Unreachable(causes::all(&error)))?;
         let codec = tonic_prost::ProstCodec::default();
-        let answer = grpc.unary(message, PathAndQuery::from_static(METHOD), codec).await;
+        let answer = grpc.unary(message, PathAndQuery::from_static(method), codec).await;
         Ok(answer.map_err(|status| refused(&status))?.into_inner())
     }
 

@@ -22,6 +22,7 @@ fn node(dir: &std::path::Path) -> Arc<Identities> {
         ca: CaOptions::Folder(dir.to_owned()),
         life: LONGEST_LIFE,
         revocations: Some(dir.join(REVOCATIONS)),
+        credentials: crate::Credentials::new(false),
     };
     Identities::start(options, || {}).unwrap()
 }
@@ -130,6 +131,7 @@ async fn a_certificate_is_renewed_before_it_ends() {
         ca: CaOptions::Folder(dir.path().to_owned()),
         life: SHORTEST_LIFE,
         revocations: None,
+        credentials: crate::Credentials::new(false),
     };
     let node = Identities::start(options, move || _ = report.send(())).unwrap();
     want(&node, &[("bookinfo", "reviews")]);

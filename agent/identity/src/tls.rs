@@ -43,6 +43,17 @@ pub struct Tls {
     pub not_after: SystemTime,
 }
 
+impl Tls {
+    /// For connections that come to the account's pods as gateways, of clients with certificates of the mesh; `requests`: HTTP is
+    /// inside.
+    pub fn gateway(&self, requests: bool) -> Arc<ServerConfig> {
+        let mut config = ServerConfig::clone(&self.server);
+        let spoken: &[&[u8]] = if requests { &[b"h2", b"http/1.1"] } else { &[] };
+        config.alpn_protocols = spoken.iter().map(|protocol| protocol.to_vec()).collect();
+        Arc::new(config)
+    }
+}
+
 /// Why a certificate that a CA gave does not serve.
 #[derive(Debug, thiserror::Error)]
 pub enum Unusable {

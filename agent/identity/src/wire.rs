@@ -1,5 +1,7 @@
 //! What is said to a certificate service as Istio's, and by one. Source: istio/api, security/v1alpha1/ca.proto.
 
+use std::collections::HashMap;
+
 /// The method's path.
 pub const METHOD: &str = "/istio.v1.auth.IstioCertificateService/CreateCertificate";
 /// Where a request's metadata names the identity that is asked for: a node's agent asks for others.
@@ -42,4 +44,57 @@ impl CertificateRequest {
             _ => None,
         }
     }
+}
+
+/// The path of the method by which agents hear of the Secrets of their gateways.
+pub const SECRETS_METHOD: &str = "/weft.v1.GatewaySecrets/Changed";
+
+/// Asks for Secrets that are others than the caller knows; the answer may be held back until there are some.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct SecretsRequest {
+    /// Which ones.
+    #[prost(message, repeated, tag = "1")]
+    pub secrets: Vec<SecretAsked>,
+}
+
+/// A Secret, and what the caller knows of it.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct SecretAsked {
+    /// Namespace.
+    #[prost(string, tag = "1")]
+    pub namespace: String,
+    /// Name.
+    #[prost(string, tag = "2")]
+    pub name: String,
+    /// As it was told with [`SecretTold::version`]; empty: nothing.
+    #[prost(string, tag = "3")]
+    pub version: String,
+}
+
+/// What has changed.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct SecretsResponse {
+    /// Those that are others than the caller knows.
+    #[prost(message, repeated, tag = "1")]
+    pub secrets: Vec<SecretTold>,
+}
+
+/// A Secret, or why there is none.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct SecretTold {
+    /// Namespace.
+    #[prost(string, tag = "1")]
+    pub namespace: String,
+    /// Name.
+    #[prost(string, tag = "2")]
+    pub name: String,
+    /// To ask with the next time.
+    #[prost(string, tag = "3")]
+    pub version: String,
+    /// Its values by key.
+    #[prost(map = "string, bytes", tag = "4")]
+    pub data: HashMap<String, Vec<u8>>,
+    /// Why the caller cannot have it; empty: it can.
+    #[prost(string, tag = "5")]
+    pub refused: String,
 }

@@ -106,6 +106,7 @@ async fn admin(request: Request<Incoming>, shared: Arc<Shared>) -> Answer {
         paths::WORKLOADS if get => aside(move || json(&answers::workloads(&shared))).await,
         paths::EDGES if get => aside(move || json(&shared.telemetry.edges())).await,
         paths::POLICIES if get => aside(move || json(&answers::policies(&shared))).await,
+        paths::SECRETS if get => aside(move || json(&answers::secrets(&shared))).await,
         paths::GATEWAYS if get => aside(move || json(&answers::gateways(&shared))).await,
         paths::CERTIFICATES if get => json(&answers::certificates(&shared)),
         paths::WAIT_APPLIED if post => match read::<WaitApplied>(request).await {
@@ -130,6 +131,7 @@ async fn admin(request: Request<Incoming>, shared: Arc<Shared>) -> Answer {
         | paths::CERTIFICATES
         | paths::POLICIES
         | paths::GATEWAYS
+        | paths::SECRETS
         | paths::EDGES => only("GET"),
         paths::WAIT_APPLIED | paths::EXPLAIN | paths::TAP => only("POST"),
         _ => text(

@@ -30,7 +30,7 @@ use tokio::time::timeout;
 use weft_discovery::cluster::{Cluster, ClusterOptions, ConnectError, kept};
 use weft_discovery::folder::Followed;
 use weft_discovery::{News, Source};
-use weft_identity::{CaOptions, Identities, IdentityOptions};
+use weft_identity::{CaOptions, Credentials, Identities, IdentityOptions};
 use weft_limits::machine::Machine;
 use weft_limits::{Budget, LimitOptions, Limits, watch};
 use weft_proxy::tokens::Keyring;
@@ -201,6 +201,8 @@ pub struct Shared {
     pub telemetry: Arc<Telemetry>,
     /// Certificates of this node's service accounts.
     pub identities: Option<Arc<Identities>>,
+    /// What gateways of this node end TLS by.
+    pub credentials: Arc<Credentials>,
     /// Keys of the issuers of tokens.
     pub keyring: Arc<Keyring>,
     /// Who may hold how much.
@@ -250,7 +252,8 @@ async fn serve(options: AgentOptions) -> Result<(), AgentError> {
     telemetry.tell_limits(&limits);
     let (control, messages) = mpsc::unbounded_channel();
     let readiness = Arc::new(Readiness::default());
-    let identities = identities(&options, &control)?;
+    let credentials = Credentials::new(matches!(options.source, SourceOptions::Folder(_)));
+    let identities = identities(&options, &control, &credentials)?;
     let (keyring, fetcher) = Keyring::new(&options.jwks_allow);
     let shared = Arc::new(Shared {
         snapshot: Arc::default(),
@@ -258,6 +261,7 @@ async fn serve(options: AgentOptions) -> Result<(), AgentError> {
         readiness,
         telemetry,
         identities,
+        credentials,
         keyring,
         limits,
         control,
@@ -369,6 +373,7 @@ async fn source(shared: &Shared) -> Result<Source, AgentError> {
 fn identities(
     options: &AgentOptions,
     control: &mpsc::UnboundedSender<Message>,
+    credentials: &Arc<Credentials>,
 ) -> Result<Option<Arc<Identities>>, AgentError> {
     let Some(ca) = options.ca.clone() else {
         tracing::warn!("no CA (--ca-dir or --ca-address): traffic between nodes is plain text");
@@ -381,6 +386,7 @@ fn identities(
         ca,
         life: options.certificate_life,
         revocations: options.revocations.clone(),
+        credentials: credentials.clone(),
     };
     Ok(Some(Identities::start(options, report)?))
 }

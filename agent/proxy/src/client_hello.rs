@@ -1,16 +1,17 @@
 //! The server name that a TLS client asks for in its first message. Nothing is taken away: the message goes on as it came.
 
 use bytes::{Bytes, BytesMut};
-use rustls::server::Acceptor;
+use rustls::server::{Accepted, Acceptor};
 
 use super::limits;
 use super::stream::Stream;
 
 /// A client's first bytes.
-#[derive(Debug, PartialEq, Eq)]
 pub(super) struct ClientHello {
     /// As they came.
     pub(super) bytes: Bytes,
+    /// What a server may go on from; `None`: they are not TLS.
+    pub(super) accepted: Option<Box<Accepted>>,
     /// Whom they ask for, in lower case (RFC 6066, 3); `None`: nobody, or they are not TLS.
     pub(super) name: Option<Box<str>>,
 }
@@ -23,12 +24,18 @@ pub(super) async fn read(stream: &mut Stream) -> Option<ClientHello> {
     loop {
         let fed = bytes.len();
         let open = stream.read_some(&mut bytes, limits::SNIFF_BYTES / 4).await.ok()?;
-        let name = match feed(&mut acceptor, &bytes[fed..]) {
+        let accepted = match feed(&mut acceptor, &bytes[fed..]) {
             Said::More if open && bytes.len() < limits::SNIFF_BYTES => continue,
             Said::More | Said::Nonsense => None,
-            Said::Name(name) => name,
+            Said::All(accepted) => Some(accepted),
         };
-        return (!bytes.is_empty()).then(|| ClientHello { bytes: bytes.freeze(), name });
+        if bytes.is_empty() {
+            return None;
+        }
+        let name = accepted.as_ref().and_then(|accepted| {
+            Some(accepted.client_hello().server_name()?.to_ascii_lowercase().into_boxed_str())
+        });
+        return Some(ClientHello { bytes: bytes.freeze(), accepted, name });
     }
 }
 
@@ -38,7 +45,7 @@ enum Said {
     /// No TLS.
     Nonsense,
     /// All of the message.
-    Name(Option<Box<str>>),
+    All(Box<Accepted>),
 }
 
 fn feed(acceptor: &mut Acceptor, mut bytes: &[u8]) -> Said {
@@ -48,10 +55,7 @@ fn feed(acceptor: &mut Acceptor, mut bytes: &[u8]) -> Said {
         }
         match acceptor.accept() {
             Ok(None) => {}
-            Ok(Some(accepted)) => {
-                let name = accepted.client_hello().server_name().map(str::to_ascii_lowercase);
-                return Said::Name(name.map(Into::into));
-            }
+            Ok(Some(accepted)) => return Said::All(Box::new(accepted)),
             Err(_) => return Said::Nonsense,
         }
     }
@@ -110,7 +114,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_no_tls_asks_for_nobody() {
-        assert_eq!(read_from(vec![]).await, None);
+        assert!(read_from(vec![]).await.is_none());
         let endless = vec![0x16; 40_000];
         for said in [&b"GET / HTTP/1.1\r\n\r\n"[..], b"\x16\x03\x01\x00\x05hello", &endless] {
             let told = read_from(vec![said.to_vec()]).await.unwrap();
@@ -118,9 +122,7 @@ mod tests {
             assert!(said.starts_with(&told.bytes));
         }
         let cut = hello("shop.example")[..40].to_vec();
-        assert_eq!(
-            read_from(vec![cut.clone()]).await.unwrap(),
-            ClientHello { bytes: cut.into(), name: None }
-        );
+        let told = read_from(vec![cut.clone()]).await.unwrap();
+        assert!((&*told.bytes, told.name.is_none(), told.accepted.is_none()) == (&*cut, true, true));
     }
 }

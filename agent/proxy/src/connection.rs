@@ -7,9 +7,11 @@ use std::sync::Arc;
 
 use http::request::Parts;
 use weft_api::identity::Identity;
+use weft_api::istio::Termination;
 use weft_datapath::LocalPod;
+use weft_identity::ClientCertificate;
 use weft_limits::Account;
-use weft_rules::route::gateway::GatewayProtocol;
+use weft_rules::route::gateway::{AtServerName, GatewayPlace, GatewayProtocol};
 use weft_rules::route::http_route::Destination;
 use weft_rules::route::tcp_route::TcpDecision;
 use weft_rules::snapshot::{HttpDecision, Outbound, Snapshot, Unroutable};
@@ -35,6 +37,16 @@ pub(super) struct Downstream {
     direction: Direction,
     caller: RefCell<Option<(u64, Arc<Workload>)>>,
     server_name: OnceCell<Box<str>>,
+    ended_tls: OnceCell<EndedTls>,
+}
+
+/// TLS that has ended at a gateway.
+#[derive(Debug)]
+pub(super) struct EndedTls {
+    /// As its server had it then.
+    pub(super) termination: Arc<Termination>,
+    /// What the client has proved to be, where it was asked and had something to show.
+    pub(super) client: Option<ClientCertificate>,
 }
 
 #[derive(Debug)]
@@ -81,8 +93,8 @@ impl Downstream {
         direction: Direction,
         account: Rc<Account>,
     ) -> Rc<Self> {
-        let (caller, server_name) = (RefCell::new(None), OnceCell::new());
-        Rc::new(Self { core, pod, peer, dialled, account, direction, caller, server_name })
+        let (caller, server_name, ended_tls) = (RefCell::new(None), OnceCell::new(), OnceCell::new());
+        Rc::new(Self { core, pod, peer, dialled, account, direction, caller, server_name, ended_tls })
     }
 
     /// Who pays for connections that are opened for it. A gateway's are the gateway's own: its callers share them.
@@ -128,7 +140,21 @@ impl Downstream {
 
     /// The caller's identity, of a connection that arrived, where that is proved.
     pub(super) fn identity(&self) -> Option<&Arc<Identity>> {
-        self.visitor()?.identity.as_ref()
+        match self.visitor() {
+            Some(caller) => caller.identity.as_ref(),
+            None => self.ended_tls()?.client.as_ref()?.identity.as_ref(),
+        }
+    }
+
+    /// Notes that its TLS has ended here.
+    pub(super) fn end_tls(&self, ended: EndedTls) {
+        // It ends once.
+        let _ = self.ended_tls.set(ended);
+    }
+
+    /// The TLS that it came in, where that has ended at a gateway.
+    pub(super) fn ended_tls(&self) -> Option<&EndedTls> {
+        self.ended_tls.get()
     }
 
     /// Decides by the rules in force, as this connection's caller. Never held over a wait.
@@ -169,8 +195,8 @@ impl Downstream {
     /// Where a request on this connection goes.
     pub(super) fn route_http(&self, request: &Parts) -> HttpDecision {
         self.decide(|snapshot, own| match self.direction {
-            Direction::Gateway => match snapshot.gateway_port(&own.key, self.dialled.port()) {
-                Some(served) => snapshot.route_at_gateway(own, served, request),
+            Direction::Gateway => match self.place_at_gateway(snapshot, own) {
+                Some(place) => snapshot.route_at_gateway(own, &place, request),
                 None => HttpDecision::NoRoute,
             },
             Direction::Outbound | Direction::Inbound(_) => snapshot.route_http(own, self.dialled, request),
@@ -181,11 +207,33 @@ impl Downstream {
     pub(super) fn route_tcp(&self, seed: u64) -> TcpDecision {
         let name = self.server_name();
         self.decide(|snapshot, own| match self.direction {
-            Direction::Gateway => match snapshot.gateway_port(&own.key, self.dialled.port()) {
+            Direction::Gateway => match self.place_at_gateway(snapshot, own).and_then(|place| place.served())
+            {
                 Some(served) => snapshot.route_tcp_at_gateway(own, served, name, seed),
                 None => TcpDecision::NoRoute,
             },
             Direction::Outbound | Direction::Inbound(_) => snapshot.route_tcp(own, self.dialled, name, seed),
+        })
+    }
+
+    /// Where at the gateway this connection is; `None`: no Gateway has the port any more.
+    fn place_at_gateway<'a>(&'a self, snapshot: &'a Snapshot, own: &Workload) -> Option<GatewayPlace<'a>> {
+        let port = snapshot.gateway_port(&own.key, self.dialled.port())?;
+        let tls = self.ended_tls().map(|ended| (self.server_name(), &ended.termination));
+        Some(GatewayPlace { port, tls })
+    }
+
+    /// How what came in TLS that has ended here is read; `None`: its server went, or lets in other clients now.
+    pub(super) fn behind_tls(&self) -> Option<GatewayProtocol> {
+        self.decide(|snapshot, own| Some(self.place_at_gateway(snapshot, own)?.served()?.protocol()))
+    }
+
+    /// What a gateway does with this connection of TLS, by the server name.
+    pub(super) fn at_server_name(&self) -> AtServerName {
+        let port = self.dialled.port();
+        self.decide(|snapshot, own| match snapshot.gateway_port(&own.key, port) {
+            Some(served) => served.at_server_name(self.server_name()),
+            None => AtServerName::Nobody,
         })
     }
 
@@ -198,7 +246,8 @@ impl Downstream {
     /// The endpoints of a destination, as this connection's caller sees them.
     pub(super) fn cluster(&self, destination: &Destination) -> Result<Arc<Cluster>, Unroutable> {
         self.decide(|snapshot, own| match self.direction {
-            Direction::Gateway => match snapshot.gateway_port(&own.key, self.dialled.port()) {
+            Direction::Gateway => match self.place_at_gateway(snapshot, own).and_then(|place| place.served())
+            {
                 Some(served) => snapshot.cluster_at_gateway(own, served, destination),
                 None => snapshot.cluster(own, destination, self.dialled.port()),
             },

@@ -13,12 +13,19 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
+use rustls::ServerConfig;
+use rustls::server::Accepted;
+use tokio_rustls::StartHandshake;
+use weft_api::istio::{ServerTlsMode, Termination};
 use weft_api::names;
 use weft_datapath::{Life, LocalPod};
-use weft_rules::route::gateway::GatewayProtocol;
+use weft_identity::ClientCertificate;
+use weft_rules::route::gateway::{AtServerName, GatewayProtocol};
 
-use super::connection::{self, Downstream};
+use super::client_hello::ClientHello;
+use super::connection::{self, Downstream, EndedTls};
 use super::core::Core;
+use super::error::{Error, Kind};
 use super::stream::Stream;
 use super::{client_hello, detect, http, inbound, limits, tcp};
 
@@ -86,13 +93,87 @@ pub(super) async fn arrive(
         Some(GatewayProtocol::Bytes) => pass(&down, stream, Bytes::new()).await,
         Some(GatewayProtocol::ServerName) => {
             if let Some(hello) = client_hello::read(&mut stream).await {
-                down.name_server(hello.name);
-                pass(&down, stream, hello.bytes).await;
+                serve_tls(&down, stream, hello).await;
             }
         }
         // It was the port of one a moment ago.
         None => stream.reset(),
     }
+}
+
+/// Ends TLS, or leaves that to a destination, as the server has it for whom the client asks.
+async fn serve_tls(down: &Rc<Downstream>, stream: Stream, hello: ClientHello) {
+    down.name_server(hello.name);
+    let termination = match (down.at_server_name(), hello.accepted) {
+        (AtServerName::Ends(termination), Some(accepted)) => Ok((termination, accepted)),
+        (AtServerName::Ends(_), None) => Err("it does not speak TLS".into()),
+        (AtServerName::Passed | AtServerName::Nobody, _) => return pass(down, stream, hello.bytes).await,
+    };
+    let mut stream = match termination {
+        Ok((termination, accepted)) => match end_tls(down, stream, *accepted, termination).await {
+            Ok(stream) => stream,
+            Err(error) => return tcp::report_refused(down, &error),
+        },
+        Err(why) => {
+            let why: Arc<str> = why;
+            return inbound::refuse(down, stream, &Error::new(Kind::ConnectionTermination, &*why));
+        }
+    };
+    match down.behind_tls() {
+        Some(GatewayProtocol::Http) => {
+            if let Some(first) = detect::http_version(&mut stream).await {
+                http::serve(Rc::clone(down), stream, first).await;
+            }
+        }
+        Some(GatewayProtocol::Bytes) => pass(down, stream, Bytes::new()).await,
+        // Its server went, or lets in other clients now.
+        Some(GatewayProtocol::ServerName) | None => stream.reset(),
+    }
+}
+
+/// The server's side of a handshake with a client from outside the mesh.
+async fn end_tls(
+    down: &Rc<Downstream>,
+    stream: Stream,
+    accepted: Accepted,
+    termination: Arc<Termination>,
+) -> Result<Stream, Error> {
+    let failed = |why: String| Error::new(Kind::ConnectionTermination, why);
+    let Stream::Tcp(socket) = stream else { return Err(failed("it is no socket".to_owned())) };
+    let config = match handshakes(down, &termination) {
+        Ok(config) => config,
+        Err(why) => {
+            Stream::from(socket).reset();
+            return Err(failed(format!("TLS is not served: {why}")));
+        }
+    };
+    let handshake = StartHandshake::from_parts(accepted, socket).into_stream(config);
+    let stream = match tokio::time::timeout(limits::HANDSHAKE, Box::pin(handshake)).await {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(error)) => return Err(failed(format!("TLS handshake: {error}"))),
+        Err(_) => return Err(failed("TLS handshake: timed out".to_owned())),
+    };
+    let mut client = ClientCertificate::of(stream.get_ref().1);
+    if termination.settings.insecure_skip_verify == Some(true)
+        && let Some(client) = &mut client
+    {
+        // Nobody has checked who signed it.
+        client.identity = None;
+    }
+    down.end_tls(EndedTls { termination, client });
+    Ok(Stream::Tls(Box::new(stream.into())))
+}
+
+/// What handshakes are made by; else why there are none.
+fn handshakes(down: &Downstream, termination: &Arc<Termination>) -> Result<Arc<ServerConfig>, Arc<str>> {
+    let shared = &down.core.shared;
+    if termination.settings.mode != ServerTlsMode::IstioMutual {
+        return shared.credentials.server(termination);
+    }
+    let account = down.own_workload().service_account.clone();
+    let tls = shared.identities.as_ref().and_then(|all| all.tls(&termination.namespace, &account));
+    let tls = tls.ok_or_else(|| Arc::from("the gateway's service account has no certificate"))?;
+    Ok(tls.gateway(termination.requests))
 }
 
 /// Passes bytes on, if the pod's policies let them; `first` has been read of them.

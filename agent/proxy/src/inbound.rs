@@ -210,6 +210,7 @@ pub(super) async fn consult(down: &Rc<Downstream>, verdict: Verdict) -> Verdict 
         own_identity,
         peer: down.peer,
         identity: down.identity().cloned(),
+        server_name: down.server_name().map(Into::into),
     };
     // Asking takes a connection, and connecting may ask.
     if Box::pin(http::admits_connection(&parties, &consult)).await {

@@ -53,7 +53,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use tokio::runtime::LocalOptions;
 use weft_datapath::{LocalPod, PodListener};
-use weft_identity::Identities;
+use weft_identity::{Credentials, Identities};
 use weft_limits::Budget;
 use weft_rules::snapshot::Snapshot;
 use weft_telemetry::Recorder;
@@ -73,6 +73,8 @@ pub struct Shared {
     pub keyring: Arc<Keyring>,
     /// Certificates of this node's service accounts; `None`: there is no CA, and nothing is encrypted.
     pub identities: Option<Arc<Identities>>,
+    /// What gateways end TLS by.
+    pub credentials: Arc<Credentials>,
     /// Who may hold how much.
     pub limits: Arc<Budget>,
 }

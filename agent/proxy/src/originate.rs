@@ -71,7 +71,7 @@ pub(super) async fn wrap(
     // Boxed: connections in plain text need no room for it.
     let handshake = Box::pin(TlsConnector::from(config).connect(name, socket));
     match tokio::time::timeout(to.timeout, handshake).await {
-        Ok(Ok(stream)) => Ok(Stream::Tls(Box::new(stream))),
+        Ok(Ok(stream)) => Ok(Stream::Tls(Box::new(stream.into()))),
         Ok(Err(error)) => Err(Error::new(Kind::ConnectFailure, format!("TLS handshake: {error}"))),
         Err(_) => Err(Kind::ConnectTimeout.into()),
     }

@@ -12,7 +12,7 @@ use std::task::{Context, Poll, ready};
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWrite, BufReader, DuplexStream, ReadBuf};
 use tokio::net::TcpStream;
-use tokio_rustls::client::TlsStream;
+use tokio_rustls::TlsStream;
 
 use super::hbone::{GoingAway, Tunnel};
 use super::lean::Leg;
@@ -27,7 +27,7 @@ pub(super) enum Stream {
     Tunnel(Box<Tunnel>),
     /// One end of a lean tunnel between nodes.
     Leg(Box<Leg>),
-    /// TLS to an endpoint, as a DestinationRule has it.
+    /// TLS that is not the mesh's own: to an endpoint as a DestinationRule has it, or from a client of a gateway.
     Tls(Box<TlsStream<TcpStream>>),
     /// One end of a pipe within the worker.
     Pipe(Pipe),

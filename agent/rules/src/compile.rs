@@ -205,8 +205,8 @@ impl Compiler {
                     self.mesh_changed = true;
                 }
             }
-            // The network's own business.
-            Object::NetworkPolicy(_) => {}
+            // The network's own business; and keys, which rules have nothing to do with.
+            Object::NetworkPolicy(_) | Object::Secret(_) => {}
             Object::VirtualService(object) => self.put_virtual_service(&object),
             Object::DestinationRule(object) => self.put_policy(&object),
             Object::Gateway(object) => self.put_gateway(&object),
@@ -250,8 +250,8 @@ impl Compiler {
             Kind::PeerAuthentication => self.delete_peer_authentication(&key.namespace, &full),
             Kind::RequestAuthentication => self.delete_request_authentication(&key.namespace, &full),
             Kind::AuthorizationPolicy => self.delete_authorization(&key.namespace, &full),
-            // The network's own business, and ConfigMaps of others.
-            Kind::NetworkPolicy | Kind::ConfigMap => {}
+            // The network's own business, keys, and ConfigMaps of others.
+            Kind::NetworkPolicy | Kind::Secret | Kind::ConfigMap => {}
         }
     }
 

@@ -138,7 +138,7 @@ fn explain(
             describe_route(&matched, &parts, port, &mut explanation);
             backends(from, caller, &|_| port, to.dialled(), &matched, &parts, &mut explanation);
         }
-        HttpDecision::NoRoute => {
+        HttpDecision::NoRoute | HttpDecision::Misdirected => {
             "notFound".clone_into(&mut explanation.action);
             explanation
                 .notes

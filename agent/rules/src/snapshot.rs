@@ -92,6 +92,8 @@ pub enum HttpDecision {
     Route(MatchedHttpRoute),
     /// The host has rules and none matches: 404, flag `NR`.
     NoRoute,
+    /// Another server of the gateway's port has the host: 421 (RFC 9110, 15.5.20).
+    Misdirected,
     /// Nobody knows the host, and no service that the caller sees has the address: there, as it is (ALLOW_ANY,
     /// `PassthroughCluster`).
     Passthrough,

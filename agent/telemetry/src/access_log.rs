@@ -157,7 +157,7 @@ impl<'a> Fields<'a> {
             upstream: Some(record.upstream),
             dialled: Some(record.dialled),
             downstream: Some(record.downstream),
-            server_name: None,
+            server_name: record.server_name,
             route: record.route,
         }
     }

@@ -93,6 +93,8 @@ pub struct HttpRecord<'a> {
     pub duration: Duration,
     /// Time that the endpoint took for its headers.
     pub upstream_time: Option<Duration>,
+    /// The server name that its client has asked for, where TLS has ended at a gateway.
+    pub server_name: Option<&'a str>,
     /// Tries made.
     pub attempts: u32,
     /// Request and response messages, for gRPC.

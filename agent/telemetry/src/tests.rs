@@ -119,6 +119,7 @@ impl Sample {
             attempts: 1,
             grpc_messages: None,
             mirrored: false,
+            server_name: None,
         }
     }
 }

@@ -37,6 +37,12 @@ impl Credentials {
         Ok(fs::write(dir.join(format!("{name}.key")), pem("PRIVATE KEY", self.key.secret_der()))?)
     }
 
+    /// Chain and key as text.
+    pub fn pem(&self) -> (String, String) {
+        let chain = self.chain.iter().map(|one| pem("CERTIFICATE", one)).collect();
+        (chain, pem("PRIVATE KEY", self.key.secret_der()))
+    }
+
     /// The key, as rustls takes it.
     pub fn key(&self) -> PrivateKeyDer<'static> {
         self.key.clone_key()
@@ -70,17 +76,33 @@ impl Authority {
         self.sign_as(&[spiffe_id], now - Duration::from_mins(1), now + LIFE)
     }
 
+    /// For names of DNS, valid now.
+    pub fn sign_names(&self, names: &[&str]) -> Result<Credentials> {
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        let now = SystemTime::now();
+        self.finish(CertificateParams::new(names)?, now - Duration::from_mins(1), now + LIFE)
+    }
+
     /// For any URIs and any time.
     pub fn sign_as(&self, uris: &[&str], from: SystemTime, until: SystemTime) -> Result<Credentials> {
         let mut params = CertificateParams::default();
+        for uri in uris {
+            params.subject_alt_names.push(SanType::URI((*uri).try_into()?));
+        }
+        self.finish(params, from, until)
+    }
+
+    fn finish(
+        &self,
+        mut params: CertificateParams,
+        from: SystemTime,
+        until: SystemTime,
+    ) -> Result<Credentials> {
         (params.not_before, params.not_after) = (from.into(), until.into());
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages =
             vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
         params.use_authority_key_identifier_extension = true;
-        for uri in uris {
-            params.subject_alt_names.push(SanType::URI((*uri).try_into()?));
-        }
         let key = KeyPair::generate()?;
         let leaf = params.signed_by(&key, &self.issuer)?;
         let key = PrivateKeyDer::try_from(key.serialize_der()).map_err(anyhow::Error::msg)?;

@@ -31,6 +31,7 @@ mod hostile;
 mod hosts;
 mod http1;
 mod http2;
+mod https;
 mod lifecycle;
 mod limits;
 mod matching;

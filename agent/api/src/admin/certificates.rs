@@ -122,3 +122,36 @@ pub enum CertificateState {
     /// None: the last attempt failed, or the one there was has ended.
     Missing,
 }
+
+/// A Secret by which gateways of this node end TLS.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct SecretRow {
+    /// Namespace.
+    pub namespace: String,
+    /// Name.
+    pub name: String,
+    /// Whether a server uses it.
+    pub state: SecretState,
+    /// Names of DNS that its certificate has.
+    pub names: Vec<String>,
+    /// Until when that is good.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub not_after: Option<String>,
+    /// Why a server is closed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+}
+
+/// What becomes of a server by its Secret.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum SecretState {
+    /// It ends TLS.
+    Serves,
+    /// It ends TLS by a certificate whose time is over.
+    Expired,
+    /// Nobody is served by it.
+    #[default]
+    Closed,
+}

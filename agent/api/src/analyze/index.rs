@@ -114,7 +114,7 @@ impl<'a> Index<'a> {
                 Object::Gateway(o) => {
                     index.gateways.insert(format!("{}/{}", meta.namespace, meta.name), o);
                 }
-                Object::AuthorizationPolicy(_) | Object::RequestAuthentication(_) => {}
+                Object::AuthorizationPolicy(_) | Object::RequestAuthentication(_) | Object::Secret(_) => {}
             }
         }
         index.virtual_services.sort_by(|(_, a), (_, b)| age(a).cmp(&age(b)));

@@ -58,9 +58,11 @@ impl Weight {
 pub fn weigh(object: &Object) -> Option<Weight> {
     let mut scale = Scale { bytes: OBJECT, patterns: Some(BTreeMap::new()) };
     let share = match object {
-        Object::Pod(_) | Object::Namespace(_) | Object::ConfigMap(_) | Object::NetworkPolicy(_) => {
-            return None;
-        }
+        Object::Pod(_)
+        | Object::Namespace(_)
+        | Object::ConfigMap(_)
+        | Object::Secret(_)
+        | Object::NetworkPolicy(_) => return None,
         Object::Service(o) => {
             scale.service(&o.spec);
             Share::Endpoints

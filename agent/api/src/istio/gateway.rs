@@ -1,6 +1,7 @@
 //! Gateway.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -140,6 +141,29 @@ pub enum ServerProtocol {
 }
 
 impl ServerTls {
+    /// Suites of TLS 1.2 that weft speaks, by OpenSSL's names; those of TLS 1.3 are not for choice, as in Envoy.
+    pub const CIPHERS: [&str; 6] = [
+        "ECDHE-ECDSA-AES256-GCM-SHA384",
+        "ECDHE-ECDSA-AES128-GCM-SHA256",
+        "ECDHE-ECDSA-CHACHA20-POLY1305",
+        "ECDHE-RSA-AES256-GCM-SHA384",
+        "ECDHE-RSA-AES128-GCM-SHA256",
+        "ECDHE-RSA-CHACHA20-POLY1305",
+    ];
+    /// TLS 1.2, as [`Self::version_number`] has it.
+    pub const OLDEST_VERSION: u8 = 2;
+
+    /// What stands behind `TLSV1_`; `None`: it is no version.
+    pub fn version_number(text: &str) -> Option<u8> {
+        match text.strip_prefix("TLSV1_")? {
+            "0" => Some(0),
+            "1" => Some(1),
+            "2" => Some(2),
+            "3" => Some(3),
+            _ => None,
+        }
+    }
+
     /// Whether TLS ends here, by a certificate that the settings name.
     pub fn ends_here(&self) -> bool {
         use ServerTlsMode::{Mutual, OptionalMutual, Simple};
@@ -175,6 +199,24 @@ impl ServerTls {
     /// Every Secret that ending TLS here takes, by its name in the namespace of the gateway's pods.
     pub fn secrets(&self) -> BTreeSet<String> {
         self.certificate_secrets().map(str::to_owned).chain(self.roots_secrets()).collect()
+    }
+}
+
+/// How one server of a gateway's pods ends TLS.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Termination {
+    /// What its Gateway says.
+    pub settings: ServerTls,
+    /// The pods' namespace, in which the Secrets are.
+    pub namespace: Arc<str>,
+    /// Whether there is HTTP inside.
+    pub requests: bool,
+}
+
+impl Termination {
+    /// Whether whoever was let in by the other settings may stay under these: nothing else is asked of clients.
+    pub fn lets_in_as(&self, other: &Self) -> bool {
+        self == other || !(self.settings.asks_clients() || other.settings.asks_clients())
     }
 }
 

@@ -90,17 +90,9 @@ fn tls(report: &mut Report, speaks: Option<ServerProtocol>, tls: Option<&ServerT
                 let message = "the port speaks TLS already: httpsRedirect is for a port with protocol HTTP";
                 report.field("httpsRedirect", |r| r.error(code::CONFLICTING_FIELDS, message));
             }
-            let ends = matches!(
-                tls.mode,
-                ServerTlsMode::Simple | ServerTlsMode::Mutual | ServerTlsMode::OptionalMutual
-            );
-            let by_secret = tls.credential_name.is_some() || !tls.credential_names.is_empty();
-            let by_file = tls.server_certificate.is_some() || !tls.tls_certificates.is_empty();
-            if ends && !by_secret && !by_file {
-                let message = "to end TLS here takes a certificate (name its Secret in credentialName)";
-                report.error(code::MISSING_FIELD, message);
-            }
+            ending(report, tls);
         }
+        (Some(ServerProtocol::Tcp), Some(tls)) => ending(report, tls),
         (Some(ServerProtocol::Http), Some(tls)) if !tls.https_redirect => {
             let message =
                 "a port of plain HTTP has no TLS: only httpsRedirect has an effect (write protocol: HTTPS)";
@@ -108,6 +100,75 @@ fn tls(report: &mut Report, speaks: Option<ServerProtocol>, tls: Option<&ServerT
         }
         _ => {}
     }
+}
+
+/// Checks what TLS is ended by.
+fn ending(report: &mut Report, tls: &ServerTls) {
+    let by_secret = tls.certificate_secrets().next().is_some();
+    let is_given = |text: &Option<String>| text.as_deref().is_some_and(|text| !text.is_empty());
+    let single = [
+        ("serverCertificate", &tls.server_certificate),
+        ("privateKey", &tls.private_key),
+        ("caCertificates", &tls.ca_certificates),
+    ];
+    if tls.mode == ServerTlsMode::IstioMutual {
+        let secret = [("credentialName", &tls.credential_name)];
+        for (field, _) in single.into_iter().chain(secret).filter(|(_, text)| is_given(text)) {
+            let message = "with ISTIO_MUTUAL the mesh's own certificate serves (take the field away, or write mode: MUTUAL)";
+            report.field(field, |r| r.error(code::CONFLICTING_FIELDS, message));
+        }
+    }
+    if tls.ends_here() && !by_secret {
+        let by_files = !tls.tls_certificates.is_empty();
+        if !by_files && !is_given(&tls.server_certificate) {
+            let message = "to end TLS here takes a certificate (name its Secret in credentialName)";
+            return report.error(code::MISSING_FIELD, message);
+        }
+        if !by_files && !is_given(&tls.private_key) {
+            let message = "a certificate takes its key (name its file, or a Secret in credentialName)";
+            report.field("privateKey", |r| r.error(code::MISSING_FIELD, message));
+        }
+        let roots = is_given(&tls.ca_certificates) || is_given(&tls.ca_cert_credential_name);
+        if tls.asks_clients() && !roots && tls.insecure_skip_verify != Some(true) {
+            let message = "to check clients takes roots (name their file, or a Secret in credentialName)";
+            report.field("caCertificates", |r| r.error(code::MISSING_FIELD, message));
+        }
+    }
+    let bounds = [&tls.min_protocol_version, &tls.max_protocol_version];
+    let numbers = bounds.map(|text| text.as_deref().and_then(ServerTls::version_number));
+    for (field, text) in ["minProtocolVersion", "maxProtocolVersion"].into_iter().zip(bounds) {
+        if let Some(text) = text.as_deref().filter(|text| !text.is_empty() && *text != "TLS_AUTO")
+            && ServerTls::version_number(text).is_none()
+        {
+            let message = format!("{:?} is no version (TLSV1_2, TLSV1_3 or TLS_AUTO)", shorten(text));
+            report.field(field, |r| r.error(code::INVALID_VALUE, message));
+        }
+    }
+    match numbers {
+        [Some(oldest), Some(newest)] if oldest > newest => {
+            let message = "the oldest version is newer than the newest (exchange them)";
+            report.field("minProtocolVersion", |r| r.error(code::CONFLICTING_FIELDS, message));
+        }
+        [_, Some(newest)] if newest < ServerTls::OLDEST_VERSION => {
+            let message = "weft speaks TLS 1.2 and 1.3 alone: the server is closed (write TLSV1_2)";
+            report.field("maxProtocolVersion", |r| r.warning(code::NO_EFFECT, message));
+        }
+        [Some(oldest), _] if oldest < ServerTls::OLDEST_VERSION => {
+            let message = "weft speaks TLS 1.2 at the oldest";
+            report.field("minProtocolVersion", |r| r.warning(code::NO_EFFECT, message));
+        }
+        _ => {}
+    }
+    report.each("cipherSuites", &tls.cipher_suites, |r, name| {
+        if !name.is_empty() && !ServerTls::CIPHERS.contains(&&**name) {
+            let message = format!(
+                "weft does not speak {:?} (of TLS 1.2 it speaks {})",
+                shorten(name),
+                ServerTls::CIPHERS.join(", ")
+            );
+            r.warning(code::NO_EFFECT, message);
+        }
+    });
 }
 
 fn names(report: &mut Report, servers: &[GatewayServer]) {
@@ -165,13 +226,10 @@ fn credentials(report: &mut Report, tls: &ServerTls) {
 /// Tells what has no effect yet.
 pub(super) fn without_force(report: &mut Report, spec: &GatewaySpec) {
     report.each("servers", &spec.servers, |r, server| {
-        let passes = |tls: &ServerTls| tls.mode == ServerTlsMode::Passthrough;
-        let tls = server.tls.as_ref().filter(|tls| !passes(tls));
-        if matches!(server.port.speaks(), Some(ServerProtocol::Tls | ServerProtocol::Tcp)) && tls.is_some() {
+        let is_auto = |tls: &ServerTls| tls.mode == ServerTlsMode::AutoPassthrough;
+        if server.port.speaks() != Some(ServerProtocol::Http) && server.tls.as_ref().is_some_and(is_auto) {
             r.field("tls", |r| {
-                r.field("mode", |r| {
-                    not_in_force::tell(r, "nothing listens there; of TLS only PASSTHROUGH comes in");
-                });
+                r.field("mode", |r| not_in_force::tell(r, "nothing listens there"));
             });
         }
         if server.bind.is_some() {

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use super::Report;
 use super::text::is_ip;
 use crate::finding::code;
-use crate::kubernetes::{ConfigMap, EndpointSlice, IntOrString, Pod, ServiceSpec};
+use crate::kubernetes::{ConfigMap, EndpointSlice, IntOrString, Pod, Secret, ServiceSpec};
 use crate::mesh_config;
 use crate::settings;
 use crate::yaml::shorten;
@@ -78,6 +78,14 @@ pub(super) fn endpoint_slice(report: &mut Report, slice: &EndpointSlice) {
     report.each("endpoints", &slice.endpoints, |r, endpoint| {
         r.each("addresses", &endpoint.addresses, |r, ip| address(r, ip));
     });
+}
+
+/// Checks that the values of a Secret can be read.
+pub(super) fn secret(report: &mut Report, secret: &Secret) {
+    for key in secret.data.keys().filter(|key| secret.value(key).is_none()) {
+        let message = "the value is not in base64 (write plain text under stringData)";
+        report.field("data", |r| r.field(key.clone(), |r| r.error(code::INVALID_VALUE, message)));
+    }
 }
 
 /// Checks the MeshConfig and the settings that a ConfigMap may hold.

@@ -71,6 +71,7 @@ pub(super) fn check(report: &mut Report, object: &Object) {
         | Object::Service(_)
         | Object::EndpointSlice(_)
         | Object::ConfigMap(_)
+        | Object::Secret(_)
         | Object::NetworkPolicy(_)
         | Object::PeerAuthentication(_) => return,
     };

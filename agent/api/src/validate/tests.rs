@@ -459,7 +459,7 @@ fn gateways() {
         assert_eq!(told("Gateway", &server(text), Severity::Error), [expected], "{text}");
     }
     for (mode, untold) in
-        [("PASSTHROUGH", true), ("AUTO_PASSTHROUGH", false), ("SIMPLE, credentialName: c", false)]
+        [("PASSTHROUGH", true), ("AUTO_PASSTHROUGH", false), ("SIMPLE, credentialName: c", true)]
     {
         let tls = server(&format!(
             "port: {{number: 443, name: https, protocol: HTTPS}}, hosts: [a.b], tls: {{mode: {mode}}}"

@@ -146,6 +146,7 @@ fn node(ca: ServiceOptions, life: Duration) -> (Arc<Identities>, mpsc::Unbounded
         ca: CaOptions::Service(ca),
         life,
         revocations: None,
+        credentials: crate::Credentials::new(false),
     };
     (Identities::start(options, move || _ = report.send(())).unwrap(), reports)
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use weft_api::admin::{
     Certificates, EndpointRow, ExplainRequest, Explanation, GatewayRow, Mode, PodEnrolment, PolicyRow,
-    RouteRow, Status, Worker, WorkloadRow,
+    RouteRow, SecretRow, Status, Worker, WorkloadRow,
 };
 use weft_datapath::DatapathStatus;
 use weft_rules::explain::ExplainError;
@@ -43,7 +43,7 @@ pub fn status(shared: &Shared, datapath: Option<&DatapathStatus>) -> Status {
         generation: view.generation,
         ready,
         waiting_for,
-        troubles: [view.troubles.clone(), shared.keyring.troubles()].concat(),
+        troubles: [view.troubles.clone(), shared.keyring.troubles(), closed_servers(shared)].concat(),
         workers,
         pods,
         objects: view.objects.clone(),
@@ -106,6 +106,17 @@ pub fn policies(shared: &Shared) -> Vec<PolicyRow> {
 /// `weft get gateways`.
 pub fn gateways(shared: &Shared) -> Vec<GatewayRow> {
     rows::gateways(&shared.snapshot.load_full())
+}
+
+/// What people should know of gateways that do not serve.
+fn closed_servers(shared: &Shared) -> Vec<String> {
+    let closed = shared.credentials.closed();
+    closed.iter().map(|why| format!("a gateway's server is closed: {why}")).collect()
+}
+
+/// `weft get secrets`.
+pub fn secrets(shared: &Shared) -> Vec<SecretRow> {
+    shared.credentials.rows()
 }
 
 /// `weft get certificates`.

@@ -203,6 +203,7 @@ impl Control {
                     trust_domain: options.trust_domain.as_str().into(),
                     keyring: shared.keyring.clone(),
                     identities: shared.identities.clone(),
+                    credentials: shared.credentials.clone(),
                     limits: shared.limits.clone(),
                 };
                 weft_proxy::spawn(index, proxy_shared, recorder)
@@ -338,6 +339,7 @@ impl Control {
 
     /// Brings everything up to date.
     async fn round(&mut self) -> Result<(), AgentError> {
+        self.shared.credentials.look_at_files();
         let mut scan = self.source.changes(self.first_sync.is_some());
         scan.changes = self.take_in(scan.changes);
         if !self.source.is_complete() {
@@ -409,7 +411,11 @@ impl Control {
     fn compile(&mut self, changes: Vec<Change>) {
         let began = std::time::Instant::now();
         let count = changes.len();
+        for change in &changes {
+            self.keep_secret(change);
+        }
         let snapshot = self.compiler.apply(changes);
+        self.shared.credentials.want(snapshot.terminations());
         let generation = snapshot.generation;
         if let Some(identities) = &self.shared.identities {
             identities.set_trust_domains(snapshot.trust_domains());
@@ -419,6 +425,20 @@ impl Control {
         let took = began.elapsed();
         self.shared.telemetry.compiled(took);
         tracing::debug!(generation, changes = count, ?took, "compiled");
+    }
+
+    /// Secrets that are files go past the rules.
+    fn keep_secret(&self, change: &Change) {
+        let credentials = &self.shared.credentials;
+        match change {
+            Change::Put(Object::Secret(secret)) => {
+                credentials.put_object(&secret.metadata.namespace, &secret.metadata.name, Some(secret));
+            }
+            Change::Delete(key) if key.known_kind() == Some(Kind::Secret) => {
+                credentials.put_object(&key.namespace, &key.name, None);
+            }
+            Change::Put(_) | Change::Delete(_) => {}
+        }
     }
 
     /// Waits until every worker has seen all that came before. True: something new is in force.

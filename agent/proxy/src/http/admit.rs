@@ -87,7 +87,7 @@ pub(super) async fn admit<B: LookAhead>(
             Ok(request)
         }
         Err(refused) => {
-            if !exchange.down.is_inbound() && arrival.parties.identity.is_some() {
+            if !exchange.down.arrived() && arrival.parties.identity.is_some() {
                 let trust_domain = Arc::clone(&exchange.down.core.shared.trust_domain);
                 exchange.note(|outcome| outcome.upstream.security = Security::SameNode { trust_domain });
             }
@@ -153,6 +153,7 @@ impl Arrival {
                 own_identity: identity_of(&workload),
                 peer: down.peer,
                 identity: down.identity().cloned(),
+                server_name: None,
             };
             let unproved = inbound::is_unproved(down, &workload);
             let (guard, dry_runs) = snapshot.guard_and_dry_runs(&workload);
@@ -182,6 +183,7 @@ impl Arrival {
             own_identity: identity_of(&workload),
             peer: SocketAddr::new(from, down.peer.port()),
             identity,
+            server_name: None,
         };
         Some(Self { guard: guard.cloned(), dry_runs: dry_runs.cloned(), unproved, parties })
     }
@@ -201,7 +203,8 @@ impl Arrival {
             to: down.dialled,
             own_identity: workload.identity(&shared.trust_domain),
             peer: down.peer,
-            identity: None,
+            identity: down.identity().cloned(),
+            server_name: down.server_name().map(Into::into),
         };
         Some(Self { guard: guard.cloned(), dry_runs: dry_runs.cloned(), unproved: false, parties })
     }
@@ -271,7 +274,7 @@ impl Arrival {
             identity: self.parties.identity.as_deref(),
             peer: self.parties.peer.ip().to_canonical(),
             to: self.parties.to,
-            sni: None,
+            sni: self.parties.server_name.as_deref(),
         }
     }
 
@@ -281,7 +284,8 @@ impl Arrival {
         if let Some(identity) = &self.parties.identity
             && let Ok(value) = HeaderValue::try_from(format!("By={own};URI={identity}"))
         {
-            headers.insert(headers::X_FORWARDED_CLIENT_CERT, value);
+            // A gateway has told more by now.
+            headers.entry(headers::X_FORWARDED_CLIENT_CERT).or_insert(value);
         }
     }
 }

@@ -242,6 +242,7 @@ impl Exchange {
             response_bytes: self.response_bytes.get(),
             duration: self.begun.elapsed(),
             upstream_time: outcome.upstream_time,
+            server_name: self.down.server_name(),
             attempts: outcome.attempts,
             grpc_messages: self.grpc.then_some(outcome.grpc_messages),
             mirrored: false,

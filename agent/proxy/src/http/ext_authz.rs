@@ -36,6 +36,8 @@ const LARGEST_ANSWER: usize = 1024 * 1024;
 /// Whom it is about: a caller, and the pod of this node that it calls.
 #[derive(Debug, Clone)]
 pub(crate) struct Parties {
+    /// The server name that the client asked for in TLS, where that has ended at a gateway.
+    pub(crate) server_name: Option<Box<str>>,
     /// The worker's.
     pub(crate) core: Rc<Core>,
     /// The pod that is called.

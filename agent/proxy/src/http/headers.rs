@@ -19,6 +19,8 @@ use std::time::Duration;
 use weft_api::mesh_config::Normalization;
 use weft_rules::path;
 
+use crate::connection::EndedTls;
+
 pub(super) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 pub(super) const X_FORWARDED_CLIENT_CERT: HeaderName = HeaderName::from_static("x-forwarded-client-cert");
 pub(super) const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -98,7 +100,7 @@ pub(super) fn admit(
 
 /// What a gateway tells of its client: the address that it has seen, after those that others claim (Istio's gateways trust
 /// no proxy before them by default), and the scheme.
-pub(super) fn tell_client(headers: &mut HeaderMap, client: IpAddr) {
+pub(super) fn tell_client(headers: &mut HeaderMap, client: IpAddr, tls: Option<&EndedTls>) {
     let client = client.to_canonical();
     let told: Vec<&str> =
         headers.get_all(X_FORWARDED_FOR).iter().filter_map(|line| line.to_str().ok()).collect();
@@ -106,7 +108,12 @@ pub(super) fn tell_client(headers: &mut HeaderMap, client: IpAddr) {
     if let Ok(all) = HeaderValue::try_from(all) {
         headers.insert(X_FORWARDED_FOR, all);
     }
-    headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static("http"));
+    let scheme = if tls.is_some() { "https" } else { "http" };
+    headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(scheme));
+    let certificate = tls.and_then(|tls| tls.client.as_ref());
+    if let Some(told) = certificate.and_then(|certificate| HeaderValue::from_str(&certificate.told).ok()) {
+        headers.insert(X_FORWARDED_CLIENT_CERT, told);
+    }
     // Envoy tells it by this one, too; a client's own must not be taken for it.
     headers.remove(X_ENVOY_EXTERNAL_ADDRESS);
 }

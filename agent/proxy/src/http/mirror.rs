@@ -353,6 +353,7 @@ impl Report {
             response_bytes: self.response_bytes.get(),
             duration: self.begun.elapsed(),
             upstream_time: self.upstream_time,
+            server_name: None,
             attempts: 1,
             grpc_messages: None,
             mirrored: true,

@@ -5,6 +5,7 @@ use std::rc::Rc;
 use bytes::Bytes;
 use http::header::{HeaderName, LOCATION};
 use http::request::Parts;
+use http::uri::Scheme;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use weft_rules::route::http_route::{Abort, HttpAction, MatchedHttpRoute};
@@ -43,7 +44,11 @@ pub(super) async fn answer(
         return forward::passthrough(exchange, request, body, upgrade).await;
     }
     if down.is_at_gateway() {
-        headers::tell_client(&mut request.headers, down.peer.ip());
+        let tls = down.ended_tls();
+        headers::tell_client(&mut request.headers, down.peer.ip(), tls);
+        if tls.is_some() {
+            request.extensions.insert(Scheme::HTTPS);
+        }
         if let Some(arrival) = Arrival::at_gateway(down) {
             let asked = Request::from_parts(request, body);
             (request, body) = match admit::admit(exchange, &arrival, asked).await {
@@ -58,6 +63,9 @@ pub(super) async fn answer(
             by_route(exchange, &matched, request, body, upgrade).await
         }
         HttpDecision::Passthrough => forward::passthrough(exchange, request, body, upgrade).await,
+        HttpDecision::Misdirected => {
+            local_reply::plain(exchange, StatusCode::MISDIRECTED_REQUEST, Bytes::new())
+        }
         HttpDecision::NoRoute => local_reply::failure(exchange, &Kind::NoRoute.into()),
         HttpDecision::BlackHole => local_reply::failure(exchange, &Kind::BlackHole.into()),
     }

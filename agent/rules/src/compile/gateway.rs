@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use weft_api::istio::{Gateway, GatewayServer, HttpRedirect, ServerProtocol, ServerTlsMode};
+use weft_api::istio::{Gateway, GatewayServer, HttpRedirect, ServerProtocol, ServerTlsMode, Termination};
 
 use crate::compile::{Compiler, oldest_first};
 use crate::registry::hostname::{self, HostPattern};
 use crate::route::gateway::{
-    GatewayPods, GatewayPort, GatewayProtocol, Serves, Unserved, VirtualHosts, Wanted, common,
+    Behind, GatewayPods, GatewayPort, GatewayProtocol, Serves, TlsServers, Unserved, VirtualHosts, Wanted,
+    common,
 };
 use crate::route::http_route::{HttpAction, HttpRoute, Redirect};
 use crate::route::matching::is_subset;
@@ -140,8 +141,9 @@ impl Compiler {
             for pod_port in self.pod_ports(workload, number) {
                 let at = *by_pod_port.entry(pod_port).or_insert(ports.len());
                 if at == ports.len() {
-                    let mut port = self.gateway_port((pod_port, number), protocol, &servers);
-                    port.unserved.clone_from(&unserved);
+                    let of = servers.iter().collect::<Vec<_>>();
+                    let mut port = self.gateway_port((pod_port, number), protocol, workload, &of);
+                    port.unserved.extend_from_slice(&unserved);
                     ports.push(port);
                     continue;
                 }
@@ -150,7 +152,7 @@ impl Compiler {
                 let wants = Wanted::PodPort(pod_port, first.server_port);
                 let holder = first.gateways.first().cloned().unwrap_or_default();
                 let room = MOST_UNSERVED.saturating_sub(first.unserved.len());
-                let more = servers.iter().take(room).map(|server| server.unserved(wants, &holder));
+                let more = servers.iter().take(room).map(|server| server.unserved(wants.clone(), &holder));
                 first.unserved.extend(more);
             }
         }
@@ -175,19 +177,83 @@ impl Compiler {
         &self,
         (pod_port, server_port): (u16, u16),
         protocol: GatewayProtocol,
-        servers: &[Server<'_>],
+        workload: &Workload,
+        servers: &[&Server<'_>],
     ) -> GatewayPort {
         let mut gateways: Vec<Arc<str>> = servers.iter().map(|server| server.gateway.clone()).collect();
         gateways.dedup();
         let serves = match protocol {
             GatewayProtocol::Http => Serves::Http(self.virtual_hosts(servers)),
             GatewayProtocol::Bytes => Serves::Bytes(self.rules_of(servers)),
-            GatewayProtocol::ServerName => Serves::ServerNames(self.rules_of(servers)),
+            GatewayProtocol::ServerName => return self.tls_port((pod_port, server_port), workload, servers),
         };
         GatewayPort { pod_port, server_port, gateways: gateways.into(), serves, unserved: Vec::new() }
     }
 
-    fn virtual_hosts(&self, servers: &[Server<'_>]) -> VirtualHosts {
+    /// A port of TLS. The first server, of the oldest Gateway, that has a server name keeps it: Istio drops the others.
+    fn tls_port(&self, ports: (u16, u16), workload: &Workload, servers: &[&Server<'_>]) -> GatewayPort {
+        let (mut all, mut unserved) = (TlsServers::default(), Vec::new());
+        let mut owners: Map<HostPattern, &Arc<str>> = Map::default();
+        let (mut passing, mut ending): (Vec<&Server<'_>>, Vec<(&Server<'_>, Arc<Termination>)>) =
+            Default::default();
+        for server in servers {
+            let termination = termination(server.spec, workload);
+            let hosts: Vec<HostPattern> = match &termination {
+                None => self.passed_names(server),
+                Some(_) => {
+                    server.spec.hosts.iter().map(|text| self.server_host(text, server.namespace).1).collect()
+                }
+            };
+            let taken = hosts.iter().find_map(|host| {
+                let both_pass = termination.is_none() && all.names.get(host) == Some(&Behind::Passed);
+                owners.get(host).filter(|_| !both_pass).map(|owner| (host, *owner))
+            });
+            if let Some((host, owner)) = taken {
+                if unserved.len() < MOST_UNSERVED {
+                    unserved.push(server.unserved(Wanted::Host(host.clone()), owner));
+                }
+                continue;
+            }
+            let behind = if termination.is_some() { Behind::Ending(ending.len()) } else { Behind::Passed };
+            for host in hosts {
+                all.names.place(&host).insert_entry(behind);
+                owners.insert(host, server.gateway);
+            }
+            match termination {
+                None => passing.push(server),
+                Some(termination) => ending.push((server, Arc::new(termination))),
+            }
+        }
+        all.passed = self.rules_of(&passing);
+        all.ending = ending
+            .into_iter()
+            .map(|(server, termination)| {
+                let inside =
+                    if termination.requests { GatewayProtocol::Http } else { GatewayProtocol::Bytes };
+                let port = self.gateway_port(ports, inside, workload, &[server]);
+                (termination, port)
+            })
+            .collect();
+        let mut gateways: Vec<Arc<str>> = servers.iter().map(|server| server.gateway.clone()).collect();
+        gateways.dedup();
+        let (pod_port, server_port) = ports;
+        GatewayPort { pod_port, server_port, gateways: gateways.into(), serves: Serves::Tls(all), unserved }
+    }
+
+    /// The server names that go through a server: those of the `tls` rules that are bound to it.
+    fn passed_names(&self, server: &Server<'_>) -> Vec<HostPattern> {
+        let mut names = Vec::new();
+        for text in &server.spec.hosts {
+            self.bound(server, text, |rules, host| {
+                let matches =
+                    rules.tls.iter().flat_map(|entry| &entry.matches).flat_map(|entry| &entry.names);
+                names.extend(matches.filter_map(|name| common(&host, name)));
+            });
+        }
+        names
+    }
+
+    fn virtual_hosts(&self, servers: &[&Server<'_>]) -> VirtualHosts {
         let mut hosts = VirtualHosts::default();
         let mut lists: Map<HostPattern, Vec<Arc<Rules>>> = Map::default();
         for server in servers {
@@ -196,20 +262,20 @@ impl Compiler {
             for text in &server.spec.hosts {
                 if let Some(redirect) = &redirect {
                     let (_, pattern) = self.server_host(text, server.namespace);
-                    hosts.entry(&pattern).redirect = Some(redirect.clone());
+                    hosts.place(&pattern).or_default().redirect = Some(redirect.clone());
                     continue;
                 }
                 self.bound(server, text, |rules, host| lists.entry(host).or_default().push(rules.clone()));
             }
         }
         for (host, list) in lists {
-            hosts.entry(&host).rules = oldest_first(list);
+            hosts.place(&host).or_default().rules = oldest_first(list);
         }
         hosts
     }
 
     /// The VirtualServices that serve any host of these servers, oldest first.
-    fn rules_of(&self, servers: &[Server<'_>]) -> RuleList {
+    fn rules_of(&self, servers: &[&Server<'_>]) -> RuleList {
         let mut all: Vec<Arc<Rules>> = Vec::new();
         for server in servers {
             for text in &server.spec.hosts {
@@ -248,11 +314,18 @@ fn protocol(server: &GatewayServer) -> Option<GatewayProtocol> {
     match (server.port.speaks()?, server.tls.as_ref().map(|tls| tls.mode)) {
         (ServerProtocol::Http, _) => Some(GatewayProtocol::Http),
         (ServerProtocol::Tcp, None) => Some(GatewayProtocol::Bytes),
-        (ServerProtocol::Tcp | ServerProtocol::Tls, Some(ServerTlsMode::Passthrough)) => {
+        (ServerProtocol::Tcp | ServerProtocol::Tls, Some(mode)) if mode != ServerTlsMode::AutoPassthrough => {
             Some(GatewayProtocol::ServerName)
         }
         (ServerProtocol::Tcp | ServerProtocol::Tls, _) => None,
     }
+}
+
+/// How TLS ends at a server; `None`: it goes through.
+fn termination(server: &GatewayServer, gateway: &Workload) -> Option<Termination> {
+    let settings = server.tls.as_ref().filter(|tls| tls.mode != ServerTlsMode::Passthrough)?.clone();
+    let requests = server.port.protocol.eq_ignore_ascii_case("HTTPS");
+    Some(Termination { settings, namespace: gateway.namespace.clone(), requests })
 }
 
 /// The route of a server with `tls.httpsRedirect`.

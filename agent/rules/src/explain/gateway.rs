@@ -4,7 +4,9 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use http::request::Parts;
+use http::uri::Scheme;
 use weft_api::admin::{ExplainRequest, Explanation};
+use weft_api::istio::{ServerTlsMode, Termination};
 
 use super::entry::{Caller, Place, services_of};
 use super::target::{self, Target};
@@ -13,12 +15,13 @@ use super::{
 };
 use crate::registry::hostname::{self, HostPattern};
 use crate::registry::protocol::Protocol;
-use crate::route::gateway::{GatewayPort, GatewayProtocol};
+use crate::route::gateway::{AtServerName, GatewayPlace, GatewayPort, GatewayProtocol};
 use crate::route::matching::{At, RequestView};
 use crate::route::tcp_route::L4Rules;
 use crate::snapshot::{HttpDecision, Snapshot};
 use crate::workload::Workload;
 
+const MISDIRECTED: &str = "421: another server of the port has this host: TLS has to ask for it by its name";
 /// More hosts than these are not listed.
 const MOST_HOSTS: usize = 8;
 
@@ -38,7 +41,7 @@ pub(super) fn answer(
         question.headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
     let method = question.method.as_deref().unwrap_or("GET");
     let path = question.path.as_deref().or(target.path.as_deref()).unwrap_or("/");
-    let parts = request(snapshot, (&target.host, target.port), method, path, &headers)?;
+    let mut parts = request(snapshot, (&target.host, target.port), method, path, &headers)?;
     let mut explanation = Explanation::default();
     let ports = snapshot.gateways.get(&pod.key).map_or(&[][..], |ports| ports);
     let as_named = port(ports, target.port);
@@ -59,6 +62,23 @@ pub(super) fn answer(
     };
     let (at, gateways) = (in_words(served), served.gateways.join(", "));
     explanation.notes.push(format!("pod {} serves {at}{of_nodes} by Gateway {gateways}", pod.key));
+    let name =
+        hostname::server_name(&target.host).filter(|_| served.protocol() == GatewayProtocol::ServerName);
+    let ended = match served.at_server_name(name.as_deref()) {
+        AtServerName::Ends(termination) => Some(termination),
+        AtServerName::Passed | AtServerName::Nobody => None,
+    };
+    let place = GatewayPlace { port: served, tls: ended.as_ref().map(|ended| (name.as_deref(), ended)) };
+    let served = place.served().unwrap_or(served);
+    if let Some(termination) = &ended {
+        let asked = name.as_deref().unwrap_or("none");
+        explanation
+            .notes
+            .push(format!("TLS ends here for the server name {asked}, {}", in_short(termination)));
+    }
+    if ended.is_some() {
+        parts.extensions.insert(Scheme::HTTPS);
+    }
     let is_http = served.protocol() == GatewayProtocol::Http;
     if is_http {
         explanation.notes.extend(told_otherwise(path, &parts));
@@ -72,11 +92,9 @@ pub(super) fn answer(
         certificates: false,
     };
     let protocol = if is_http { Protocol::Http } else { Protocol::Tcp };
-    let place = Place { workload: pod, address, protocol, tls: None };
-    let name =
-        hostname::server_name(&target.host).filter(|_| served.protocol() == GatewayProtocol::ServerName);
+    let target_place = Place { workload: pod, address, protocol, tls: None };
     let head = is_http.then_some(&parts);
-    let refused = outside.ask_gateway(&place, head, name.as_deref(), &mut explanation.policies);
+    let refused = outside.ask_gateway(&target_place, head, name.as_deref(), &mut explanation.policies);
     if client.is_none() && !explanation.policies.is_empty() {
         let note = "the client's address is not known (--from-address tells it): to policies it is 0.0.0.0";
         explanation.notes.push(note.to_owned());
@@ -92,17 +110,38 @@ pub(super) fn answer(
         return Ok(explanation);
     }
     rules(pod, served, &parts, &mut explanation.notes);
-    match snapshot.route_at_gateway(pod, served, &parts) {
+    match snapshot.route_at_gateway(pod, &place, &parts) {
         HttpDecision::Route(matched) => {
             describe_route(&matched, &parts, served.pod_port, &mut explanation);
             let addressed = |destination: &_| snapshot.port_at_gateway(served, destination);
             backends(from, pod, &addressed, None, &matched, &parts, &mut explanation);
+        }
+        HttpDecision::Misdirected => {
+            "respond".clone_into(&mut explanation.action);
+            explanation.notes.push(MISDIRECTED.to_owned());
         }
         HttpDecision::NoRoute | HttpDecision::Passthrough | HttpDecision::BlackHole => {
             "notFound".clone_into(&mut explanation.action);
         }
     }
     Ok(explanation)
+}
+
+fn in_short(termination: &Termination) -> String {
+    let Termination { settings, namespace, .. } = termination;
+    let secrets: Vec<String> =
+        settings.certificate_secrets().map(|name| format!("{namespace}/{name}")).collect();
+    let by = match (&*secrets, settings.mode) {
+        (_, ServerTlsMode::IstioMutual) => "by the certificate of the gateway's service account".to_owned(),
+        ([], _) => "by files".to_owned(),
+        ([..], _) => format!("by Secret {}", secrets.join(" and ")),
+    };
+    let clients = match settings.mode {
+        ServerTlsMode::Mutual | ServerTlsMode::IstioMutual => "; clients must show a certificate",
+        ServerTlsMode::OptionalMutual => "; clients may show a certificate",
+        _ => "",
+    };
+    format!("{by}{clients}")
 }
 
 /// Explains a connection of bytes, by the name that a TLS client asks for where that is read.
@@ -114,6 +153,15 @@ fn connection(
     explanation: &mut Explanation,
 ) {
     let by_name = served.protocol() == GatewayProtocol::ServerName;
+    if by_name && matches!(served.at_server_name(name), AtServerName::Nobody) {
+        "notFound".clone_into(&mut explanation.action);
+        let name = name.unwrap_or("none");
+        explanation.notes.push(format!(
+            "reset: no server of {} has the server name that clients send (asked for: {name})",
+            served.gateways.join(", ")
+        ));
+        return;
+    }
     let note = if by_name {
         "TLS goes through: `tls` rules count, by the server name"
     } else {

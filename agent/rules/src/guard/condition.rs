@@ -12,7 +12,7 @@ use weft_api::identity::Identity;
 use super::path::PathPattern;
 use super::text::{Glob, Text};
 use super::{Inbound, InboundRequest};
-use crate::route::http_route::authority;
+use crate::route::http_route::{authority, scheme};
 use crate::route::matching::any_value;
 
 /// Whether something holds, as far as that is known yet.
@@ -182,7 +182,7 @@ fn of_request(test: &Test, request: &InboundRequest<'_>) -> bool {
         Test::Method(texts) => any(texts, head.method.as_str().as_bytes()),
         Test::Path(paths) => paths.iter().any(|path| path.matches(head.uri.path())),
         Test::PathAndQuery(texts) => any(texts, path_and_query(head).as_bytes()),
-        Test::Scheme(texts) => any(texts, head.uri.scheme_str().unwrap_or("http").as_bytes()),
+        Test::Scheme(texts) => any(texts, scheme(head).as_bytes()),
         Test::Header(name, texts) => header(&head.headers, name, texts),
         _ => false,
     }

@@ -1,6 +1,9 @@
 //! What gateway pods serve: their ports, what is spoken there, and the VirtualServices bound to each.
 
+use std::collections::hash_map::Entry;
 use std::sync::Arc;
+
+use weft_api::istio::Termination;
 
 use crate::registry::hostname::{self, HostBuffer, HostPattern, RequestHost};
 use crate::route::http_route::HttpRoute;
@@ -40,12 +43,14 @@ pub(crate) struct Unserved {
 }
 
 /// What a server wanted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Wanted {
     /// That a port is read so, which is read otherwise.
     Protocol(GatewayProtocol, GatewayProtocol),
     /// A port of the pod that is behind another port of its Service already.
     PodPort(u16, u16),
+    /// A server name that leads to another server.
+    Host(HostPattern),
 }
 
 impl std::fmt::Display for Unserved {
@@ -62,6 +67,11 @@ impl std::fmt::Display for Unserved {
                 "servers[{server}] of Gateway {gateway} is not served: the pod's port {port} serves port {other} of Gateway {holder} \
                  already (give the Service another targetPort)"
             ),
+            Wanted::Host(host) => write!(
+                f,
+                "servers[{server}] of Gateway {gateway} is not served: TLS for {host} at its port is Gateway {holder}'s already (name \
+                 each host in one server of the port)"
+            ),
         }
     }
 }
@@ -73,8 +83,71 @@ pub(crate) enum Serves {
     Http(VirtualHosts),
     /// Bytes: the first `tcp` rule takes them, of these VirtualServices, oldest first.
     Bytes(RuleList),
-    /// TLS that the destination ends: a `tls` rule takes it by the server name.
-    ServerNames(RuleList),
+    /// TLS, by the server name.
+    Tls(TlsServers),
+}
+
+/// The servers of a port of TLS.
+#[derive(Debug, Default)]
+pub(crate) struct TlsServers {
+    /// Which one has a server name.
+    pub(crate) names: ByName<Behind>,
+    /// Those that end TLS, each as the port that it would be without.
+    pub(crate) ending: Vec<(Arc<Termination>, GatewayPort)>,
+    /// VirtualServices whose `tls` rules take what the destination ends.
+    pub(crate) passed: RuleList,
+}
+
+/// What is behind a server name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Behind {
+    /// A destination that ends TLS.
+    Passed,
+    /// One of the servers that do.
+    Ending(usize),
+}
+
+/// What a gateway does with a connection of TLS.
+#[derive(Debug, Clone)]
+pub enum AtServerName {
+    /// A `tls` rule takes it as it is.
+    Passed,
+    /// TLS ends here.
+    Ends(Arc<Termination>),
+    /// No server has the name.
+    Nobody,
+}
+
+/// Where at a gateway's pod a connection is.
+#[derive(Debug, Clone, Copy)]
+pub struct GatewayPlace<'a> {
+    /// The port that it came to.
+    pub port: &'a GatewayPort,
+    /// Of one whose TLS has ended here: the server name that it asked for, and how TLS ended.
+    pub tls: Option<(Option<&'a str>, &'a Arc<Termination>)>,
+}
+
+impl<'a> GatewayPlace<'a> {
+    /// What is served there; `None`: TLS ended by a server that there is no more, or that lets in other clients now.
+    pub fn served(&self) -> Option<&'a GatewayPort> {
+        match self.tls {
+            None => Some(self.port),
+            Some((name, termination)) => self.port.behind(name, termination),
+        }
+    }
+
+    /// Whether a request for this host should have come by another server name: another server of the port has it.
+    pub(crate) fn is_misdirected(&self, authority: &str) -> bool {
+        self.tls.is_some_and(|(name, _)| self.port.is_misdirected(name, authority))
+    }
+}
+
+/// Something for each of some hosts.
+#[derive(Debug)]
+pub(crate) struct ByName<T> {
+    pub(crate) exact: Map<Arc<str>, T>,
+    /// By what follows `*.`; empty for `*`.
+    pub(crate) below: Map<Arc<str>, T>,
 }
 
 /// How what comes to a port is read.
@@ -89,12 +162,7 @@ pub enum GatewayProtocol {
 }
 
 /// What is done with requests, by their host.
-#[derive(Debug, Default)]
-pub(crate) struct VirtualHosts {
-    pub(crate) exact: Map<Arc<str>, VirtualHost>,
-    /// By what follows `*.`; empty for `*`.
-    pub(crate) below: Map<Arc<str>, VirtualHost>,
-}
+pub(crate) type VirtualHosts = ByName<VirtualHost>;
 
 /// What is done with the requests for one host.
 #[derive(Debug, Default)]
@@ -142,7 +210,7 @@ impl GatewayPort {
         match self.serves {
             Serves::Http(_) => GatewayProtocol::Http,
             Serves::Bytes(_) => GatewayProtocol::Bytes,
-            Serves::ServerNames(_) => GatewayProtocol::ServerName,
+            Serves::Tls(_) => GatewayProtocol::ServerName,
         }
     }
 
@@ -150,8 +218,44 @@ impl GatewayPort {
     pub(crate) fn hosts(&self) -> Option<&VirtualHosts> {
         match &self.serves {
             Serves::Http(hosts) => Some(hosts),
-            Serves::Bytes(_) | Serves::ServerNames(_) => None,
+            Serves::Bytes(_) | Serves::Tls(_) => None,
         }
+    }
+
+    /// What happens to a connection for a server name, of TLS.
+    pub fn at_server_name(&self, name: Option<&str>) -> AtServerName {
+        let Serves::Tls(servers) = &self.serves else { return AtServerName::Nobody };
+        match servers.behind(name) {
+            Some(Behind::Passed) => AtServerName::Passed,
+            Some(Behind::Ending(server)) => AtServerName::Ends(servers.ending[server].0.clone()),
+            None => AtServerName::Nobody,
+        }
+    }
+
+    /// The port behind TLS that ended for this server name by `termination`; `None`: there is none any more, or other clients
+    /// are let in.
+    pub(crate) fn behind(&self, name: Option<&str>, termination: &Arc<Termination>) -> Option<&Self> {
+        let Serves::Tls(servers) = &self.serves else { return None };
+        let Some(Behind::Ending(server)) = servers.behind(name) else { return None };
+        let (now, port) = &servers.ending[server];
+        (Arc::ptr_eq(now, termination) || now.lets_in_as(termination)).then_some(port)
+    }
+
+    fn is_misdirected(&self, name: Option<&str>, authority: &str) -> bool {
+        let Serves::Tls(servers) = &self.serves else { return false };
+        let mut lower = HostBuffer::new();
+        let RequestHost::Name(host) = hostname::normalize(authority, &mut lower) else { return false };
+        let wanted = servers.behind(Some(host));
+        wanted.is_some() && wanted != servers.behind(name)
+    }
+
+    /// How TLS ends at it.
+    pub fn terminations(&self) -> impl Iterator<Item = &Arc<Termination>> {
+        let ending = match &self.serves {
+            Serves::Tls(servers) => &*servers.ending,
+            Serves::Http(_) | Serves::Bytes(_) => &[],
+        };
+        ending.iter().map(|(termination, _)| termination)
     }
 
     /// The VirtualServices that it serves by; some more than once.
@@ -161,7 +265,11 @@ impl GatewayPort {
                 let hosts = hosts.exact.values().chain(hosts.below.values());
                 hosts.flat_map(|host| host.rules.iter()).collect()
             }
-            Serves::Bytes(rules) | Serves::ServerNames(rules) => rules.iter().collect(),
+            Serves::Bytes(rules) => rules.iter().collect(),
+            Serves::Tls(servers) => {
+                let behind = servers.ending.iter().flat_map(|(_, port)| port.rules());
+                servers.passed.iter().chain(behind).collect()
+            }
         }
     }
 
@@ -178,8 +286,8 @@ impl GatewayPort {
                 });
                 found.map_or(L4Rules::None, L4Rules::Matched)
             }
-            Serves::ServerNames(list) => L4Rules::by_name(
-                list.iter().filter(is_seen),
+            Serves::Tls(servers) => L4Rules::by_name(
+                servers.passed.iter().filter(is_seen),
                 |source| source.admits_at_gateway(self.server_port, at),
                 |entry| entry.fits(server_name),
             ),
@@ -187,17 +295,53 @@ impl GatewayPort {
     }
 }
 
-impl VirtualHosts {
-    /// What is done for a host.
-    pub(crate) fn entry(&mut self, pattern: &HostPattern) -> &mut VirtualHost {
+impl TlsServers {
+    /// What has the most specific name for what a client asks for; one that asks for nobody is for who serves every name.
+    fn behind(&self, name: Option<&str>) -> Option<Behind> {
+        match name {
+            Some(name) => self.names.find_name(name),
+            None => self.names.below.get(""),
+        }
+        .copied()
+    }
+}
+
+impl<T> Default for ByName<T> {
+    fn default() -> Self {
+        Self { exact: Map::default(), below: Map::default() }
+    }
+}
+
+impl<T> ByName<T> {
+    /// The place of a host.
+    pub(crate) fn place(&mut self, pattern: &HostPattern) -> Entry<'_, Arc<str>, T> {
         match pattern {
-            HostPattern::Exact(name) => self.exact.entry(name.clone()).or_default(),
-            HostPattern::Below(suffix) => self.below.entry(suffix.clone()).or_default(),
+            HostPattern::Exact(name) => self.exact.entry(name.clone()),
+            HostPattern::Below(suffix) => self.below.entry(suffix.clone()),
         }
     }
 
-    /// The host with the most specific name for a request; Envoy looks no further when none of its routes matches.
-    pub(crate) fn find(&self, authority: &str) -> Option<&VirtualHost> {
+    /// What a host has.
+    pub(crate) fn get(&self, pattern: &HostPattern) -> Option<&T> {
+        match pattern {
+            HostPattern::Exact(name) => self.exact.get(name),
+            HostPattern::Below(suffix) => self.below.get(suffix),
+        }
+    }
+
+    /// Every host.
+    pub(crate) fn hosts(&self) -> impl Iterator<Item = String> {
+        let below = self.below.keys().map(|suffix| HostPattern::Below(suffix.clone()).to_string());
+        self.exact.keys().map(ToString::to_string).chain(below)
+    }
+
+    /// What has the most specific name for this one, which is in lower case.
+    fn find_name(&self, name: &str) -> Option<&T> {
+        self.exact.get(name).or_else(|| hostname::suffixes(name).find_map(|suffix| self.below.get(suffix)))
+    }
+
+    /// What has the most specific name for a request; Envoy looks no further when none of its routes matches.
+    pub(crate) fn find(&self, authority: &str) -> Option<&T> {
         let mut lower = HostBuffer::new();
         let name = match hostname::normalize(authority, &mut lower) {
             RequestHost::Name(name) => name,
@@ -208,7 +352,7 @@ impl VirtualHosts {
             }
             RequestHost::Nothing => return self.below.get(""),
         };
-        self.exact.get(name).or_else(|| hostname::suffixes(name).find_map(|suffix| self.below.get(suffix)))
+        self.find_name(name)
     }
 }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use http::header::HOST;
 use http::request::Parts;
+use http::uri::Scheme;
 use http::{HeaderMap, StatusCode};
 
 use crate::draw::{Use, draw, happens};
@@ -201,6 +202,13 @@ pub(crate) fn authority(request: &Parts) -> &str {
         Some(authority) => authority.as_str(),
         None => request.headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default(),
     }
+}
+
+/// `https` where TLS has ended on this node, as whoever ended it has noted in the request's extensions; else what the target
+/// says, and `http` where that says nothing.
+pub(crate) fn scheme(request: &Parts) -> &str {
+    let noted = request.extensions.get::<Scheme>().or(request.uri.scheme());
+    noted.map_or("http", Scheme::as_str)
 }
 
 #[cfg(test)]

@@ -31,7 +31,7 @@ impl<'a> RequestView<'a> {
     pub(crate) fn of(request: &'a Parts) -> Self {
         Self {
             method: request.method.as_str(),
-            scheme: request.uri.scheme_str().unwrap_or("http"),
+            scheme: crate::route::http_route::scheme(request),
             authority: crate::route::http_route::authority(request),
             path: request.uri.path(),
             query: request.uri.query(),

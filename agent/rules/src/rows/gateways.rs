@@ -3,7 +3,6 @@
 use weft_api::admin::GatewayRow;
 
 use super::shorten;
-use crate::registry::hostname::HostPattern;
 use crate::route::gateway::{GatewayPort, Serves};
 use crate::snapshot::Snapshot;
 
@@ -18,15 +17,9 @@ pub fn gateways(snapshot: &Snapshot) -> Vec<GatewayRow> {
 fn row(pod: &str, port: &GatewayPort) -> GatewayRow {
     let (namespace, name) = pod.split_once('/').unwrap_or(("", pod));
     let mut hosts = match &port.serves {
-        Serves::Http(hosts) => {
-            let below = hosts.below.keys().map(|suffix| HostPattern::Below(suffix.clone()).to_string());
-            hosts.exact.keys().map(ToString::to_string).chain(below).collect()
-        }
+        Serves::Http(hosts) => hosts.hosts().collect(),
         Serves::Bytes(_) => vec!["*".to_owned()],
-        Serves::ServerNames(rules) => {
-            let matches = rules.iter().flat_map(|rules| &rules.tls).flat_map(|entry| &entry.matches);
-            matches.flat_map(|entry| &entry.names).map(ToString::to_string).collect()
-        }
+        Serves::Tls(servers) => servers.names.hosts().collect(),
     };
     let mut virtual_services: Vec<String> = port.rules().iter().map(|rules| rules.key.to_string()).collect();
     let mut notes: Vec<String> = port.unserved.iter().map(ToString::to_string).collect();

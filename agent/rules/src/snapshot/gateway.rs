@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use http::request::Parts;
+use weft_api::istio::Termination;
 
 use crate::pattern;
-use crate::route::gateway::GatewayPort;
+use crate::route::gateway::{GatewayPlace, GatewayPort};
 use crate::route::http_route::Destination;
 use crate::route::matching::{MatchedPath, RequestView};
 use crate::route::tcp_route::TcpDecision;
@@ -19,15 +20,24 @@ impl Snapshot {
         self.gateways.get(pod)?.iter().find(|served| served.pod_port == port)
     }
 
+    /// How this node's gateways end TLS; some more than once.
+    pub fn terminations(&self) -> impl Iterator<Item = &Arc<Termination>> {
+        self.gateways.values().flat_map(|ports| ports.iter()).flat_map(GatewayPort::terminations)
+    }
+
     /// Decides where a request goes that came to a gateway pod. `gateway` is the pod itself, for whose labels and namespace
     /// the rules are.
     pub fn route_at_gateway(
         &self,
         gateway: &Workload,
-        served: &GatewayPort,
+        place: &GatewayPlace<'_>,
         request: &Parts,
     ) -> HttpDecision {
         let request = RequestView::of(request);
+        let Some(served) = place.served() else { return HttpDecision::Misdirected };
+        if place.is_misdirected(request.authority) {
+            return HttpDecision::Misdirected;
+        }
         let Some(virtual_host) = served.hosts().and_then(|hosts| hosts.find(request.authority)) else {
             return HttpDecision::NoRoute;
         };

@@ -1,7 +1,11 @@
 //! What a gateway pod serves: which Gateways select it, which VirtualServices are bound to those, host by host.
 
+use std::sync::Arc;
+
 use weft_api::admin::{ExplainRequest, Explanation};
+use weft_api::istio::Termination;
 use weft_rules::explain;
+use weft_rules::route::gateway::{AtServerName, GatewayPlace};
 use weft_rules::route::http_route::HttpAction;
 use weft_rules::route::tcp_route::TcpDecision;
 use weft_rules::rows;
@@ -69,7 +73,7 @@ fn ask(world: &World, port: u16, url: &str) -> String {
     let pod = world.pod("istio-system/ingress-1");
     let Some(served) = world.snapshot.gateway_port(&pod.key, port) else { return "closed".into() };
     let parts = world.call(&pod.key, "10.2.0.1:80", url).parts();
-    match world.snapshot.route_at_gateway(&pod, served, &parts) {
+    match world.snapshot.route_at_gateway(&pod, &GatewayPlace { port: served, tls: None }, &parts) {
         HttpDecision::Route(matched) => match &matched.route.action {
             HttpAction::Redirect(redirect) => {
                 let (status, location) = redirect.location(&parts, matched.matched_prefix, "http", port);
@@ -200,8 +204,9 @@ fn a_destination_without_a_port_means_the_services_only_one() {
         world.apply(&rules("shop", "all", "", &spec(host)));
         let pod = world.pod("istio-system/ingress-1");
         let served = world.snapshot.gateway_port(&pod.key, 8080).expect("served");
+        let place = GatewayPlace { port: served, tls: None };
         let parts = world.call(&pod.key, "10.2.0.1:80", "h/").parts();
-        let HttpDecision::Route(matched) = world.snapshot.route_at_gateway(&pod, served, &parts) else {
+        let HttpDecision::Route(matched) = world.snapshot.route_at_gateway(&pod, &place, &parts) else {
             panic!("no route")
         };
         let chosen = matched.route.pick(0).expect("a destination");
@@ -530,8 +535,7 @@ fn tls_passes_a_gateway_by_its_server_name() {
     let servers = "{selector: {istio: ingressgateway}, servers: [\
         {port: {number: 443, name: tls, protocol: TLS}, hosts: ['*.example'], tls: {mode: PASSTHROUGH}}, \
         {port: {number: 443, name: https, protocol: HTTPS}, hosts: ['a.test'], tls: {mode: PASSTHROUGH}}, \
-        {port: {number: 443, name: ends, protocol: HTTPS}, hosts: ['b.test'], tls: {mode: SIMPLE, credentialName: b}}, \
-        {port: {number: 444, name: ends-too, protocol: TLS}, hosts: ['*'], tls: {mode: SIMPLE, credentialName: b}}]}";
+        {port: {number: 444, name: auto, protocol: TLS}, hosts: ['*'], tls: {mode: AUTO_PASSTHROUGH}}]}";
     let mut world = World::of(&(PODS.to_owned() + &gateway("shop", "gw", servers)));
     let spec = |hosts: &str, names: &str, to: &str| {
         format!(
@@ -547,12 +551,185 @@ fn tls_passes_a_gateway_by_its_server_name() {
     assert_eq!(at("one.example"), "outbound|81||two.shop.svc.cluster.local by shop/exact");
     assert_eq!(at("a.test"), "outbound|81||two.shop.svc.cluster.local by shop/exact");
     assert_eq!((at("b.test"), at("example"), at("")), ("NR".into(), "NR".into(), "NR".into()));
-    assert_eq!(connect(&world, 444, "x.example"), "closed", "TLS is ended nowhere yet");
+    assert_eq!(connect(&world, 444, "x.example"), "closed", "that is not served yet");
     let told = explain_at(&world, "one.example:443");
     assert_eq!((&*told.action, told.matched.unwrap().route), ("route", "tls[0]".to_owned()));
     let told = explain_at(&world, "b.test:443");
     assert_eq!(told.action, "notFound");
     assert!(told.notes.iter().any(|note| note.contains("asked for: b.test")), "{:?}", told.notes);
+}
+
+/// What the gateway does with a request on a connection of TLS: how TLS ends and the route's name, `NR`, `misdirected`, or what
+/// becomes of TLS that does not end.
+fn ask_tls(world: &World, name: &str, host: &str) -> String {
+    let pod = world.pod("istio-system/ingress-1");
+    let served = world.snapshot.gateway_port(&pod.key, 443).expect("served");
+    let name = Some(name).filter(|name| !name.is_empty());
+    let termination = match served.at_server_name(name) {
+        AtServerName::Ends(termination) => termination,
+        AtServerName::Passed => return "passed".into(),
+        AtServerName::Nobody => return "nobody".into(),
+    };
+    request_tls(world, name, &termination, host)
+}
+
+/// The same, of a connection whose TLS has ended before.
+fn request_tls(world: &World, name: Option<&str>, termination: &Arc<Termination>, host: &str) -> String {
+    let pod = world.pod("istio-system/ingress-1");
+    let served = world.snapshot.gateway_port(&pod.key, 443).expect("served");
+    let parts = world.call(&pod.key, "10.2.0.1:80", &format!("{host}/")).parts();
+    let place = GatewayPlace { port: served, tls: Some((name, termination)) };
+    match world.snapshot.route_at_gateway(&pod, &place, &parts) {
+        HttpDecision::Route(matched) => {
+            let by = termination.settings.credential_name.as_deref().unwrap_or("none");
+            format!("{by}: {}", matched.route.name)
+        }
+        HttpDecision::NoRoute => "NR".into(),
+        HttpDecision::Misdirected => "misdirected".into(),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn https(namespace: &str, name: &str, servers: &[(&str, &str)]) -> String {
+    let servers: Vec<String> = (servers.iter().enumerate())
+        .map(|(at, (host, tls))| {
+            format!(
+                "{{port: {{number: 443, name: p{at}, protocol: HTTPS}}, hosts: ['{host}'], tls: {{{tls}}}}}"
+            )
+        })
+        .collect();
+    let spec = format!("{{selector: {{istio: ingressgateway}}, servers: [{}]}}", servers.join(", "));
+    gateway(namespace, name, &spec)
+}
+
+#[test]
+fn tls_ends_where_the_most_specific_server_says() {
+    let servers = [
+        ("one.example", "mode: SIMPLE, credentialName: one"),
+        ("*.example", "mode: SIMPLE, credentialName: all"),
+        ("*", "mode: PASSTHROUGH"),
+    ];
+    let mut world = World::of(&(PODS.to_owned() + &https("shop", "gw", &servers)));
+    world.apply(&rules(
+        "shop",
+        "all",
+        "",
+        &format!("{{hosts: ['*.example'], gateways: [gw], {}}}", to("shop")),
+    ));
+    world.apply(&rules(
+        "shop",
+        "through",
+        "",
+        "{hosts: ['*'], gateways: [gw], tls: [{match: [{sniHosts: ['x.two.example', '*.test']}], route: [{destination: {host: two}}]}]}",
+    ));
+    for (name, host, expected) in [
+        ("one.example", "one.example", "one: shop"),
+        ("one.example", "ONE.example:443", "one: shop"),
+        ("two.example", "two.example", "all: shop"),
+        ("two.example", "three.example", "all: shop"),
+        // Another server has the host, and may ask clients for something.
+        ("two.example", "one.example", "misdirected"),
+        ("one.example", "two.example", "misdirected"),
+        ("one.example", "a.test", "misdirected"),
+        ("one.example", "elsewhere", "NR"),
+        ("one.example", "10.0.0.1", "NR"),
+        // More specific than the server of `*.example`.
+        ("x.two.example", "", "passed"),
+        ("a.test", "", "passed"),
+        ("elsewhere", "", "nobody"),
+        ("", "", "nobody"),
+    ] {
+        assert_eq!(ask_tls(&world, name, host), expected, "{name}, {host}");
+    }
+    let told = explain_at(&world, "https://one.example/");
+    assert_eq!((&*told.action, told.matched.unwrap().virtual_service), ("route", "shop/all".to_owned()));
+    assert!(told.notes.iter().any(|note| note.contains("by Secret istio-system/one")), "{:?}", told.notes);
+
+    // Who serves every name is for those who ask for none, too.
+    world.apply(&https("shop", "gw", &[("*", "mode: SIMPLE, credentialName: all")]));
+    assert_eq!(
+        (ask_tls(&world, "", "a.example"), ask_tls(&world, "b.test", "a.example")),
+        ("all: shop".into(), "all: shop".into())
+    );
+}
+
+#[test]
+fn a_server_name_is_the_oldest_servers() {
+    let mut world = World::of(
+        &(PODS.to_owned() + &https("shop", "gw", &[("one.example", "mode: SIMPLE, credentialName: one")])),
+    );
+    world.apply(&rules(
+        "shop",
+        "all",
+        "",
+        &format!("{{hosts: ['*.example'], gateways: [gw], {}}}", to("shop")),
+    ));
+    let other = https(
+        "a",
+        "a",
+        &[
+            ("one.example", "mode: SIMPLE, credentialName: evil"),
+            ("two.example", "mode: SIMPLE, credentialName: two"),
+        ],
+    )
+    .replace("{name: a,", "{name: a, creationTimestamp: '2026-01-01T00:00:00Z',");
+    world.apply(&other);
+    assert_eq!(ask_tls(&world, "one.example", "one.example"), "one: shop");
+    assert_eq!(ask_tls(&world, "two.example", "two.example"), "NR");
+    let told: Vec<String> = rows::warnings(&world.snapshot).iter().map(ToString::to_string).collect();
+    assert!(
+        matches!(&*told, [one] if one.contains("servers[0] of Gateway a/a is not served: TLS for one.example at its port is Gateway shop/gw's")),
+        "{told:?}"
+    );
+    world.delete("Gateway", "shop", "gw");
+    assert_eq!(ask_tls(&world, "one.example", "one.example"), "NR", "nothing is bound to the other");
+}
+
+#[test]
+fn who_was_let_in_without_proof_comes_anew_when_a_server_asks_for_it() {
+    let server = |tls: &str| https("shop", "gw", &[("one.example", tls)]);
+    let mut world = World::of(&(PODS.to_owned() + &server("mode: SIMPLE, credentialName: one")));
+    world.apply(&rules(
+        "shop",
+        "all",
+        "",
+        &format!("{{hosts: ['*.example'], gateways: [gw], {}}}", to("shop")),
+    ));
+    let pod = world.pod("istio-system/ingress-1");
+    let ended = |world: &World| match world
+        .snapshot
+        .gateway_port(&pod.key, 443)
+        .unwrap()
+        .at_server_name(Some("one.example"))
+    {
+        AtServerName::Ends(termination) => termination,
+        other => panic!("{other:?}"),
+    };
+    let before = ended(&world);
+    let now =
+        |world: &World, tls: &Arc<Termination>| request_tls(world, Some("one.example"), tls, "one.example");
+    // Nothing else is asked of clients.
+    world.apply(&server("mode: SIMPLE, credentialName: two, minProtocolVersion: TLSV1_3"));
+    assert_eq!(now(&world, &before), "one: shop");
+    for tls in [
+        "mode: MUTUAL, credentialName: one",
+        "mode: OPTIONAL_MUTUAL, credentialName: one",
+        "mode: PASSTHROUGH",
+    ] {
+        world.apply(&server(tls));
+        assert_eq!(now(&world, &before), "misdirected", "{tls}");
+    }
+    world.apply(&server("mode: MUTUAL, credentialName: one"));
+    let mutual = ended(&world);
+    assert_eq!(now(&world, &mutual), "one: shop");
+    for tls in
+        ["mode: MUTUAL, credentialName: two", "mode: MUTUAL, credentialName: one, subjectAltNames: [a]"]
+    {
+        world.apply(&server(tls));
+        assert_eq!(now(&world, &mutual), "misdirected", "{tls}");
+    }
+    world.delete("Gateway", "shop", "gw");
+    world.apply(&plain("shop", "'*'"));
 }
 
 fn explain_at(world: &World, to: &str) -> Explanation {

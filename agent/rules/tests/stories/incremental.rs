@@ -12,6 +12,7 @@ use weft_api::meta::ObjectKey;
 use weft_api::object::Object;
 use weft_rules::compile::{Change, Compiler};
 use weft_rules::guard::{Inbound, InboundRequest};
+use weft_rules::route::gateway::{AtServerName, GatewayPlace};
 use weft_rules::route::http_route::{Destination, HttpAction};
 use weft_rules::rows;
 use weft_rules::snapshot::{HttpDecision, Snapshot};
@@ -190,7 +191,10 @@ fn gateway() -> impl Strategy<Value = Object> {
                    "hosts": hosts, "tls": if protocol == "TLS" { json!({"mode": "PASSTHROUGH"}) } else { json!(null) }})
         };
         let other = if by_name { server(81, "TLS") } else { server(81, "TCP") };
-        let spec = json!({"selector": {"app": app}, "servers": [server(80, "HTTP"), other]});
+        let mut ends = server(81, "HTTPS");
+        ends["tls"] = json!({"mode": "SIMPLE", "credentialName": app});
+        ends["hosts"] = json!(["one.example"]);
+        let spec = json!({"selector": {"app": app}, "servers": [server(80, "HTTP"), other, ends]});
         Object::Gateway(object(json!({"metadata": metadata(ns, "g"), "spec": spec})))
     })
 }
@@ -390,9 +394,17 @@ fn as_gateway(snapshot: &Snapshot, workload: &Workload) -> String {
         let Some(served) = snapshot.gateway_port(&workload.key, port) else { continue };
         for name in ["one.example", "x.a.svc.cluster.local", "elsewhere"] {
             let (head, ()) = http::Request::get("/").header("host", name).body(()).unwrap().into_parts();
-            let http = told(&snapshot.route_at_gateway(workload, served, &head));
-            let bytes = snapshot.route_tcp_at_gateway(workload, served, Some(name), 7);
-            writeln!(text, "{} {port} {:?} {name}: {http} {bytes:?}", workload.key, served.protocol())
+            let ended = match served.at_server_name(Some(name)) {
+                AtServerName::Ends(termination) => Some(termination),
+                AtServerName::Passed | AtServerName::Nobody => None,
+            };
+            let tls = ended.as_ref().map(|ended| (Some(name), ended));
+            let place = GatewayPlace { port: served, tls };
+            let http = told(&snapshot.route_at_gateway(workload, &place, &head));
+            let behind = place.served().expect("it was there a moment ago");
+            let bytes = snapshot.route_tcp_at_gateway(workload, behind, Some(name), 7);
+            let by = ended.map(|ended| ended.settings.credential_name.clone());
+            writeln!(text, "{} {port} {:?} {name}: {by:?} {http} {bytes:?}", workload.key, served.protocol())
                 .unwrap();
         }
     }

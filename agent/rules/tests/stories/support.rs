@@ -110,6 +110,7 @@ impl Call<'_> {
         let (snapshot, caller, dst) = (self.snapshot, self.caller.clone(), self.dst);
         let route = match self.decide() {
             HttpDecision::NoRoute => return "NR".into(),
+            HttpDecision::Misdirected => return "misdirected".into(),
             HttpDecision::Passthrough => return "passthrough".into(),
             HttpDecision::BlackHole => return "blackhole".into(),
             HttpDecision::Route(matched) => matched.route,

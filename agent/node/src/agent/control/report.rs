@@ -22,7 +22,15 @@ impl Control {
         let patterns = self.intake.waiting_for();
         let certificates = self.shared.identities.iter().flat_map(|identities| identities.on_their_way());
         let certificates = certificates.map(|account| format!("certificate of {account}"));
-        objects.chain(patterns).chain(pods).chain(leaving).chain(workers).chain(certificates).collect()
+        let secrets = self.shared.credentials.on_their_way().into_iter().map(|name| format!("Secret {name}"));
+        objects
+            .chain(patterns)
+            .chain(pods)
+            .chain(leaving)
+            .chain(workers)
+            .chain(certificates)
+            .chain(secrets)
+            .collect()
     }
 
     pub(super) fn answer(&mut self) {

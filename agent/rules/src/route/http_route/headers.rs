@@ -179,7 +179,7 @@ fn request_field<'a>(request: &'a Parts, name: &str) -> Option<&'a [u8]> {
     match name {
         ":method" => Some(request.method.as_str().as_bytes()),
         ":path" => request.uri.path_and_query().map(|path| path.as_str().as_bytes()),
-        ":scheme" => Some(request.uri.scheme_str().unwrap_or("http").as_bytes()),
+        ":scheme" => Some(super::scheme(request).as_bytes()),
         ":authority" | "host" => Some(super::authority(request).as_bytes()),
         _ => request.headers.get(name).map(HeaderValue::as_bytes),
     }
