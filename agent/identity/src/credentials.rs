@@ -207,6 +207,18 @@ impl Credentials {
         untold.map(ToString::to_string).collect()
     }
 
+    /// By Secret, when the certificate ends by which a server ends TLS, in order.
+    pub fn serving(&self) -> Vec<(String, SystemTime)> {
+        let made = self.made.load();
+        let mut ends = BTreeMap::new();
+        for (of, server) in made.iter().filter_map(|(of, made)| Some((of, made.as_ref().ok()?))) {
+            for (name, facts) in of.settings.certificate_secrets().zip(&server.certificates) {
+                ends.insert(format!("{}/{name}", of.namespace), facts.not_after);
+            }
+        }
+        ends.into_iter().collect()
+    }
+
     /// What `weft get secrets` lists: the Secrets with the servers' own certificates, in order.
     pub fn rows(&self) -> Vec<SecretRow> {
         let made = self.made.load();

@@ -221,6 +221,12 @@ impl Account {
         self.turn.spend(DIAL);
     }
 
+    /// Takes up a stranger's TLS in this holder's turn: a handshake keeps the worker as busy as some dials.
+    pub async fn turn_for_handshake(&self) {
+        self.turn().await;
+        self.turn.spend(HANDSHAKE);
+    }
+
     /// Whether more of a body may be read. A worker that holds nothing of a holder's bodies may always go on.
     pub fn may_buffer(&self) -> bool {
         self.settle();
@@ -346,6 +352,8 @@ fn ends(chain: &[Arc<Share>]) -> u64 {
 const TURN: usize = 256 << 10;
 /// A connection that is dialled takes about as long as so many.
 const DIAL: usize = 64 << 10;
+/// The server's side of a handshake.
+const HANDSHAKE: usize = 128 << 10;
 /// And a request of HTTP/2 that begins, before it does anything.
 const REQUEST: usize = 8 << 10;
 /// This part of what is used is taken ahead.

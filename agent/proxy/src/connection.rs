@@ -11,6 +11,7 @@ use weft_api::istio::Termination;
 use weft_datapath::LocalPod;
 use weft_identity::ClientCertificate;
 use weft_limits::Account;
+use weft_limits::account::Charge;
 use weft_rules::route::gateway::{AtServerName, GatewayPlace, GatewayProtocol};
 use weft_rules::route::http_route::Destination;
 use weft_rules::route::tcp_route::TcpDecision;
@@ -47,6 +48,7 @@ pub(super) struct EndedTls {
     pub(super) termination: Arc<Termination>,
     /// What the client has proved to be, where it was asked and had something to show.
     pub(super) client: Option<ClientCertificate>,
+    pub(super) _charge: Charge,
 }
 
 #[derive(Debug)]

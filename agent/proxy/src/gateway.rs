@@ -147,6 +147,11 @@ async fn end_tls(
             return Err(failed(format!("TLS is not served: {why}")));
         }
     };
+    let Some(charge) = down.account.charge(limits::ENDED_TLS) else {
+        Stream::from(socket).reset();
+        return Err(Kind::Overloaded.into());
+    };
+    down.account.turn_for_handshake().await;
     let handshake = StartHandshake::from_parts(accepted, socket).into_stream(config);
     let stream = match tokio::time::timeout(limits::HANDSHAKE, Box::pin(handshake)).await {
         Ok(Ok(stream)) => stream,
@@ -160,7 +165,7 @@ async fn end_tls(
         // Nobody has checked who signed it.
         client.identity = None;
     }
-    down.end_tls(EndedTls { termination, client });
+    down.end_tls(EndedTls { termination, client, _charge: charge });
     Ok(Stream::Tls(Box::new(stream.into())))
 }
 

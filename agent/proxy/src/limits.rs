@@ -6,6 +6,8 @@ use weft_limits::Cost;
 
 /// What a client's connection costs its account: its task, and what HTTP reads into.
 pub(super) const CONNECTION: Cost = Cost { standing: 8 << 10, descriptors: 1 };
+/// What TLS that ends at a gateway costs beside its client's connection.
+pub(super) const ENDED_TLS: Cost = Cost { standing: 24 << 10, descriptors: 0 };
 /// What a request under way costs beside its headers: its task, and its part of both connections.
 const REQUEST_BYTES: u32 = 16 << 10;
 /// What a request costs whose head is of this size. Headers stay for as long as it does: it may be tried again, and is recorded.

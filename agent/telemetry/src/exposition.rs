@@ -167,6 +167,8 @@ struct Agent {
     gauges: Vec<(&'static str, &'static str, f64)>,
     /// By SPIFFE ID, when its certificate ends in seconds since 1970.
     certificates: Vec<(String, f64)>,
+    /// By Secret, the same of gateways.
+    secrets: Vec<(String, f64)>,
     /// By kind of object.
     received: BTreeMap<&'static str, Received>,
     dry_runs: BTreeMap<Arc<DryRunLabels>, u64>,
@@ -216,6 +218,11 @@ impl Agent {
             ("weft_connections", "Connections of clients that stand", connections as f64),
             ("weft_metric_series", "Combinations of labels that Istio's metrics have", fill.series as f64),
             ("weft_metric_series_limit", "The most there may be", fill.limit as f64),
+            (
+                "weft_gateway_secrets_closed",
+                "Secrets for want of which servers of this node's gateways are closed",
+                own.secrets.load().closed as f64,
+            ),
             ("weft_workers", "Proxy threads", telemetry.connections.len() as f64),
             ("weft_taps", "Listening taps", telemetry.taps.listening() as f64),
             ("process_start_time_seconds", "When the agent started", started.as_secs_f64()),
@@ -228,6 +235,8 @@ impl Agent {
         let end = |end: &SystemTime| end.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
         let certificates =
             certificates.iter().map(|(identity, ends)| (identity.to_string(), end(ends))).collect();
+        let secrets = own.secrets.load();
+        let secrets = secrets.ends.iter().map(|(name, ends)| (name.clone(), end(ends))).collect();
         let received = own.received.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let mut copies = BTreeMap::new();
         for (end, count) in telemetry.copies.iter().flat_map(|worker| worker.all()) {
@@ -236,7 +245,7 @@ impl Agent {
         copies.retain(|_, count| *count > 0);
         let dry_runs = telemetry.dry_runs.totals();
         let probes = telemetry.probes.all();
-        Self { counters, gauges, certificates, received, dry_runs, copies, probes }
+        Self { counters, gauges, certificates, secrets, received, dry_runs, copies, probes }
     }
 }
 
@@ -268,6 +277,14 @@ impl Collector for Agent {
             let mut family = to.encode_descriptor(name, help, None, MetricType::Gauge)?;
             for (identity, end) in &self.certificates {
                 family.encode_family(&[("identity", identity.as_str())])?.encode_gauge(end)?;
+            }
+        }
+        if !self.secrets.is_empty() {
+            let help = "When the certificate of a Secret ends by which a gateway ends TLS";
+            let name = "weft_gateway_secret_expiration_timestamp_seconds";
+            let mut family = to.encode_descriptor(name, help, None, MetricType::Gauge)?;
+            for (secret, end) in &self.secrets {
+                family.encode_family(&[("secret", secret.as_str())])?.encode_gauge(end)?;
             }
         }
         if !self.received.is_empty() {

@@ -150,6 +150,7 @@ struct Own {
     compile_micros: AtomicU64,
     strangers: AtomicU64,
     certificates: ArcSwap<Vec<(Identity, SystemTime)>>,
+    secrets: ArcSwap<Secrets>,
     /// By kind of object. One thread adds, once for each object: nobody waits for the lock.
     received: Mutex<BTreeMap<&'static str, Received>>,
 }
@@ -286,12 +287,26 @@ impl Telemetry {
         self.own.certificates.store(Arc::new(all));
     }
 
+    /// Takes note of what gateways end TLS by.
+    pub fn secrets(&self, secrets: Secrets) {
+        self.own.secrets.store(Arc::new(secrets));
+    }
+
     /// Writes out what has been logged so far, waiting so long at most.
     pub fn flush(&self, patience: Duration) {
         if let Some(writer) = &self.writer {
             writer.flush(patience);
         }
     }
+}
+
+/// What this node's gateways end TLS by.
+#[derive(Debug, Clone, Default)]
+pub struct Secrets {
+    /// By `namespace/name`, when the certificate of each that serves ends.
+    pub ends: Vec<(String, SystemTime)>,
+    /// Secrets for want of which a server is closed.
+    pub closed: usize,
 }
 
 #[cfg(test)]

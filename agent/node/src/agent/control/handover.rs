@@ -99,6 +99,9 @@ impl Control {
         if !self.source.waiting_for().is_empty() {
             return false;
         }
+        if !self.shared.credentials.on_their_way().is_empty() && self.started.elapsed() < CERTIFICATES {
+            return false;
+        }
         let Some(identities) = self.shared.identities.clone() else { return true };
         self.want_certificates_of(self.desired.keys());
         let wanted = identities.wanted();

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use tokio::time::Instant;
-use weft_api::admin::Applied;
+use weft_api::admin::{Applied, SecretState};
+use weft_telemetry::Secrets;
 
 use super::Control;
 use crate::agent::{View, view};
@@ -57,6 +58,13 @@ impl Control {
         }
     }
 
+    fn secrets(&self) -> Secrets {
+        let rows = self.shared.credentials.serving();
+        let closed =
+            self.shared.credentials.rows().iter().filter(|row| row.state == SecretState::Closed).count();
+        Secrets { ends: rows, closed }
+    }
+
     fn generation(&self) -> u64 {
         self.confirmed.iter().copied().min().unwrap_or(0)
     }
@@ -73,6 +81,7 @@ impl Control {
         if let Some(identities) = &self.shared.identities {
             self.shared.telemetry.certificates(identities.ends());
         }
+        self.shared.telemetry.secrets(self.secrets());
         self.shared.view.store(Arc::new(View {
             generation: self.generation(),
             workers: self.confirmed.clone(),
