@@ -4,6 +4,7 @@
 //! Secret ── root ──▶ ca ── publish ──▶ ConfigMap weft-ca-root, caBundle of the webhook
 //!                    │ └── serving ──▶ certificates of its own doors
 //! agents ── grpc ──▶ tokens (TokenReview: which node?) ──▶ issue (does the account run there? pods) ──▶ ca signs
+//!               └▶ gateway_secrets (does a gateway pod there need it? pods, gateways) ──▶ the Secret, read for the answer
 //! API server ── webhook ──▶ admission: what `weft analyze` says ◀── statuses, in the replica that leader chose
 //! ```
 //!
@@ -15,6 +16,8 @@ mod away;
 mod ca;
 mod caller;
 mod condition;
+mod gateway_secrets;
+mod gateways;
 mod grpc;
 mod health;
 mod issue;

@@ -18,6 +18,7 @@ pub struct Metrics {
     registry: Registry,
     certificates: Family<Outcome, Counter>,
     reviews: Family<Outcome, Counter>,
+    secrets: Family<Outcome, Counter>,
     /// Live pods that the CA knows.
     pub pods: Gauge,
     /// 1 in the replica that writes statuses.
@@ -28,13 +29,15 @@ impl Metrics {
     /// Everything at zero.
     pub fn new() -> Self {
         let mut registry = Registry::with_prefix("weft");
-        let (certificates, reviews) = (Family::default(), Family::default());
+        let (certificates, reviews, secrets) = (Family::default(), Family::default(), Family::default());
         let (pods, leader) = (Gauge::default(), Gauge::default());
         registry.register("ca_certificates", "Requests for certificates, by result", certificates.clone());
+        let help = "Secrets of gateways of which agents were told, by result";
+        registry.register("gateway_secrets", help, secrets.clone());
         registry.register("ca_pods", "Live pods that the CA knows", pods.clone());
         registry.register("webhook_reviews", "Objects reviewed at admission, by result", reviews.clone());
         registry.register("controller_leader", "1 in the replica that writes statuses", leader.clone());
-        Self { registry, certificates, reviews, pods, leader }
+        Self { registry, certificates, reviews, secrets, pods, leader }
     }
 
     /// A request for a certificate has been answered.
@@ -48,6 +51,12 @@ impl Metrics {
             _ => "failed",
         };
         self.certificates.get_or_create(&Outcome { result }).inc();
+    }
+
+    /// An agent was told of a Secret, or that it cannot have it.
+    pub fn secret(&self, handed_over: bool) {
+        let result = if handed_over { "handed_over" } else { "refused" };
+        self.secrets.get_or_create(&Outcome { result }).inc();
     }
 
     /// An object has been reviewed.

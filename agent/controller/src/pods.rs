@@ -1,6 +1,6 @@
 //! Which service accounts run where, and what agents have said of pods: the controller's own watch of Pods.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{PoisonError, RwLock};
 use std::time::Duration;
 
@@ -12,6 +12,8 @@ use kube::runtime::watcher::{Config, Event};
 use kube::{Client, ResourceExt};
 use serde::Deserialize;
 use tokio::sync::watch;
+use weft_api::istio::is_gateway_pod;
+use weft_api::meta::Labels;
 
 use crate::away::{Orphan, Standing};
 use crate::watching;
@@ -103,6 +105,8 @@ struct Place {
 pub struct Index {
     pods: HashMap<Name, Place>,
     places: HashMap<Place, usize>,
+    /// Gateways' pods, by namespace and name: the node, and their labels.
+    gateways: BTreeMap<Name, (String, Labels)>,
     standing: Standing,
 }
 
@@ -116,6 +120,10 @@ impl Index {
             return;
         }
         let Some(node) = pod.spec.node_name.filter(|node| !node.is_empty()) else { return };
+        let labels = pod.metadata.labels.unwrap_or_default();
+        if is_gateway_pod(&labels) {
+            self.gateways.insert(name.clone(), (node.clone(), labels));
+        }
         let account = pod.spec.service_account_name.filter(|account| !account.is_empty());
         let account = account.unwrap_or_else(|| "default".to_owned());
         let place = Place { node, namespace: name.0.clone(), account };
@@ -125,6 +133,7 @@ impl Index {
 
     fn remove(&mut self, name: &Name) {
         self.standing.remove(name);
+        self.gateways.remove(name);
         let Some(place) = self.pods.remove(name) else { return };
         if let Some(count) = self.places.get_mut(&place) {
             *count -= 1;
@@ -193,6 +202,25 @@ impl Pods {
         // What counts is what is there now.
         let _ = tokio::time::timeout(longest, waiting).await;
         self.runs(node, namespace, account)
+    }
+
+    /// Rings with each change.
+    pub fn changes(&self) -> watch::Receiver<bool> {
+        self.complete.subscribe()
+    }
+
+    /// Whether a live gateway pod of the namespace is on the node whose labels fit.
+    pub fn any_gateway(&self, node: &str, namespace: &str, fits: impl Fn(&Labels) -> bool) -> bool {
+        let index = self.index.read().unwrap_or_else(PoisonError::into_inner);
+        let from = (namespace.to_owned(), String::new());
+        let in_namespace = index.gateways.range(from..).take_while(|((ns, _), _)| ns == namespace);
+        in_namespace.filter(|(_, (on, _))| on == node).any(|(_, (_, labels))| fits(labels))
+    }
+
+    /// The namespaces that have gateway pods.
+    pub fn gateway_namespaces(&self) -> BTreeSet<String> {
+        let index = self.index.read().unwrap_or_else(PoisonError::into_inner);
+        index.gateways.keys().map(|(namespace, _)| namespace.clone()).collect()
     }
 
     /// Follows the API server for as long as the process lives.

@@ -13,6 +13,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use weft_api::names::{CA_SERVICE, NAMESPACE, WEBHOOK_SERVICE};
 
 use crate::ca::Ca;
+use crate::gateway_secrets::GatewaySecrets;
 use crate::grpc::CertificateService;
 use crate::health::Health;
 use crate::issue::Issuer;
@@ -75,7 +76,9 @@ async fn start(options: ControllerOptions) -> anyhow::Result<()> {
     let pods = Arc::new(Pods::new(&namespace));
     let metrics = Arc::new(Metrics::new());
     let agent = format!("system:serviceaccount:{namespace}:{}", options.agent_service_account);
+    let secrets = Arc::new(GatewaySecrets::new(client.clone(), pods.clone()));
     let certificates = CertificateService {
+        secrets: secrets.clone(),
         tokens: Arc::new(Tokens::new(client.clone(), agent)),
         issuer: Arc::new(Issuer { ca: ca.clone(), pods: pods.clone(), patience: PATIENCE }),
         metrics: metrics.clone(),
@@ -113,6 +116,7 @@ async fn start(options: ControllerOptions) -> anyhow::Result<()> {
         tokio::join!(
             root::follow(Api::namespaced(client.clone(), &namespace), &namespace, ca.clone()),
             pods.follow(client.clone()),
+            secrets.follow(),
             ca.settle(),
             ca_serving.keep(&ca),
             webhook_serving.keep(&ca),
