@@ -10,6 +10,7 @@
 mod client_certificate;
 mod clients;
 mod fetch;
+mod secret;
 mod server;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -26,9 +27,8 @@ use weft_api::kubernetes::Secret;
 pub use client_certificate::ClientCertificate;
 pub(crate) use fetch::keep;
 use rustls::ServerConfig;
-
-/// The keys of a Secret that count: certificates as Kubernetes has them, and as Istio's first documentation had.
-const KEYS: [&str; 8] = ["tls.crt", "tls.key", "ca.crt", "ca.crl", "cert", "key", "cacert", "crl"];
+use secret::{KEYS, SecretData};
+use server::Lack;
 
 /// Namespace and name of a Secret.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -38,10 +38,6 @@ pub struct SecretName {
     /// Name.
     pub name: Box<str>,
 }
-
-/// What a Secret holds, by key, of [`KEYS`].
-#[derive(Clone, Default, PartialEq, Eq)]
-pub struct SecretData(BTreeMap<String, Vec<u8>>);
 
 /// The certificates of this node's gateways. Shared by the control thread, which says what is wanted, and by the workers, which
 /// read without a lock.
@@ -154,7 +150,7 @@ impl Credentials {
             None => self.put(vec![(name, None)]),
             Some(secret) => {
                 let values = KEYS.iter().filter_map(|key| Some(((*key).to_owned(), secret.value(key)?)));
-                let data = Ok(Arc::new(SecretData(values.collect())));
+                let data = Ok(Arc::new(SecretData::new(values)));
                 self.put(vec![(name, Some(Kept { version: String::new(), data }))]);
             }
         }
@@ -269,12 +265,17 @@ impl State {
     }
 
     /// A Secret, else why there is none.
-    fn find(&self, namespace: &Arc<str>, name: &str) -> Result<Arc<SecretData>, String> {
+    fn find(&self, namespace: &Arc<str>, name: &str) -> Result<Arc<SecretData>, Lack> {
         let full = SecretName { namespace: namespace.clone(), name: name.into() };
         match self.secrets.get(&full) {
-            Some(kept) => kept.data.clone().map_err(|why| why.to_string()),
-            None if self.by_files => Err(format!("there is no Secret {full}")),
-            None => Err(format!("Secret {full} is on its way")),
+            Some(Kept { data: Ok(data), .. }) => Ok(data.clone()),
+            // Nobody has answered.
+            Some(Kept { data: Err(why), version }) if version.is_empty() => {
+                Err(Lack::Unknown(why.to_string()))
+            }
+            Some(Kept { data: Err(why), .. }) => Err(Lack::Absent(why.to_string())),
+            None if self.by_files => Err(Lack::Absent(format!("there is no Secret {full}"))),
+            None => Err(Lack::Unknown(format!("Secret {full} is on its way"))),
         }
     }
 }
@@ -307,15 +308,5 @@ impl std::fmt::Display for SecretName {
     }
 }
 
-impl std::fmt::Debug for SecretData {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_list().entries(self.0.keys()).finish()
-    }
-}
-
-impl SecretData {
-    /// The value of the first key that it has of these.
-    fn first(&self, keys: [&str; 2]) -> Option<&[u8]> {
-        keys.iter().find_map(|key| self.0.get(*key)).map(Vec::as_slice).filter(|value| !value.is_empty())
-    }
-}
+#[cfg(test)]
+mod tests;

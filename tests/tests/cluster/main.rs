@@ -13,6 +13,7 @@ mod s20_shop;
 mod s30_bookinfo;
 mod s40_ftgo;
 mod s50_gateway;
+mod s52_https;
 mod s60_agents;
 mod s62_parts;
 mod s66_reboot;

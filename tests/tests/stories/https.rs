@@ -9,7 +9,7 @@ use http_body_util::{BodyExt, Empty};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion, version};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use weft_tests::{Mesh, Pod, eventually, story};
@@ -100,16 +100,10 @@ fn secret(name: &str, credentials: &Credentials) -> String {
 }
 
 fn secret_of(name: &str, values: &[(&str, &str)]) -> String {
-    let mut text = format!(
-        "apiVersion: v1\nkind: Secret\nmetadata: {{name: {name}, namespace: default}}\nstringData:\n"
-    );
-    for (key, value) in values {
-        text.push_str(&format!("  {key}: |\n"));
-        for line in value.lines() {
-            text.push_str(&format!("    {line}\n"));
-        }
-    }
-    text
+    let values: serde_json::Map<String, Value> =
+        values.iter().map(|(key, value)| ((*key).to_owned(), (*value).into())).collect();
+    let metadata = json!({"name": name, "namespace": "default"});
+    json!({"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "stringData": values}).to_string()
 }
 
 fn server(name: &str, host: &str, tls: &str) -> String {

@@ -26,6 +26,8 @@ const TEXT: u64 = 64;
 const PART: u64 = 48;
 /// An endpoint on one port.
 const ENDPOINT: u64 = 256;
+/// How a gateway's server ends TLS, without its certificates: those are held once for each Secret.
+const ENDED_TLS: u64 = 3 << 10;
 
 /// On whose account an object goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -295,6 +297,11 @@ impl Scale {
         self.add(labels(&spec.selector));
         for server in &spec.servers {
             self.add(ENTRY + count(&server.hosts, ENTRY) + texts(&server.hosts));
+            if let Some(tls) = &server.tls {
+                // As the Gateway has it, and made into what handshakes need.
+                let written = serde_json::to_vec(tls).map_or(0, |text| text.len() as u64);
+                self.add(ENDED_TLS + 2 * written);
+            }
         }
     }
 
@@ -374,8 +381,8 @@ mod tests {
     use super::*;
     use crate::budget::{PATTERNS, RULES};
     use crate::istio::{
-        Delegate, HttpBody, HttpDirectResponse, HttpRedirect, HttpRetry, HttpRewrite, RegexRewrite,
-        VirtualService,
+        Delegate, Gateway, GatewayServer, HttpBody, HttpDirectResponse, HttpRedirect, HttpRetry, HttpRewrite,
+        RegexRewrite, ServerTls, VirtualService,
     };
     use crate::validate::validate;
 
@@ -425,6 +432,27 @@ mod tests {
         let object = of(vec![named]);
         assert!(weigh(&object).unwrap().bytes > RULES.object);
         assert_eq!(told(&object), ["TooLarge VirtualService/large spec"]);
+    }
+
+    #[test]
+    fn every_text_of_a_gateways_tls_weighs() {
+        let of = |tls: ServerTls| {
+            let server = GatewayServer { tls: Some(tls), ..GatewayServer::default() };
+            let mut gateway = Gateway::default();
+            gateway.spec.servers = vec![server];
+            weigh(&Object::Gateway(gateway.into())).unwrap().bytes
+        };
+        let long = "x".repeat(1 << 20);
+        let text = Some(long.clone());
+        for tls in [
+            ServerTls { credential_name: text.clone(), ..ServerTls::default() },
+            ServerTls { server_certificate: text.clone(), ..ServerTls::default() },
+            ServerTls { subject_alt_names: vec![long.clone()], ..ServerTls::default() },
+            ServerTls { cipher_suites: vec![long.clone()], ..ServerTls::default() },
+        ] {
+            assert!(of(tls) > 2 << 20);
+        }
+        assert!(of(ServerTls::default()) > ENDED_TLS);
     }
 
     #[test]

@@ -124,7 +124,7 @@ fn lists_and_json_and_anchors() {
         {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "shop", "namespace": "ignored", "creationTimestamp": null}},
         {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "a", "namespace": "shop"}, "spec": {"ports": [{"port": 80, "targetPort": "http"}], "selector": null}},
         {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "b"}, "spec": {"ports": [{"port": 0}]}},
-        {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "c"}}
+        {"apiVersion": "v1", "kind": "LimitRange", "metadata": {"name": "c"}}
     ]}"#;
     let loaded = load("test.json", text);
     let names: Vec<_> = loaded.objects.iter().map(|o| format!("{} {}", o.line, o.object.key())).collect();
@@ -135,7 +135,7 @@ fn lists_and_json_and_anchors() {
     );
     assert_eq!(
         loaded.ignored.iter().map(|o| (o.kind.as_str(), o.name.as_str())).collect::<Vec<_>>(),
-        [("Secret", "c")]
+        [("LimitRange", "c")]
     );
     let text = virtual_service(
         "hosts: &h [reviews]\nhttp:\n- &r\n  route: [{destination: {host: reviews}}]\n- <<: *r\n  match: [{port: 80}]\nexportTo: ['*']\n",

@@ -7,36 +7,19 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use rustls::client::danger::HandshakeSignatureValid;
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
-use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, ServerName, UnixTime};
-use rustls::server::WebPkiClientVerifier;
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
-use rustls::{
-    CertificateError, DigitallySignedStruct, DistinguishedName, Error, RootCertStore, SignatureScheme,
-};
+use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, SignatureScheme};
 use weft_api::istio::{ServerTls, ServerTlsMode};
 
-/// What certificates are proved by.
-pub struct Roots {
-    /// Whom to believe.
-    pub store: RootCertStore,
-    /// What they have taken back.
-    pub revoked: Vec<CertificateRevocationListDer<'static>>,
-}
-
-/// Checks clients as a Gateway's server wants it; `roots` are absent where anybody's certificate will do.
+/// Checks clients as a Gateway's server wants it; `by_roots` is absent where anybody's certificate will do.
 pub fn verifier(
     settings: &ServerTls,
-    roots: Option<Roots>,
+    by_roots: Option<Arc<dyn ClientCertVerifier>>,
     provider: &Arc<CryptoProvider>,
-) -> Result<Arc<dyn ClientCertVerifier>, String> {
+) -> Arc<dyn ClientCertVerifier> {
     let optional = settings.mode == ServerTlsMode::OptionalMutual;
-    let by_roots = roots
-        .map(|Roots { store, revoked }| {
-            let builder = WebPkiClientVerifier::builder_with_provider(Arc::new(store), provider.clone());
-            builder.with_crls(revoked).build().map_err(|error| format!("clients cannot be checked: {error}"))
-        })
-        .transpose()?;
-    Ok(Arc::new(Clients {
+    Arc::new(Clients {
         by_roots,
         optional,
         names: settings.subject_alt_names.iter().filter(|name| !name.is_empty()).cloned().collect(),
@@ -47,7 +30,7 @@ pub fn verifier(
             .map(|hash| hash.replace(':', "").to_ascii_lowercase())
             .collect(),
         provider: provider.clone(),
-    }))
+    })
 }
 
 /// Lets in who proves its certificate, and has one of some names and hashes where there are any.

@@ -54,7 +54,7 @@ pub async fn keep(credentials: Arc<Credentials>, service: &Service, report: impl
 
 impl Credentials {
     /// What is wanted, with what is known of it.
-    fn asks(&self) -> Vec<SecretAsked> {
+    pub(super) fn asks(&self) -> Vec<SecretAsked> {
         let state = self.state();
         let asked = state.wanted.iter().take(MOST_ASKED).map(|name| SecretAsked {
             namespace: name.namespace.to_string(),
@@ -64,11 +64,11 @@ impl Credentials {
         asked.collect()
     }
 
-    fn take(&self, told: Vec<SecretTold>) {
+    pub(super) fn take(&self, told: Vec<SecretTold>) {
         let told = told.into_iter().map(|told| {
             let SecretTold { namespace, name, version, data, refused } = told;
             let data = if refused.is_empty() {
-                Ok(Arc::new(SecretData(data.into_iter().collect())))
+                Ok(Arc::new(SecretData::new(data)))
             } else {
                 Err(refused.chars().take(512).collect::<String>().into())
             };
@@ -78,7 +78,7 @@ impl Credentials {
     }
 
     /// Notes why those that nobody has told of are not there. True: that is news.
-    fn lack(&self, error: &ServiceError) -> bool {
+    pub(super) fn lack(&self, error: &ServiceError) -> bool {
         let why: Arc<str> = error.to_string().into();
         let state = self.state();
         let untold = state

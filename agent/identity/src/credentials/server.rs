@@ -2,17 +2,16 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
 
 use rustls::crypto::CryptoProvider;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
+use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
-use rustls::{CipherSuite, RootCertStore, ServerConfig, SupportedProtocolVersion, version};
+use rustls::{CipherSuite, ServerConfig, SupportedProtocolVersion, version};
 use weft_api::istio::{ServerTls, Termination};
 
-use super::{SecretData, clients};
+use super::clients;
+use super::secret::{Facts, SecretData};
 use crate::crypto;
 
 /// A server's TLS.
@@ -24,27 +23,21 @@ pub struct Server {
     pub certificates: Vec<Facts>,
 }
 
-/// What a certificate says.
-#[derive(Debug, Clone)]
-pub struct Facts {
-    /// Names of DNS, as it has them.
-    pub names: Vec<String>,
-    /// Its end.
-    pub not_after: SystemTime,
+/// Why there is no such Secret to be had.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Lack {
+    /// There is none, or it is not for this node.
+    Absent(String),
+    /// Nobody has told of it yet.
+    Unknown(String),
 }
 
-/// A chain and its key, in PEM.
-struct Pair {
-    what: String,
-    chain: Vec<u8>,
-    key: Vec<u8>,
-}
-
-/// What clients prove by: what it is called, roots and a revocation list in PEM.
-struct Roots {
-    what: String,
-    pem: Vec<u8>,
-    revoked: Option<Vec<u8>>,
+impl Lack {
+    fn into_why(self) -> String {
+        match self {
+            Self::Absent(why) | Self::Unknown(why) => why,
+        }
+    }
 }
 
 /// The files that it is made of.
@@ -56,20 +49,20 @@ pub fn files(of: &Termination) -> impl Iterator<Item = &Path> {
     all.flatten().filter(|path| !path.is_empty()).map(Path::new)
 }
 
-/// Makes it; `find` has the Secrets of the gateway's namespace.
+/// Makes it; `find` has the Secrets of the gateway's namespace. `by_files`: files may be read, too.
 pub fn make(
     of: &Termination,
-    find: impl Fn(&str) -> Result<Arc<SecretData>, String>,
-    files: bool,
+    find: impl Fn(&str) -> Result<Arc<SecretData>, Lack>,
+    by_files: bool,
 ) -> Result<Server, String> {
-    let mut provider = crypto::provider();
     let versions = versions(of)?;
+    let mut provider = crypto::provider();
     choose_ciphers(&mut provider, &of.settings.cipher_suites);
     let provider = Arc::new(provider);
     let (mut keys, mut certificates) = (Vec::new(), Vec::new());
-    for pair in pairs(of, &find, files)? {
-        let (key, facts) = certified(&pair, &provider)?;
-        keys.push(Arc::new(key));
+    for (what, data) in own(of, &find, by_files)? {
+        let (key, facts) = data.certified().map_err(|why| format!("{what} {why}"))?;
+        keys.push(key);
         certificates.push(facts);
     }
     let builder = ServerConfig::builder_with_provider(provider.clone())
@@ -77,10 +70,8 @@ pub fn make(
         .map_err(|error| error.to_string())?;
     let asks = of.settings.asks_clients();
     let builder = if asks {
-        let given = roots(of, &find, files)?;
-        let roots = given.as_ref().map(parse_roots).transpose()?;
-        let verifier = clients::verifier(&of.settings, roots, &provider)?;
-        builder.with_client_cert_verifier(verifier)
+        let by_roots = proofs(of, &find, by_files)?;
+        builder.with_client_cert_verifier(clients::verifier(&of.settings, by_roots, &provider))
     } else {
         builder.with_no_client_auth()
     };
@@ -93,8 +84,7 @@ pub fn make(
         // Each connection proves anew who the client is.
         config.send_tls13_tickets = 0;
     } else {
-        let ticketer = rustls::crypto::aws_lc_rs::Ticketer::new().map_err(|error| error.to_string())?;
-        config.ticketer = ticketer;
+        config.ticketer = rustls::crypto::aws_lc_rs::Ticketer::new().map_err(|error| error.to_string())?;
         config.send_tls13_tickets = 1;
     }
     if cfg!(feature = "fips") && !config.fips() {
@@ -130,7 +120,7 @@ fn choose_ciphers(provider: &mut CryptoProvider, names: &[String]) {
     }
 }
 
-/// A cipher suite by OpenSSL's name.
+/// A cipher suite by OpenSSL's name, of [`ServerTls::CIPHERS`].
 fn suite(name: &str) -> Option<CipherSuite> {
     Some(match name {
         "ECDHE-ECDSA-AES256-GCM-SHA384" => CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,
@@ -143,39 +133,29 @@ fn suite(name: &str) -> Option<CipherSuite> {
     })
 }
 
-/// The server's own certificates: of Secrets, else of files.
-fn pairs(
+/// The server's own certificates, and what each is called: of Secrets, else of files.
+fn own(
     of: &Termination,
-    find: &impl Fn(&str) -> Result<Arc<SecretData>, String>,
-    files: bool,
-) -> Result<Vec<Pair>, String> {
+    find: &impl Fn(&str) -> Result<Arc<SecretData>, Lack>,
+    by_files: bool,
+) -> Result<Vec<(String, Arc<SecretData>)>, String> {
     let settings = &of.settings;
-    let mut all = Vec::new();
-    for name in settings.certificate_secrets() {
-        let (what, data) = (format!("Secret {}/{name}", of.namespace), find(name)?);
-        let pair = [["cert", "key"], ["tls.crt", "tls.key"]]
-            .iter()
-            .find_map(|[chain, key]| Some((data.first([chain, chain])?, data.first([key, key])?)));
-        let Some((chain, key)) = pair else {
-            return Err(format!("{what} has neither tls.crt and tls.key nor cert and key"));
-        };
-        all.push(Pair { what, chain: chain.to_vec(), key: key.to_vec() });
+    let named = |name| {
+        let data = find(name).map_err(Lack::into_why)?;
+        Ok((format!("Secret {}/{name}", of.namespace), data))
+    };
+    let by_secret = settings.certificate_secrets().map(named).collect::<Result<Vec<_>, String>>()?;
+    if !by_secret.is_empty() {
+        return Ok(by_secret);
     }
-    if !all.is_empty() {
-        return Ok(all);
-    }
-    let single = (&settings.server_certificate, &settings.private_key);
     let several = settings.tls_certificates.iter().map(|one| (&one.server_certificate, &one.private_key));
-    for (chain, key) in several.chain([single]) {
-        if let (Some(chain), Some(key)) = (chain, key) {
-            let (chain_file, key_file) = (chain, key);
-            all.push(Pair {
-                what: chain_file.clone(),
-                chain: file(chain_file, files)?,
-                key: file(key_file, files)?,
-            });
-        }
-    }
+    let pairs = several.chain([(&settings.server_certificate, &settings.private_key)]);
+    let pairs = pairs.filter_map(|(chain, key)| Some((chain.as_deref()?, key.as_deref()?)));
+    let read = |(chain, key)| {
+        let data = read_files(&[("tls.crt", chain), ("tls.key", key)], by_files)?;
+        Ok((chain.to_owned(), data))
+    };
+    let all = pairs.map(read).collect::<Result<Vec<_>, String>>()?;
     if all.is_empty() {
         Err("its Gateway names no certificate (write credentialName)".to_owned())
     } else {
@@ -183,88 +163,50 @@ fn pairs(
     }
 }
 
-fn file(path: &str, files: bool) -> Result<Vec<u8>, String> {
-    if !files {
-        return Err(format!(
-            "files as certificates ({path}) are not read in a cluster: name a Secret in credentialName"
-        ));
-    }
-    std::fs::read(Path::new(path)).map_err(|error| format!("{path}: {error}"))
-}
-
-fn certified(pair: &Pair, provider: &CryptoProvider) -> Result<(CertifiedKey, Facts), String> {
-    let what = &pair.what;
-    let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_slice_iter(&pair.chain)
-        .collect::<Result<_, _>>()
-        .map_err(|error| format!("the certificate of {what} is not PEM: {error}"))?;
-    let leaf = chain.first().ok_or_else(|| format!("{what} holds no certificate in PEM"))?;
-    let facts = facts(leaf).ok_or_else(|| format!("the certificate of {what} cannot be read"))?;
-    let key = PrivateKeyDer::from_pem_slice(&pair.key)
-        .map_err(|_| format!("{what} holds no private key in PEM"))?;
-    let key = provider.key_provider.load_private_key(key);
-    let key = key.map_err(|error| format!("the key of {what} does not serve: {error}"))?;
-    let certified = CertifiedKey::new(chain, key);
-    certified.keys_match().map_err(|_| format!("the key of {what} is not that of its certificate"))?;
-    Ok((certified, facts))
-}
-
-fn facts(der: &CertificateDer<'_>) -> Option<Facts> {
-    let (_, certificate) = x509_parser::parse_x509_certificate(der).ok()?;
-    let secs = u64::try_from(certificate.validity().not_after.timestamp()).ok()?;
-    let parsed = webpki::EndEntityCert::try_from(der).ok();
-    let names = parsed.iter().flat_map(|parsed| parsed.valid_dns_names()).map(str::to_owned).collect();
-    Some(Facts { names, not_after: SystemTime::UNIX_EPOCH + Duration::from_secs(secs) })
-}
-
-/// What clients prove by; `None`: the settings ask for no proof.
-fn roots(
+/// What clients' certificates are proved by; `None`: nothing, anybody's will do.
+fn proofs(
     of: &Termination,
-    find: &impl Fn(&str) -> Result<Arc<SecretData>, String>,
-    files: bool,
-) -> Result<Option<Roots>, String> {
+    find: &impl Fn(&str) -> Result<Arc<SecretData>, Lack>,
+    by_files: bool,
+) -> Result<Option<Arc<dyn ClientCertVerifier>>, String> {
     let settings = &of.settings;
     if settings.insecure_skip_verify == Some(true) {
         return Ok(None);
     }
     let mut why = None;
     for name in settings.roots_secrets() {
+        let what = format!("Secret {}/{name}", of.namespace);
         match find(&name) {
-            Ok(data) => {
-                if let Some(roots) = data.first(["cacert", "ca.crt"]) {
-                    let revoked = data.first(["crl", "ca.crl"]).map(<[u8]>::to_vec);
-                    let what = format!("Secret {}/{name}", of.namespace);
-                    return Ok(Some(Roots { what, pem: roots.to_vec(), revoked }));
-                }
-                why = Some(format!("Secret {}/{name} has neither ca.crt nor cacert", of.namespace));
+            Ok(data) if data.has_roots() => {
+                return data.clients().map(Some).map_err(|why| format!("{what} {why}"));
             }
-            // The last one is the one that most people write.
-            Err(missing) => why = why.or(Some(missing)),
+            Ok(_) => why = Some(format!("{what} has neither ca.crt nor cacert")),
+            // The next one's roots may be others.
+            Err(Lack::Unknown(why)) => return Err(why),
+            Err(Lack::Absent(missing)) => why = why.or(Some(missing)),
         }
     }
-    let Some(path) = settings.ca_certificates.as_deref().filter(|path| !path.is_empty()) else {
+    let given = |path: &Option<String>| path.clone().filter(|path| !path.is_empty());
+    let Some(roots) = given(&settings.ca_certificates) else {
         return Err(why.unwrap_or_else(|| "its Gateway names no roots for clients' certificates".to_owned()));
     };
-    let revoked = settings.ca_crl.as_deref().filter(|path| !path.is_empty());
-    let revoked = revoked.map(|path| file(path, files)).transpose()?;
-    Ok(Some(Roots { what: path.to_owned(), pem: file(path, files)?, revoked }))
+    let revoked = given(&settings.ca_crl);
+    let files = [("ca.crt", Some(&*roots)), ("ca.crl", revoked.as_deref())];
+    let files: Vec<_> = files.into_iter().filter_map(|(key, path)| Some((key, path?))).collect();
+    read_files(&files, by_files)?.clients().map(Some).map_err(|why| format!("{roots} {why}"))
 }
 
-fn parse_roots(given: &Roots) -> Result<clients::Roots, String> {
-    let what = &given.what;
-    let mut store = RootCertStore::empty();
-    for certificate in CertificateDer::pem_slice_iter(&given.pem) {
-        let certificate = certificate.map_err(|error| format!("the roots of {what} are not PEM: {error}"))?;
-        store.add(certificate).map_err(|error| format!("a root of {what} does not serve: {error}"))?;
-    }
-    if store.is_empty() {
-        return Err(format!("{what} holds no root in PEM"));
-    }
-    let revoked = given.revoked.as_deref().map(|pem| {
-        CertificateRevocationListDer::pem_slice_iter(pem)
-            .collect::<Result<Vec<_>, _>>()
-            .map_err(|error| format!("the revocation list of {what} is not PEM: {error}"))
+fn read_files(files: &[(&str, &str)], by_files: bool) -> Result<Arc<SecretData>, String> {
+    let values = files.iter().map(|(key, path)| {
+        if !by_files {
+            return Err(format!(
+                "files as certificates ({path}) are not read in a cluster: name a Secret in credentialName"
+            ));
+        }
+        let value = std::fs::read(path).map_err(|error| format!("{path}: {error}"))?;
+        Ok(((*key).to_owned(), value))
     });
-    Ok(clients::Roots { store, revoked: revoked.transpose()?.unwrap_or_default() })
+    Ok(Arc::new(SecretData::new(values.collect::<Result<Vec<_>, String>>()?)))
 }
 
 /// Certificates of a server, of which a client gets the first whose key it understands.
