@@ -5,7 +5,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, KeyUsagePurpose};
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose};
 use serde_json::json;
 use weft_tests::{Cluster, cluster_story};
 
@@ -38,6 +38,8 @@ fn certificate() -> Result<(String, String)> {
     let mut root = CertificateParams::default();
     root.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     root.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+    // Of one name with its leaf, OpenSSL would take that for the root itself.
+    root.distinguished_name.push(DnType::CommonName, "somebody's root");
     let root_key = KeyPair::generate()?;
     let signed = root.self_signed(&root_key)?;
     let issuer = Issuer::from_ca_cert_der(signed.der(), root_key)?;
