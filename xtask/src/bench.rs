@@ -6,6 +6,7 @@
 
 mod agent;
 mod figures;
+mod gateway;
 mod load;
 mod manifests;
 mod noise;
@@ -57,10 +58,18 @@ pub fn run(args: &Args) -> Result<()> {
     let same_node: Vec<_> = same_node::ROWS.iter().filter(|row| wanted(row.name)).collect();
     let two_nodes: Vec<_> = two_nodes::ROWS.iter().filter(|row| wanted(row.name)).collect();
     let handshakes: Vec<_> = two_nodes::HANDSHAKES.iter().copied().filter(|row| wanted(row)).collect();
+    let gateway: Vec<_> = gateway::ROWS.iter().filter(|row| wanted(row.name)).collect();
+    let certificates = wanted(gateway::CERTIFICATES);
     let scale: Vec<_> = scale::ROWS.iter().copied().filter(|row| wanted(row)).collect();
-    if same_node.is_empty() && two_nodes.is_empty() && handshakes.is_empty() && scale.is_empty() {
-        let compared = same_node::ROWS.iter().chain(two_nodes::ROWS).map(|row| row.name);
-        let names: Vec<_> = compared.chain(two_nodes::HANDSHAKES).chain(scale::ROWS).collect();
+    let compared = [&same_node, &two_nodes, &gateway];
+    if compared.iter().all(|rows| rows.is_empty())
+        && handshakes.is_empty()
+        && scale.is_empty()
+        && !certificates
+    {
+        let compared = same_node::ROWS.iter().chain(two_nodes::ROWS).chain(gateway::ROWS).map(|row| row.name);
+        let others = two_nodes::HANDSHAKES.into_iter().chain(scale::ROWS).chain([gateway::CERTIFICATES]);
+        let names: Vec<_> = compared.chain(others).collect();
         bail!("no row begins with {:?}; there are {}", args.only.as_deref().unwrap_or(""), names.join(", "));
     }
     ensure!(rustix::process::geteuid().is_root(), "bench makes network namespaces: it runs as root only");
@@ -81,6 +90,10 @@ pub fn run(args: &Args) -> Result<()> {
     if !two_nodes.is_empty() || !handshakes.is_empty() {
         let (runs, seconds) = (args.runs, args.seconds);
         rows.extend(two_nodes::measure(&programs, &two_nodes, &handshakes, runs, seconds, &mut noise)?);
+    }
+    if !gateway.is_empty() || certificates {
+        let (runs, seconds) = (args.runs, args.seconds);
+        rows.extend(gateway::measure(&programs, &gateway, certificates, runs, seconds, &mut noise)?);
     }
     if !scale.is_empty() {
         rows.extend(scale::measure(&programs, &scale, &mut noise)?);

@@ -3,6 +3,7 @@
 //!
 //! A client prints one line, `operations=… seconds=… p50_us=… p99_us=… errors=…`.
 
+mod certificates;
 mod client;
 mod grpc;
 mod handshakes;
@@ -47,8 +48,10 @@ enum Command {
     Grpc(grpc::Args),
     /// Send requests of HTTP/1.1 at a fixed rate
     Rate(rate::Args),
-    /// Connect with mutual TLS, wait for the server's first byte, close; again at once
+    /// Connect with TLS, wait for the server's first byte, close; again at once
     Handshakes(handshakes::Args),
+    /// Write certificates of servers
+    Certificates(certificates::Args),
     /// Repeat an HTTP request until its answer contains a text; print the Unix time in microseconds when it did
     Until(probe::Args),
 }
@@ -70,6 +73,7 @@ fn main() -> anyhow::Result<()> {
         Command::Serve { listen } => return server::run(listen),
         Command::ServeGrpc { listen } => return grpc::serve(listen),
         Command::Until(args) => return probe::run(&args),
+        Command::Certificates(args) => return certificates::write(&args),
         Command::Handshakes(args) => return handshakes::run(&args).map(|outcome| println!("{outcome}")),
         Command::Grpc(args) => return grpc::run(&args).map(|outcome| println!("{outcome}")),
         Command::Rate(args) => return rate::run(&args).map(|outcome| println!("{outcome}")),

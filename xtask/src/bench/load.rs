@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 
 use super::figures::{self, Sample};
-use super::world::{Pod, World};
+use super::world::{NODE, Pod, World};
 use super::{Programs, manifests};
 
 /// Ports of a server pod.
@@ -19,6 +19,7 @@ pub const WEB_PORT: u16 = 8080;
 pub const STREAM_PORT: u16 = 5201;
 pub const ECHO_PORT: u16 = 7000;
 pub const GRPC_PORT: u16 = 7001;
+pub const TLS_PORT: u16 = 8443;
 
 /// What runs in a server pod.
 const SERVERS: [&str; 4] = ["nginx", "iperf3", "peer", "grpc"];
@@ -28,6 +29,10 @@ const SERVERS: [&str; 4] = ["nginx", "iperf3", "peer", "grpc"];
 pub enum Load {
     /// HTTP/1.1 requests on this many connections that are kept.
     Http(u32),
+    /// The same over TLS.
+    Https(u32),
+    /// Connections of TLS, each with a full handshake and one request, so many at once, for so many server names by turns.
+    Handshakes { at_once: u32, names: u32 },
     /// So many HTTP/1.1 requests a second, on 32 connections that are kept, whether or not they are answered.
     HttpRate(u32),
     /// Unary calls of gRPC, so many at once on each of four connections.
@@ -53,13 +58,28 @@ impl Load {
         let seconds = seconds.to_string();
         let from = |program: &Path| world.command(client.name, program);
         match self {
-            Self::Http(connections) => {
+            Self::Handshakes { at_once, names } => {
+                let mut peer = from(&programs.peer);
+                peer.arg("handshakes").args([
+                    "--name",
+                    manifests::EDGE_DOMAIN,
+                    "--names",
+                    &names.to_string(),
+                ]);
+                peer.args(["--connections", &at_once.to_string(), "--seconds", &seconds]);
+                figures::peer(&output(peer.arg(to.https.to_string()))?)
+            }
+            Self::Http(connections) | Self::Https(connections) => {
                 let mut wrk = from(Path::new("wrk"));
                 // wrk wants no fewer connections than threads.
                 wrk.arg(format!("-t{}", connections.min(2))).arg(format!("-c{connections}"));
                 wrk.arg(format!("-d{seconds}s")).arg("--latency");
                 wrk.args(["-H", &format!("Host: {}", manifests::HOST), "-H", manifests::MATCHED_HEADER]);
-                figures::wrk(&output(wrk.arg(format!("http://{}/", to.web)))?)
+                let url = match self {
+                    Self::Https(_) => format!("https://{}/", to.https),
+                    _ => format!("http://{}/", to.web),
+                };
+                figures::wrk(&output(wrk.arg(url))?)
             }
             Self::HttpRate(rate) => {
                 let mut peer = from(&programs.peer);
@@ -95,19 +115,40 @@ pub struct Target {
     pub stream: SocketAddr,
     pub echo: SocketAddr,
     pub grpc: SocketAddr,
+    pub https: SocketAddr,
 }
 
 impl Target {
     /// The servers in a pod, at its own address.
     pub fn pod(pod: Pod) -> Self {
         let at = |port| SocketAddr::from((pod.address, port));
-        Self { web: at(WEB_PORT), stream: at(STREAM_PORT), echo: at(ECHO_PORT), grpc: at(GRPC_PORT) }
+        Self {
+            web: at(WEB_PORT),
+            stream: at(STREAM_PORT),
+            echo: at(ECHO_PORT),
+            grpc: at(GRPC_PORT),
+            https: at(TLS_PORT),
+        }
+    }
+
+    /// What agents route to them.
+    pub fn services() -> Self {
+        let at = |address, port| SocketAddr::from((address, port));
+        Self {
+            web: at(manifests::WEB_ADDRESS, 80),
+            stream: at(manifests::TCP_ADDRESS, STREAM_PORT),
+            echo: at(manifests::TCP_ADDRESS, ECHO_PORT),
+            grpc: at(manifests::TCP_ADDRESS, GRPC_PORT),
+            // Nobody in the mesh asks for that.
+            https: at(manifests::WEB_ADDRESS, 443),
+        }
     }
 }
 
 /// Starts all servers in a pod, and waits until they answer.
 pub fn serve(world: &World, programs: &Programs, pod: Pod) -> Result<()> {
     let dir = world.dir(&format!("nginx-{}", pod.name))?;
+    certificates(world, programs, &dir, 1)?;
     fs::write(dir.join("nginx.conf"), nginx_conf(&dir, pod))?;
     let mut nginx = world.command(pod.name, Path::new("nginx"));
     nginx.arg("-p").arg(&dir).arg("-c").arg(dir.join("nginx.conf")).arg("-e").arg(dir.join("error.log"));
@@ -168,9 +209,22 @@ http {{
     listen {WEB_PORT} backlog=4096;
     location / {{ add_header x-pod {name}; return 200 "{body}\n"; }}
   }}
+  server {{
+    listen {TLS_PORT} ssl backlog=4096;
+    ssl_certificate {dir}/0.crt;
+    ssl_certificate_key {dir}/0.key;
+    location / {{ add_header x-pod {name}; return 200 "{body}\n"; }}
+  }}
 }}
 "#
     )
+}
+
+/// Writes so many certificates, `N.crt` and `N.key` of [`manifests::EDGE_DOMAIN`].
+pub fn certificates(world: &World, programs: &Programs, dir: &Path, count: u32) -> Result<()> {
+    let mut peer = world.command(NODE.name, &programs.peer);
+    peer.args(["certificates", "--name", manifests::EDGE_DOMAIN, "--count", &count.to_string()]);
+    output(peer.arg("--dir").arg(dir)).map(drop)
 }
 
 /// Runs a program to its end, and returns what it printed.

@@ -92,6 +92,86 @@ spec:
     )
 }
 
+/// Below it are the names that are asked for at the gateway.
+pub const EDGE_DOMAIN: &str = "edge.test";
+/// Where the gateway's pod listens.
+pub const EDGE_HTTP: u16 = 8080;
+pub const EDGE_HTTPS: u16 = 8443;
+
+/// A gateway's pod.
+pub fn gateway_pod(pod: Pod, netns: &str) -> String {
+    let Pod { name, address, node } = pod;
+    let node = node.name;
+    format!(
+        "apiVersion: v1
+kind: Pod
+metadata:
+  name: {name}
+  namespace: {NAMESPACE}
+  labels: {{istio: ingressgateway}}
+  annotations: {{weft.dev/netns: {netns}}}
+spec: {{nodeName: {node}, serviceAccountName: gateway}}
+status: {{podIP: {address}}}
+"
+    )
+}
+
+/// What the gateway serves: plain HTTP, and TLS for so many names, each by a Secret and a Gateway of its own.
+pub fn edge(names: u32) -> String {
+    let gateway = |name: &str, server: &str| {
+        format!(
+            "apiVersion: networking.istio.io/v1
+kind: Gateway
+metadata: {{name: {name}, namespace: {NAMESPACE}}}
+spec:
+  selector: {{istio: ingressgateway}}
+  servers:
+  - {server}
+---
+"
+        )
+    };
+    let mut text = gateway(
+        "plain",
+        &format!("{{port: {{number: {EDGE_HTTP}, name: http, protocol: HTTP}}, hosts: ['*']}}"),
+    );
+    for index in 0..names {
+        // The first one is for those who ask for no name, too.
+        let hosts = if index == 0 { "'*'".to_owned() } else { format!("{index}.{EDGE_DOMAIN}") };
+        let server = format!(
+            "{{port: {{number: {EDGE_HTTPS}, name: https, protocol: HTTPS}}, hosts: [{hosts}], \
+             tls: {{mode: SIMPLE, credentialName: edge-{index}}}}}"
+        );
+        text += &gateway(&format!("edge-{index}"), &server);
+    }
+    let gateways: Vec<String> =
+        std::iter::once("plain".to_owned()).chain((0..names).map(|index| format!("edge-{index}"))).collect();
+    let gateways = gateways.join(", ");
+    text + &format!(
+        "apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {{name: edge, namespace: {NAMESPACE}}}
+spec:
+  hosts: ['*']
+  gateways: [{gateways}]
+  http:
+  - match: [{{headers: {{end-user: {{exact: jason}}}}}}]
+    route: [{{destination: {{host: web, subset: v2}}}}]
+  - route:
+    - {{destination: {{host: web, subset: v1}}, weight: 90}}
+    - {{destination: {{host: web, subset: v2}}, weight: 10}}
+"
+    )
+}
+
+/// A Secret of the gateway's.
+pub fn secret(index: u32, chain: &str, key: &str) -> String {
+    let metadata = serde_json::json!({"name": format!("edge-{index}"), "namespace": NAMESPACE});
+    let data = serde_json::json!({"tls.crt": chain, "tls.key": key});
+    serde_json::json!({"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "stringData": data})
+        .to_string()
+}
+
 /// How large the large mesh is.
 pub const SERVICES: u32 = 10_000;
 pub const ENDPOINTS_OF_EACH: u32 = 10;

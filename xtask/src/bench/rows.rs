@@ -1,6 +1,5 @@
 //! Rows that compare: the same load directly and through the agents of one node or two, in turns.
 
-use std::net::SocketAddr;
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
@@ -8,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 use super::Programs;
 use super::agent::Agent;
 use super::figures::{Sample, median};
-use super::load::{self, ECHO_PORT, GRPC_PORT, Load, STREAM_PORT, Target};
+use super::load::{self, Load, Target};
 use super::manifests;
 use super::noise::Noise;
 use super::report::Row;
@@ -32,6 +31,8 @@ pub struct Bench<'a> {
     pub client: Pod,
     /// Client and server outside of it.
     pub plain: (Pod, Pod),
+    /// Where the agents are asked.
+    pub target: Target,
     pub seconds: u32,
 }
 
@@ -111,13 +112,7 @@ impl Bench<'_> {
     }
 
     fn meshed(&self, load: Load, seconds: u32) -> Result<Meshed> {
-        let target = Target {
-            web: SocketAddr::from((manifests::WEB_ADDRESS, 80)),
-            stream: SocketAddr::from((manifests::TCP_ADDRESS, STREAM_PORT)),
-            echo: SocketAddr::from((manifests::TCP_ADDRESS, ECHO_PORT)),
-            grpc: SocketAddr::from((manifests::TCP_ADDRESS, GRPC_PORT)),
-        };
-        let run = || load.run(self.world, self.programs, self.client, &target, seconds);
+        let run = || load.run(self.world, self.programs, self.client, &self.target, seconds);
         let (sample, cpu_us_per_op) = with_cpu(self.agents, run)?;
         Ok(Meshed { sample, cpu_us_per_op })
     }

@@ -7,7 +7,7 @@ use anyhow::Result;
 
 use super::Programs;
 use super::agent::Agent;
-use super::load::{self, Load};
+use super::load::{self, Load, Target};
 use super::manifests;
 use super::noise::Noise;
 use super::report::Row;
@@ -28,17 +28,17 @@ pub const ROWS: &[Planned] = &[
     Planned { name: "same-node/tcp/crr32", load: Load::ConnectRequestClose(32), unit: "connections/s" },
 ];
 
-const fn pod(name: &'static str, network: u8, host: u8) -> Pod {
+pub const fn pod(name: &'static str, network: u8, host: u8) -> Pod {
     Pod { name, address: Ipv4Addr::new(10, 77, network, host), node: NODE }
 }
 
 /// In the mesh: the client, and both versions of the server.
 pub const CLIENT: Pod = pod("client", 1, 1);
 pub const SERVER: Pod = pod("server-v1", 1, 2);
-const CANARY: Pod = pod("server-v2", 1, 3);
+pub const CANARY: Pod = pod("server-v2", 1, 3);
 /// Out of it, on the same bridge.
-const PLAIN_CLIENT: Pod = pod("plain-client", 2, 1);
-const PLAIN_SERVER: Pod = pod("plain-server", 2, 2);
+pub const PLAIN_CLIENT: Pod = pod("plain-client", 2, 1);
+pub const PLAIN_SERVER: Pod = pod("plain-server", 2, 2);
 
 /// Measures the rows.
 pub fn measure(
@@ -63,7 +63,15 @@ pub fn measure(
     fs::write(config.join("services.yaml"), manifests::services())?;
     let (agent, _) = Agent::start(&world, programs, NODE, &config, &[])?;
     let plain = (PLAIN_CLIENT, PLAIN_SERVER);
-    let bench = Bench { world: &world, programs, agents: &[agent], client: CLIENT, plain, seconds };
+    let bench = Bench {
+        world: &world,
+        programs,
+        agents: &[agent],
+        client: CLIENT,
+        plain,
+        target: Target::services(),
+        seconds,
+    };
     bench.check_that_it_routes(&[SERVER, CANARY])?;
     step.done();
     rows.iter().map(|row| bench.row(row, runs, noise)).collect()

@@ -10,7 +10,7 @@ use weft_tests::Capture;
 use super::Programs;
 use super::agent::Agent;
 use super::figures::{self, Sample, median};
-use super::load::{self, Load};
+use super::load::{self, Load, Target};
 use super::manifests;
 use super::noise::Noise;
 use super::report::Row;
@@ -93,7 +93,15 @@ pub fn measure(
     let start = |node| Agent::start(&world, programs, node, &config, &flags).map(|(agent, _)| agent);
     let agents = [start(NEAR)?, start(FAR)?];
     let plain = (PLAIN_CLIENT, PLAIN_SERVER);
-    let bench = Bench { world: &world, programs, agents: &agents, client: CLIENT, plain, seconds };
+    let bench = Bench {
+        world: &world,
+        programs,
+        agents: &agents,
+        client: CLIENT,
+        plain,
+        target: Target::services(),
+        seconds,
+    };
     bench.check_that_it_routes(&[SERVER, CANARY])?;
     check_that_it_is_tls(&world, wire)?;
     step.done();
