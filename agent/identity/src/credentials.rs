@@ -52,6 +52,18 @@ pub struct Credentials {
 /// What a server's handshakes are made by; else why there are none.
 type Made = Result<Arc<server::Server>, Arc<str>>;
 
+/// Where Secrets come from.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum SecretsFrom {
+    /// They are objects in a folder; certificates may be files, too.
+    Folder,
+    /// The controller hands them over.
+    Controller,
+    /// Nobody has any.
+    #[default]
+    Nobody,
+}
+
 #[derive(Debug, Default)]
 struct State {
     secrets: HashMap<SecretName, Kept>,
@@ -59,8 +71,7 @@ struct State {
     /// The files among what is wanted, and when they were written.
     files: HashMap<PathBuf, Option<SystemTime>>,
     terminations: Vec<Arc<Termination>>,
-    /// Nobody is asked for Secrets: what is not there is missing.
-    by_files: bool,
+    from: SecretsFrom,
 }
 
 /// A Secret as it was told last.
@@ -69,13 +80,25 @@ struct Kept {
     /// In the words of who told it.
     version: String,
     data: Result<Arc<SecretData>, Arc<str>>,
+    /// There was no room for so many bytes that it holds.
+    over: Option<usize>,
 }
 
+/// What the Secrets of one namespace may hold together, and those of all: whoever may write Gateways and Secrets could fill the
+/// agent otherwise.
+const OF_NAMESPACE: usize = 8 << 20;
+const OF_ALL: usize = 32 << 20;
+
 impl Credentials {
-    /// Nothing is wanted yet. `by_files`: Secrets are objects in a folder, and nobody else is asked for them.
-    pub fn new(by_files: bool) -> Arc<Self> {
-        let state = State { by_files, ..State::default() };
+    /// Nothing is wanted yet.
+    pub fn new(from: SecretsFrom) -> Arc<Self> {
+        let state = State { from, ..State::default() };
         Arc::new(Self { state: Mutex::new(state), ..Self::default() })
+    }
+
+    /// Whether the controller is asked for Secrets.
+    pub(crate) fn are_handed_over(&self) -> bool {
+        self.state().from == SecretsFrom::Controller
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -92,8 +115,12 @@ impl Credentials {
         }
         let names: BTreeSet<SecretName> = terminations.iter().flat_map(|of| secrets_of(of)).collect();
         let others = names != state.wanted;
-        if !state.by_files {
+        if state.from == SecretsFrom::Controller {
+            let before = state.secrets.len();
             state.secrets.retain(|name, _| names.contains(name));
+            if state.secrets.len() < before {
+                state.ask_again();
+            }
         }
         let known = self.made.load();
         let mut made = HashMap::with_capacity(terminations.len());
@@ -103,7 +130,7 @@ impl Credentials {
                     return before.clone();
                 }
                 let fresh = state.make(of);
-                if state.by_files {
+                if state.from != SecretsFrom::Controller {
                     tell(of, None, &fresh);
                 }
                 fresh
@@ -122,7 +149,7 @@ impl Credentials {
     /// Looks whether files have changed, where TLS ends by any.
     pub fn look_at_files(&self) {
         let mut state = self.state();
-        if !state.by_files || state.files.is_empty() {
+        if state.from != SecretsFrom::Folder || state.files.is_empty() {
             return;
         }
         let now: HashMap<_, _> = state.files.keys().map(written).collect();
@@ -151,7 +178,7 @@ impl Credentials {
             Some(secret) => {
                 let values = KEYS.iter().filter_map(|key| Some(((*key).to_owned(), secret.value(key)?)));
                 let data = Ok(Arc::new(SecretData::new(values)));
-                self.put(vec![(name, Some(Kept { version: String::new(), data }))]);
+                self.put(vec![(name, Some(Kept { version: String::new(), data, over: None }))]);
             }
         }
     }
@@ -160,7 +187,7 @@ impl Credentials {
         let mut state = self.state();
         let mut changed = BTreeSet::new();
         for (name, kept) in told {
-            let is_new = match kept {
+            let is_new = match kept.map(|kept| state.within_room(&name, kept)) {
                 Some(kept) => state.secrets.insert(name.clone(), kept.clone()) != Some(kept),
                 None => state.secrets.remove(&name).is_some(),
             };
@@ -170,6 +197,9 @@ impl Credentials {
         }
         if !changed.is_empty() {
             self.make_again(&state, |of| secrets_of(of).any(|name| changed.contains(&name)));
+            if state.ask_again() {
+                self.asked.notify_one();
+            }
         }
     }
 
@@ -196,7 +226,7 @@ impl Credentials {
     /// The Secrets that nobody has told of yet.
     pub fn on_their_way(&self) -> Vec<String> {
         let state = self.state();
-        if state.by_files {
+        if state.from != SecretsFrom::Controller {
             return Vec::new();
         }
         let untold = state.wanted.iter().filter(|name| !state.secrets.contains_key(name));
@@ -258,8 +288,46 @@ fn jiff_time(at: SystemTime) -> String {
 }
 
 impl State {
+    /// What is kept of a Secret: not what it holds, where that is too much.
+    fn within_room(&self, name: &SecretName, kept: Kept) -> Kept {
+        let Ok(data) = &kept.data else { return kept };
+        let size = data.size();
+        let Some(too_much) = self.lacks_room(name, size) else { return kept };
+        let why = format!("Secret {name} has no room: {too_much}");
+        Kept { data: Err(why.into()), over: Some(size), ..kept }
+    }
+
+    /// Why there is no room for so many bytes in a Secret; `None`: there is.
+    fn lacks_room(&self, name: &SecretName, size: usize) -> Option<String> {
+        let (mut of_namespace, mut of_all) = (size, size);
+        for (other, kept) in self.secrets.iter().filter(|(other, _)| *other != name) {
+            let size = kept.data.as_ref().map_or(0, |data| data.size());
+            of_all += size;
+            if other.namespace == name.namespace {
+                of_namespace += size;
+            }
+        }
+        if of_namespace > OF_NAMESPACE {
+            let (namespace, most) = (&name.namespace, OF_NAMESPACE >> 20);
+            return Some(format!("those of namespace {namespace} would hold more than {most} MiB together"));
+        }
+        (of_all > OF_ALL)
+            .then(|| format!("all of the node's gateways would hold more than {} MiB", OF_ALL >> 20))
+    }
+
+    /// Forgets that it knows of Secrets that had no room and have by now, so that they are told again. True: there are some.
+    fn ask_again(&mut self) -> bool {
+        let over = self.secrets.iter().filter_map(|(name, kept)| Some((name, kept.over?)));
+        let fits = over.filter(|(name, size)| self.lacks_room(name, *size).is_none());
+        let fits: Vec<SecretName> = fits.map(|(name, _)| name.clone()).collect();
+        for name in &fits {
+            self.secrets.remove(name);
+        }
+        !fits.is_empty()
+    }
+
     fn make(&self, of: &Termination) -> Made {
-        server::make(of, |name| self.find(&of.namespace, name), self.by_files)
+        server::make(of, |name| self.find(&of.namespace, name), self.from == SecretsFrom::Folder)
             .map(Arc::new)
             .map_err(Arc::from)
     }
@@ -270,12 +338,17 @@ impl State {
         match self.secrets.get(&full) {
             Some(Kept { data: Ok(data), .. }) => Ok(data.clone()),
             // Nobody has answered.
-            Some(Kept { data: Err(why), version }) if version.is_empty() => {
+            Some(Kept { data: Err(why), version, .. }) if version.is_empty() => {
                 Err(Lack::Unknown(why.to_string()))
             }
             Some(Kept { data: Err(why), .. }) => Err(Lack::Absent(why.to_string())),
-            None if self.by_files => Err(Lack::Absent(format!("there is no Secret {full}"))),
-            None => Err(Lack::Unknown(format!("Secret {full} is on its way"))),
+            None => Err(match self.from {
+                SecretsFrom::Folder => Lack::Absent(format!("there is no Secret {full}")),
+                SecretsFrom::Controller => Lack::Unknown(format!("Secret {full} is on its way")),
+                SecretsFrom::Nobody => Lack::Absent(format!(
+                    "Secret {full} cannot be had: this agent has no controller (--ca-address)"
+                )),
+            }),
         }
     }
 }

@@ -45,7 +45,7 @@ use account::Account;
 pub use authority::{Authority, AuthorityError, Parts, new_root};
 use ca::{Ca, Health};
 pub use certificate::Refusal;
-pub use credentials::{ClientCertificate, Credentials};
+pub use credentials::{ClientCertificate, Credentials, SecretsFrom};
 pub use folder::REVOCATIONS;
 use renew::Renewer;
 pub use request::Request;
@@ -136,8 +136,10 @@ impl Identities {
         let health = Arc::new(Health::default());
         let ca = Ca::open(&options.ca, &trust, &health)?;
         let controller = match &options.ca {
-            CaOptions::Service(service) => Some(service::Service::new(service.clone())?),
-            CaOptions::Folder(_) => None,
+            CaOptions::Service(service) if options.credentials.are_handed_over() => {
+                Some(service::Service::new(service.clone())?)
+            }
+            CaOptions::Service(_) | CaOptions::Folder(_) => None,
         };
         let report = Arc::new(report);
         let (wanted, wants) = mpsc::unbounded_channel();

@@ -22,7 +22,7 @@ fn node(dir: &std::path::Path) -> Arc<Identities> {
         ca: CaOptions::Folder(dir.to_owned()),
         life: LONGEST_LIFE,
         revocations: Some(dir.join(REVOCATIONS)),
-        credentials: crate::Credentials::new(false),
+        credentials: crate::Credentials::new(crate::SecretsFrom::Controller),
     };
     Identities::start(options, || {}).unwrap()
 }
@@ -131,7 +131,7 @@ async fn a_certificate_is_renewed_before_it_ends() {
         ca: CaOptions::Folder(dir.path().to_owned()),
         life: SHORTEST_LIFE,
         revocations: None,
-        credentials: crate::Credentials::new(false),
+        credentials: crate::Credentials::new(crate::SecretsFrom::Controller),
     };
     let node = Identities::start(options, move || _ = report.send(())).unwrap();
     want(&node, &[("bookinfo", "reviews")]);

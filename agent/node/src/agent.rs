@@ -30,7 +30,7 @@ use tokio::time::timeout;
 use weft_discovery::cluster::{Cluster, ClusterOptions, ConnectError, kept};
 use weft_discovery::folder::Followed;
 use weft_discovery::{News, Source};
-use weft_identity::{CaOptions, Credentials, Identities, IdentityOptions};
+use weft_identity::{CaOptions, Credentials, Identities, IdentityOptions, SecretsFrom};
 use weft_limits::machine::Machine;
 use weft_limits::{Budget, LimitOptions, Limits, watch};
 use weft_proxy::tokens::Keyring;
@@ -252,7 +252,11 @@ async fn serve(options: AgentOptions) -> Result<(), AgentError> {
     telemetry.tell_limits(&limits);
     let (control, messages) = mpsc::unbounded_channel();
     let readiness = Arc::new(Readiness::default());
-    let credentials = Credentials::new(matches!(options.source, SourceOptions::Folder(_)));
+    let credentials = Credentials::new(match (&options.source, &options.ca) {
+        (SourceOptions::Folder(_), _) => SecretsFrom::Folder,
+        (SourceOptions::Cluster(_), Some(CaOptions::Service(_))) => SecretsFrom::Controller,
+        (SourceOptions::Cluster(_), _) => SecretsFrom::Nobody,
+    });
     let identities = identities(&options, &control, &credentials)?;
     let (keyring, fetcher) = Keyring::new(&options.jwks_allow);
     let shared = Arc::new(Shared {

@@ -72,7 +72,10 @@ impl Credentials {
             } else {
                 Err(refused.chars().take(512).collect::<String>().into())
             };
-            (SecretName { namespace: namespace.into(), name: name.into() }, Some(Kept { version, data }))
+            (
+                SecretName { namespace: namespace.into(), name: name.into() },
+                Some(Kept { version, data, over: None }),
+            )
         });
         self.put(told.collect());
     }
@@ -85,7 +88,7 @@ impl Credentials {
             .wanted
             .iter()
             .filter(|name| state.secrets.get(name).is_none_or(|kept| kept.version.is_empty()));
-        let kept = Kept { version: String::new(), data: Err(why) };
+        let kept = Kept { version: String::new(), data: Err(why), over: None };
         let news: Vec<_> = untold
             .filter(|name| state.secrets.get(name) != Some(&kept))
             .map(|name| (name.clone(), Some(kept.clone())))

@@ -41,6 +41,11 @@ impl SecretData {
         Self { values, ..Self::default() }
     }
 
+    /// Bytes that it holds.
+    pub fn size(&self) -> usize {
+        self.values.values().map(Vec::len).sum()
+    }
+
     /// The value of the first key that it has of these.
     fn first(&self, keys: [&str; 2]) -> Option<&[u8]> {
         keys.iter().find_map(|key| self.values.get(*key)).map(Vec::as_slice).filter(|value| !value.is_empty())

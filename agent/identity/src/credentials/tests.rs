@@ -50,7 +50,7 @@ fn closed(credentials: &Credentials, of: &Arc<Termination>) -> String {
 
 #[test]
 fn a_server_follows_its_secret() {
-    let credentials = Credentials::new(true);
+    let credentials = Credentials::new(SecretsFrom::Folder);
     let one = termination(simple("one"));
     assert_eq!(closed(&credentials, &one), "it is not served");
     credentials.want([&one].into_iter());
@@ -91,7 +91,7 @@ fn a_server_follows_its_secret() {
 
 #[test]
 fn nobody_is_let_in_by_roots_that_may_be_the_wrong_ones() {
-    let credentials = Credentials::new(false);
+    let credentials = Credentials::new(SecretsFrom::Controller);
     let mutual = termination(ServerTls { mode: ServerTlsMode::Mutual, ..simple("one") });
     credentials.want([&mutual].into_iter());
     assert_eq!(credentials.on_their_way(), ["edge/one", "edge/one-cacert"]);
@@ -122,7 +122,7 @@ fn nobody_is_let_in_by_roots_that_may_be_the_wrong_ones() {
 
 #[test]
 fn what_was_had_serves_on_while_nobody_answers() {
-    let credentials = Credentials::new(false);
+    let credentials = Credentials::new(SecretsFrom::Controller);
     let (one, two) = (termination(simple("one")), termination(simple("two")));
     credentials.want([&one].into_iter());
     let (chain, key, _) = new_pair();
@@ -153,7 +153,7 @@ fn what_was_had_serves_on_while_nobody_answers() {
 
 #[test]
 fn servers_have_the_versions_ciphers_and_keys_that_are_asked_for() {
-    let credentials = Credentials::new(true);
+    let credentials = Credentials::new(SecretsFrom::Folder);
     let (chain, key, _) = new_pair();
     credentials.put_object("edge", "one", Some(&object(&[("tls.crt", &chain), ("tls.key", &key)])));
     let made = |settings: ServerTls| {
@@ -206,7 +206,7 @@ fn files_are_certificates_without_a_cluster_alone() {
         private_key: path(&key_file),
         ..ServerTls::default()
     });
-    let credentials = Credentials::new(true);
+    let credentials = Credentials::new(SecretsFrom::Folder);
     credentials.want([&by_files].into_iter());
     assert!(closed(&credentials, &by_files).contains("chain.pem"));
     let (chain, key, _) = new_pair();
@@ -215,16 +215,64 @@ fn files_are_certificates_without_a_cluster_alone() {
     credentials.look_at_files();
     assert_eq!(closed(&credentials, &by_files), "");
 
-    let in_cluster = Credentials::new(false);
+    let in_cluster = Credentials::new(SecretsFrom::Controller);
     in_cluster.want([&by_files].into_iter());
     assert!(closed(&in_cluster, &by_files).contains("are not read in a cluster"));
+    // Where nobody hands any over, that is said, and nothing waits for it.
+    let alone = Credentials::new(SecretsFrom::Nobody);
+    let one = termination(simple("one"));
+    alone.want([&one].into_iter());
+    assert!(closed(&alone, &one).contains("no controller"));
+    assert_eq!(alone.on_their_way(), [""; 0]);
+}
+
+#[test]
+fn what_secrets_hold_together_has_a_bound() {
+    let credentials = Credentials::new(SecretsFrom::Controller);
+    let all: Vec<_> = (0..4).map(|index| termination(simple(&format!("s{index}")))).collect();
+    let elsewhere = Arc::new(Termination { namespace: "other".into(), ..(*all[0]).clone() });
+    credentials.want(all.iter().chain([&elsewhere]));
+    let (chain, key, _) = new_pair();
+    // Revocation lists may be long.
+    let long = vec![b'x'; OF_NAMESPACE / 3];
+    let told = |namespace: &str, name: &str| SecretTold {
+        namespace: namespace.into(),
+        name: name.into(),
+        version: "1".into(),
+        data: [("tls.crt", chain.as_bytes()), ("tls.key", key.as_bytes()), ("ca.crl", &*long)]
+            .map(|(key, value)| (key.to_owned(), value.to_vec()))
+            .into(),
+        refused: String::new(),
+    };
+    credentials.take((0..4).map(|index| told("edge", &format!("s{index}"))).collect());
+    credentials.take(vec![told("other", "s0")]);
+    let closed: Vec<String> = all.iter().map(|of| closed(&credentials, of)).collect();
+    assert_eq!((&*closed[0], &*closed[1]), ("", ""));
+    let why = "has no room: those of namespace edge would hold more than 8 MiB together";
+    assert!(closed[2].contains(why) && closed[3].contains(why), "{closed:?}");
+    assert!(credentials.server(&elsewhere).is_ok(), "another namespace has room of its own");
+    let asked = |credentials: &Credentials| -> Vec<String> {
+        credentials
+            .asks()
+            .into_iter()
+            .filter(|asked| asked.version.is_empty())
+            .map(|asked| asked.name)
+            .collect()
+    };
+    assert_eq!(asked(&credentials), [""; 0], "nothing is asked for again and again");
+    // Room that is free is for those that had none.
+    credentials.want(all[1..].iter());
+    assert_eq!(asked(&credentials), ["s2", "s3"]);
+    credentials.take(vec![told("edge", "s2"), told("edge", "s3")]);
+    assert!(credentials.server(&all[2]).is_ok() && credentials.server(&all[3]).is_err());
+    assert_eq!(asked(&credentials), [""; 0]);
 }
 
 #[test]
 fn no_key_is_shown() {
     let (chain, key, _) = new_pair();
     let secret = object(&[("tls.crt", &chain), ("tls.key", &key)]);
-    let credentials = Credentials::new(true);
+    let credentials = Credentials::new(SecretsFrom::Folder);
     let one = termination(simple("one"));
     credentials.want([&one].into_iter());
     credentials.put_object("edge", "one", Some(&secret));

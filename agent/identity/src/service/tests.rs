@@ -146,7 +146,7 @@ fn node(ca: ServiceOptions, life: Duration) -> (Arc<Identities>, mpsc::Unbounded
         ca: CaOptions::Service(ca),
         life,
         revocations: None,
-        credentials: crate::Credentials::new(false),
+        credentials: crate::Credentials::new(crate::SecretsFrom::Controller),
     };
     (Identities::start(options, move || _ = report.send(())).unwrap(), reports)
 }
