@@ -1,5 +1,7 @@
 //! `weft explain`: what would happen to a request.
 
+mod gateway;
+
 use std::fmt::Write;
 use std::time::Duration;
 
@@ -20,14 +22,16 @@ Examples:
   weft explain deploy/productpage-v1.bookinfo http://reviews:9080/reviews/0 -H 'end-user: jason'
   weft explain -n bookinfo deploy/reviews-v2 ratings:9080
   weft explain pod/sleep.default ratings.bookinfo:9080 --method POST --path /ratings/1 -o json
-  weft explain deploy/istio-ingressgateway.weft-system http://shop.example.com/api      what the gateway does with it
+  weft explain https://shop.example.com/api               what the gateway does with it that serves this host
+  weft explain deploy/istio-ingressgateway.weft-system http://shop.example.com/api      the same of a certain gateway
   weft explain --from-address 192.0.2.7 10.0.0.5:9080     what a caller without identity would get")]
 pub struct ExplainArgs {
     /// Caller: pod NAME[.NS], deploy/NAME[.NS] or another KIND/NAME, or a pod's address. Or a gateway, at which TO arrives
     #[arg(value_name = "FROM", required_unless_present = "from_address")]
     from: Option<String>,
-    /// Destination as the caller would dial it: HOST[:PORT], ADDRESS:PORT, or a URL
-    #[arg(value_name = "TO", required_unless_present = "from_address")]
+    /// Destination as the caller would dial it: HOST[:PORT], ADDRESS:PORT, or a URL. A URL alone comes from outside, to whichever
+    /// gateway serves its host
+    #[arg(value_name = "TO")]
     to: Option<String>,
     /// Instead of FROM: a caller at this address that is not in the mesh and proves nothing. With a gateway: its client
     #[arg(long, value_name = "ADDRESS", value_parser = clap::value_parser!(std::net::IpAddr))]
@@ -66,9 +70,14 @@ impl ExplainArgs {
         let (from, to) = match (self.from, self.to, self.from_address) {
             (Some(from), Some(to), _) => (from, to),
             (Some(to), None, Some(_)) => (String::new(), to),
-            _ => return Err(Usage("say where to: weft explain --from-address ADDRESS TO".into()).into()),
+            (Some(url), None, None) if url.contains("://") => (String::new(), url),
+            (_, _, Some(_)) => {
+                return Err(Usage("say where to: weft explain --from-address ADDRESS TO".into()).into());
+            }
+            _ => return Err(Usage("say where to: weft explain FROM TO, or a URL alone".into()).into()),
         };
-        let question = ExplainRequest {
+        let comes_in = from.is_empty() && self.from_address.is_none();
+        let mut question = ExplainRequest {
             from: within(from, self.namespace.as_deref()),
             from_address: self.from_address.map(|address| address.to_string()),
             to,
@@ -78,7 +87,13 @@ impl ExplainArgs {
         };
         let answer: Explanation = block_on(async {
             let agents = self.agent.agents().await?;
-            let agent = agent_of(&agents, &question.from).await?;
+            let agent = if comes_in {
+                let (agent, gateway) = gateway::of(&agents, &question.to).await?;
+                question.from = gateway;
+                agent
+            } else {
+                agent_of(&agents, &question.from).await?
+            };
             agent.ask(paths::EXPLAIN, &question, Duration::ZERO).await
         })?;
         match self.output {

@@ -87,7 +87,7 @@ fn wrong_usage_is_2() {
         &["explain", "--from-address", "10.0.0.1"],
         &["edges", "--from", "pod/x"],
         &["edges", "--interval", "-1"],
-        &["get", "secrets"],
+        &["get", "nodes"],
         &["nonsense"],
         &[],
     ] {

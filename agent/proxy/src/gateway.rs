@@ -104,21 +104,22 @@ pub(super) async fn arrive(
 /// Ends TLS, or leaves that to a destination, as the server has it for whom the client asks.
 async fn serve_tls(down: &Rc<Downstream>, stream: Stream, hello: ClientHello) {
     down.name_server(hello.name);
-    let termination = match (down.at_server_name(), hello.accepted) {
-        (AtServerName::Ends(termination), Some(accepted)) => Ok((termination, accepted)),
-        (AtServerName::Ends(_), None) => Err("it does not speak TLS".into()),
-        (AtServerName::Passed | AtServerName::Nobody, _) => return pass(down, stream, hello.bytes).await,
-    };
-    let mut stream = match termination {
-        Ok((termination, accepted)) => match end_tls(down, stream, *accepted, termination).await {
-            Ok(stream) => stream,
-            Err(error) => return tcp::report_refused(down, &error),
-        },
-        Err(why) => {
-            let why: Arc<str> = why;
-            return inbound::refuse(down, stream, &Error::new(Kind::ConnectionTermination, &*why));
+    match (down.at_server_name(), hello.accepted) {
+        (AtServerName::Ends(termination), Some(accepted)) => {
+            match end_tls(down, stream, *accepted, termination).await {
+                Ok(stream) => serve_inside(down, stream).await,
+                Err(error) => tcp::report_refused(down, &error),
+            }
         }
-    };
+        (AtServerName::Ends(_), None) => {
+            inbound::refuse(down, stream, &Error::new(Kind::DownstreamGone, "it does not speak TLS"));
+        }
+        (AtServerName::Passed | AtServerName::Nobody, _) => pass(down, stream, hello.bytes).await,
+    }
+}
+
+/// Serves what was inside of TLS that has ended here.
+async fn serve_inside(down: &Rc<Downstream>, mut stream: Stream) {
     match down.behind_tls() {
         Some(GatewayProtocol::Http) => {
             if let Some(first) = detect::http_version(&mut stream).await {
@@ -138,13 +139,13 @@ async fn end_tls(
     accepted: Accepted,
     termination: Arc<Termination>,
 ) -> Result<Stream, Error> {
-    let failed = |why: String| Error::new(Kind::ConnectionTermination, why);
+    let failed = |why: String| Error::new(Kind::DownstreamGone, why);
     let Stream::Tcp(socket) = stream else { return Err(failed("it is no socket".to_owned())) };
     let config = match handshakes(down, &termination) {
         Ok(config) => config,
         Err(why) => {
             Stream::from(socket).reset();
-            return Err(failed(format!("TLS is not served: {why}")));
+            return Err(Error::new(Kind::NoRoute, format!("TLS is not served: {why}")));
         }
     };
     let Some(charge) = down.account.charge(limits::ENDED_TLS) else {

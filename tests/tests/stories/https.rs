@@ -16,6 +16,7 @@ use weft_tests::{Mesh, Pod, eventually, story};
 
 use crate::deploy::got_header;
 use crate::forge::{Authority, Credentials};
+use crate::hbone::Anybody;
 use crate::http2::block_on;
 
 type Connection = TlsStream<tokio::net::TcpStream>;
@@ -27,6 +28,8 @@ struct Stranger {
     shows: Option<Credentials>,
     speaks: Vec<&'static [u8]>,
     versions: Vec<&'static SupportedProtocolVersion>,
+    /// The server's certificate bears no name of DNS.
+    names_nobody: bool,
 }
 
 /// What was answered.
@@ -45,6 +48,7 @@ impl Stranger {
             shows: None,
             speaks: vec![b"http/1.1"],
             versions: vec![&version::TLS12, &version::TLS13],
+            names_nobody: false,
         })
     }
 
@@ -54,7 +58,11 @@ impl Stranger {
         let mut roots = RootCertStore::empty();
         roots.add(self.roots.clone())?;
         let builder = ClientConfig::builder_with_provider(provider).with_protocol_versions(&self.versions)?;
-        let builder = builder.with_root_certificates(roots);
+        let builder = if self.names_nobody {
+            builder.dangerous().with_custom_certificate_verifier(Arc::new(Anybody))
+        } else {
+            builder.with_root_certificates(roots)
+        };
         let mut config = match &self.shows {
             Some(own) => builder.with_client_auth_cert(own.chain.clone(), own.key())?,
             None => builder.with_no_client_auth(),
@@ -206,6 +214,8 @@ fn tls_ends_by_the_secret_of_whom_the_client_asks_for() {
         let told = mesh.explain("gateway", "https://one.shop.test/", &[])?;
         ensure!(told["matched"]["virtualService"] == "default/edge" && told["action"] == "route", "{told:#}");
         ensure!(told.to_string().contains("by Secret default/one"), "{told:#}");
+        let told = mesh.weft(&["explain", "https://one.shop.test/"])?.good()?;
+        ensure!(told.contains("by Secret default/one") && told.contains("default/edge"), "{told}");
         let told = mesh.explain("gateway", "https://elsewhere.test/", &[])?;
         ensure!(told["action"] == "notFound", "{told:#}");
         Ok(())
@@ -427,6 +437,47 @@ fn clients_prove_who_they_are_where_a_server_asks() {
             sender.ready().await?;
             let answer = read(sender.send_request(request()?).await?).await?;
             ensure!(answer.status == 421, "{answer:?}");
+            Ok(())
+        })
+    });
+}
+
+#[test]
+fn the_meshs_own_certificates_serve_at_a_gateway_too() {
+    story(|mesh| {
+        mesh.pod("app").node("n1").label("app", "app").app(["echo", "--port", "8080"]).start()?;
+        mesh.service("app").selector("app", "app").port("http", 9000, 8080).create()?;
+        let gateway_pod =
+            mesh.pod("gateway").node("n1").service_account("edge").label("istio", "ingressgateway");
+        gateway_pod.start()?;
+        mesh.service("ingress").selector("istio", "ingressgateway").port("https", 443, 8443).create()?;
+        mesh.apply("rules", RULES)?;
+        mesh.start_agents(&["n1"])?;
+        mesh.apply("gateway", &gateway(&[server("one", "one.shop.test", "mode: ISTIO_MUTUAL")]))?;
+        mesh.apply_now(
+            "policy",
+            "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: edge, namespace: default}\nspec:\n  \
+             selector: {matchLabels: {istio: ingressgateway}}\n  rules:\n  \
+             - {from: [{source: {principals: [cluster.local/ns/far/sa/friend]}}], when: [{key: connection.sni, values: [one.shop.test]}]}\n",
+        )?;
+        let of_the_mesh = Authority::in_dir(&mesh.ca_dir())?;
+        let mut stranger = Stranger::new(mesh, &of_the_mesh)?;
+        stranger.names_nobody = true;
+        block_on(async {
+            ensure!(
+                stranger.ask(mesh, "one.shop.test", "one.shop.test", "/").await.is_err(),
+                "without a certificate"
+            );
+            for (who, status) in [("friend", 200), ("somebody", 403)] {
+                stranger.shows = Some(of_the_mesh.sign(&format!("spiffe://cluster.local/ns/far/sa/{who}"))?);
+                let answer = stranger.ask(mesh, "one.shop.test", "one.shop.test", "/").await?;
+                ensure!(answer.status == status, "{who}: {answer:?}");
+            }
+            stranger.shows = Some(Authority::self_made()?.sign("spiffe://cluster.local/ns/far/sa/friend")?);
+            ensure!(
+                stranger.ask(mesh, "one.shop.test", "one.shop.test", "/").await.is_err(),
+                "of another root"
+            );
             Ok(())
         })
     });

@@ -157,7 +157,8 @@ fn connection(
         "notFound".clone_into(&mut explanation.action);
         let name = name.unwrap_or("none");
         explanation.notes.push(format!(
-            "reset: no server of {} has the server name that clients send (asked for: {name})",
+            "reset: TLS ends nowhere at {} for the server name that clients send, and no `tls` rule bound to it takes that \
+             (asked for: {name})",
             served.gateways.join(", ")
         ));
         return;
