@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 use aws_lc_rs::digest::{SHA256, digest};
+use http::HeaderValue;
 use rustls::CommonState;
 use rustls::pki_types::CertificateDer;
 use weft_api::identity::Identity;
@@ -17,7 +18,7 @@ pub struct ClientCertificate {
     /// Who it is, where its certificate names a workload.
     pub identity: Option<Arc<Identity>>,
     /// As `x-forwarded-client-cert` has it, in the details that Istio's gateways tell.
-    pub told: Box<str>,
+    pub told: Option<HeaderValue>,
 }
 
 impl ClientCertificate {
@@ -25,7 +26,7 @@ impl ClientCertificate {
     pub fn of(connection: &CommonState) -> Option<Self> {
         let leaf = connection.peer_certificates()?.first()?;
         let identity = crate::peer(connection).map(Arc::new);
-        Some(Self { identity, told: told(leaf).into() })
+        Some(Self { identity, told: HeaderValue::try_from(told(leaf)).ok() })
     }
 }
 
@@ -83,7 +84,7 @@ fn subject(parsed: &X509Certificate<'_>) -> String {
     });
     let mut parts: Vec<String> = parts.collect();
     parts.reverse();
-    parts.join(",").replace('"', "\\\"")
+    parts.join(",")
 }
 
 /// A value in which a separator would end it is put in quotes.
@@ -117,4 +118,31 @@ fn escaped(text: &str) -> String {
         }
     }
     escaped
+}
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{CertificateParams, DnType, KeyPair, SanType};
+
+    use super::*;
+
+    #[test]
+    fn endpoints_are_told_as_envoy_tells_them() {
+        let mut params = CertificateParams::new(["a.test".to_owned(), "b.test".to_owned()]).unwrap();
+        params.subject_alt_names.push(SanType::URI("spiffe://d/ns/a/sa/b".try_into().unwrap()));
+        params.distinguished_name.push(DnType::OrganizationName, "Shop, \"Inc\"; By=me");
+        params.distinguished_name.push(DnType::CommonName, "client");
+        let leaf = params.self_signed(&KeyPair::generate().unwrap()).unwrap();
+        let told = told(leaf.der());
+        assert!(
+            told.starts_with("By=;Hash=") && told.contains(";Cert=\"-----BEGIN%20CERTIFICATE-----%0A"),
+            "{told}"
+        );
+        assert!(told.ends_with(";URI=spiffe://d/ns/a/sa/b;DNS=a.test;DNS=b.test"), "{told}");
+        // What a certificate calls itself does not end the part that it is in.
+        let (_, subject) = told.split_once(";Subject=\"").unwrap();
+        let (subject, _) = subject.split_once("\";URI=").unwrap();
+        let expected = r#"CN=client,O=Shop\, \"Inc\"\; By=me"#;
+        assert!(subject.contains(expected), "{subject}");
+    }
 }

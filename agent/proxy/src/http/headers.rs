@@ -110,8 +110,7 @@ pub(super) fn tell_client(headers: &mut HeaderMap, client: IpAddr, tls: Option<&
     }
     let scheme = if tls.is_some() { "https" } else { "http" };
     headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(scheme));
-    let certificate = tls.and_then(|tls| tls.client.as_ref());
-    if let Some(told) = certificate.and_then(|certificate| HeaderValue::from_str(&certificate.told).ok()) {
+    if let Some(told) = tls.and_then(|tls| tls.client.as_ref()?.told.clone()) {
         headers.insert(X_FORWARDED_CLIENT_CERT, told);
     }
     // Envoy tells it by this one, too; a client's own must not be taken for it.
