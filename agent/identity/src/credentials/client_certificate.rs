@@ -12,6 +12,9 @@ use x509_parser::prelude::{FromDer, GeneralName, ParsedExtension, X509Certificat
 
 use super::clients::hex;
 
+/// Nobody is told more of one: where anybody's will do, that is for the client to say.
+const LONGEST: usize = 16 << 10;
+
 /// A client's certificate.
 #[derive(Debug)]
 pub struct ClientCertificate {
@@ -26,7 +29,10 @@ impl ClientCertificate {
     pub fn of(connection: &CommonState) -> Option<Self> {
         let leaf = connection.peer_certificates()?.first()?;
         let identity = crate::peer(connection).map(Arc::new);
-        Some(Self { identity, told: HeaderValue::try_from(told(leaf)).ok() })
+        Some(Self {
+            identity,
+            told: Some(told(leaf)).filter(|told| told.len() <= LONGEST).and_then(|told| told.try_into().ok()),
+        })
     }
 }
 
