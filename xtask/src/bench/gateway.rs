@@ -58,7 +58,7 @@ pub fn measure(
     fs::write(config.join("pods.yaml"), manifests::pods(&pods))?;
     fs::write(config.join("services.yaml"), manifests::services())?;
     fs::write(config.join("gateway.yaml"), manifests::gateway_pod(GATEWAY, &world.netns(GATEWAY.name)))?;
-    load::certificates(&world, programs, &pairs, if certificates { MANY } else { 1 })?;
+    load::certificates(&world, programs, GATEWAY, &pairs, if certificates { MANY } else { 1 })?;
     edge(&config, &pairs, 0..1)?;
     let (agent, _) = Agent::start(&world, programs, NODE, &config, &[])?;
     let at = |port| SocketAddr::from((GATEWAY.address, port));

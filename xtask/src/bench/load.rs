@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 
 use super::figures::{self, Sample};
-use super::world::{NODE, Pod, World};
+use super::world::{Pod, World};
 use super::{Programs, manifests};
 
 /// Ports of a server pod.
@@ -148,7 +148,7 @@ impl Target {
 /// Starts all servers in a pod, and waits until they answer.
 pub fn serve(world: &World, programs: &Programs, pod: Pod) -> Result<()> {
     let dir = world.dir(&format!("nginx-{}", pod.name))?;
-    certificates(world, programs, &dir, 1)?;
+    certificates(world, programs, pod, &dir, 1)?;
     fs::write(dir.join("nginx.conf"), nginx_conf(&dir, pod))?;
     let mut nginx = world.command(pod.name, Path::new("nginx"));
     nginx.arg("-p").arg(&dir).arg("-c").arg(dir.join("nginx.conf")).arg("-e").arg(dir.join("error.log"));
@@ -220,9 +220,9 @@ http {{
     )
 }
 
-/// Writes so many certificates, `N.crt` and `N.key` of [`manifests::EDGE_DOMAIN`].
-pub fn certificates(world: &World, programs: &Programs, dir: &Path, count: u32) -> Result<()> {
-    let mut peer = world.command(NODE.name, &programs.peer);
+/// Writes so many certificates from within a pod, `N.crt` and `N.key` of [`manifests::EDGE_DOMAIN`].
+pub fn certificates(world: &World, programs: &Programs, pod: Pod, dir: &Path, count: u32) -> Result<()> {
+    let mut peer = world.command(pod.name, &programs.peer);
     peer.args(["certificates", "--name", manifests::EDGE_DOMAIN, "--count", &count.to_string()]);
     output(peer.arg("--dir").arg(dir)).map(drop)
 }
