@@ -458,6 +458,46 @@ fn gateways() {
     ] {
         assert_eq!(told("Gateway", &server(text), Severity::Error), [expected], "{text}");
     }
+    let https = |tls: &str| {
+        server(&format!("port: {{number: 443, name: https, protocol: HTTPS}}, hosts: [a.b], tls: {{{tls}}}"))
+    };
+    for (tls, expected) in [
+        ("mode: ISTIO_MUTUAL, credentialName: c", "ConflictingFields servers[0].tls.credentialName"),
+        ("mode: ISTIO_MUTUAL, privateKey: /k", "ConflictingFields servers[0].tls.privateKey"),
+        ("mode: SIMPLE, serverCertificate: /c", "MissingField servers[0].tls.privateKey"),
+        ("mode: MUTUAL, serverCertificate: /c, privateKey: /k", "MissingField servers[0].tls.caCertificates"),
+        (
+            "mode: SIMPLE, credentialName: c, minProtocolVersion: TLS1_2",
+            "InvalidValue servers[0].tls.minProtocolVersion",
+        ),
+        (
+            "mode: SIMPLE, credentialName: c, minProtocolVersion: TLSV1_3, maxProtocolVersion: TLSV1_2",
+            "ConflictingFields servers[0].tls.minProtocolVersion",
+        ),
+    ] {
+        assert_eq!(told("Gateway", &https(tls), Severity::Error), [expected], "{tls}");
+    }
+    for (tls, expected) in [
+        ("minProtocolVersion: TLSV1_0", "NoEffect servers[0].tls.minProtocolVersion"),
+        ("maxProtocolVersion: TLSV1_1", "NoEffect servers[0].tls.maxProtocolVersion"),
+        (
+            "cipherSuites: [ECDHE-RSA-AES128-GCM-SHA256, AES128-SHA]",
+            "NoEffect servers[0].tls.cipherSuites[1]",
+        ),
+    ] {
+        let tls = https(&format!("mode: SIMPLE, credentialName: c, {tls}"));
+        assert_eq!(told("Gateway", &tls, Severity::Warning), [expected], "{tls}");
+        fine("Gateway", &tls);
+    }
+    for tls in [
+        "mode: MUTUAL, credentialName: c",
+        "mode: OPTIONAL_MUTUAL, credentialNames: [a, b], caCertCredentialName: r",
+        "mode: MUTUAL, serverCertificate: /c, privateKey: /k, caCertificates: /r, caCrl: /l",
+        "mode: ISTIO_MUTUAL, minProtocolVersion: TLSV1_2, maxProtocolVersion: TLS_AUTO",
+    ] {
+        fine("Gateway", &https(tls));
+        assert!(told("Gateway", &https(tls), Severity::Warning).is_empty(), "{tls}");
+    }
     for (mode, untold) in
         [("PASSTHROUGH", true), ("AUTO_PASSTHROUGH", false), ("SIMPLE, credentialName: c", true)]
     {
