@@ -1,6 +1,7 @@
 //! TLS ends at gateways: by Secrets, for whom the client asks, and never by another's certificate.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -343,6 +344,44 @@ fn certificates_change_under_load() {
             ensure!(asked.iter().all(|asked| *asked > 0));
             Ok(())
         })
+    });
+}
+
+#[test]
+fn tls_goes_on_while_one_agent_takes_over_from_another() {
+    story(|mesh| {
+        edge(mesh)?;
+        let authority = Authority::self_made()?;
+        mesh.apply("one", &secret("one", &authority.sign_names(&["one.shop.test"])?))?;
+        mesh.apply_now(
+            "gateway",
+            &gateway(&[server("one", "one.shop.test", "mode: SIMPLE, credentialName: one")]),
+        )?;
+        let stranger = Stranger::new(mesh, &authority)?;
+        let over = AtomicBool::new(false);
+        let asked = std::thread::scope(|scope| {
+            let asking = scope.spawn(|| {
+                let mut asked = 0_u32;
+                block_on(async {
+                    while !over.load(Ordering::Relaxed) {
+                        let answer = stranger.ask(mesh, "one.shop.test", "one.shop.test", "/").await?;
+                        ensure!(answer.status == 200, "after {asked}: {answer:?}");
+                        asked += 1;
+                    }
+                    Ok(())
+                })?;
+                anyhow::Ok(asked)
+            });
+            let upgraded = mesh.with_agent(|agent| agent.upgrade(&[]));
+            over.store(true, Ordering::Relaxed);
+            let asked = asking.join().expect("no panic")?;
+            // The one before has ended when this goes.
+            drop(upgraded?);
+            anyhow::Ok(asked)
+        })?;
+        ensure!(asked > 0);
+        println!("{asked} connections of TLS while an agent took over");
+        Ok(())
     });
 }
 
