@@ -5,7 +5,7 @@
 //! a Gateway that selects that pod names it.
 
 use std::collections::{BTreeSet, HashMap};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
@@ -17,6 +17,7 @@ use tokio::sync::watch;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 use weft_api::causes;
+use weft_api::names::{OWN_CA_SECRET, USER_CA_SECRET};
 use weft_identity::wire::{SecretAsked, SecretTold, SecretsRequest, SecretsResponse};
 
 use crate::gateways::Gateways;
@@ -24,7 +25,9 @@ use crate::pods::Pods;
 use crate::watching;
 
 /// Changes that belong together come within so long.
-const SETTLES: Duration = Duration::from_millis(20);
+const SETTLES: Duration = Duration::from_millis(100);
+/// Questions of one node's agent that may wait: it asks one by one, and a successor beside it.
+const MOST_WAITING: usize = 8;
 /// The most that one question may be about.
 const MOST_ASKED: usize = 4096;
 /// The most that one answer holds, unless one Secret alone is more.
@@ -88,6 +91,10 @@ pub struct GatewaySecrets {
     /// So long, a pod or Gateway may be known to an agent and not here.
     pub patience: Duration,
     client: Client,
+    /// Where weft itself is.
+    own_namespace: String,
+    /// How many questions of each node's agent wait.
+    waiting: Mutex<HashMap<String, usize>>,
     pods: Arc<Pods>,
     gateways: Gateways,
     namespaces: RwLock<HashMap<String, OfNamespace>>,
@@ -97,11 +104,13 @@ pub struct GatewaySecrets {
 
 impl GatewaySecrets {
     /// Nothing is known yet.
-    pub fn new(client: Client, pods: Arc<Pods>) -> Self {
+    pub fn new(client: Client, own_namespace: &str, pods: Arc<Pods>) -> Self {
         Self {
             held_back: Duration::from_secs(5),
             patience: Duration::from_secs(2),
             client,
+            own_namespace: own_namespace.to_owned(),
+            waiting: Mutex::default(),
             pods,
             gateways: Gateways::default(),
             namespaces: RwLock::default(),
@@ -110,7 +119,9 @@ impl GatewaySecrets {
     }
 
     /// What the agent of `node` does not have yet; waits for it, but not for long.
-    pub async fn changed(&self, node: &str, request: &SecretsRequest) -> SecretsResponse {
+    /// `None`: too many of its questions wait already.
+    pub async fn changed(&self, node: &str, request: &SecretsRequest) -> Option<SecretsResponse> {
+        let _turn = Turn::of(&self.waiting, node)?;
         let began = Instant::now();
         let (mut secrets, mut gateways, mut pods) =
             (self.changed.subscribe(), self.gateways.changes(), self.pods.changes());
@@ -118,7 +129,7 @@ impl GatewaySecrets {
             let (waited, impatient) = (began.elapsed(), began.elapsed() >= self.patience);
             let told = self.told(node, &request.secrets, impatient).await;
             if !told.is_empty() || waited >= self.held_back {
-                return SecretsResponse { secrets: told };
+                return Some(SecretsResponse { secrets: told });
             }
             let next = began + if impatient { self.held_back } else { self.patience };
             // What has changed meanwhile rings at once.
@@ -193,6 +204,12 @@ impl GatewaySecrets {
     }
 
     fn answer(&self, node: &str, namespace: &str, name: &str, impatient: bool) -> Answer {
+        // Gateways' pods are there as well, and anybody may write a Gateway for them.
+        if namespace == self.own_namespace && [OWN_CA_SECRET, USER_CA_SECRET].contains(&name) {
+            return Answer::Refused(format!(
+                "Secret {namespace}/{name} is the mesh's own CA: no gateway gets it"
+            ));
+        }
         if !self.pods.is_complete() || !self.gateways.is_complete() {
             return Answer::NotYet;
         }
@@ -265,6 +282,37 @@ impl GatewaySecrets {
         }
         drop(namespaces);
         self.changed.send_replace(());
+    }
+}
+
+/// A question that waits.
+struct Turn<'a> {
+    waiting: &'a Mutex<HashMap<String, usize>>,
+    node: String,
+}
+
+impl<'a> Turn<'a> {
+    /// `None`: as many of the node's wait as may.
+    fn of(waiting: &'a Mutex<HashMap<String, usize>>, node: &str) -> Option<Self> {
+        let mut all = waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = all.entry(node.to_owned()).or_default();
+        if *count >= MOST_WAITING {
+            return None;
+        }
+        *count += 1;
+        Some(Self { waiting, node: node.to_owned() })
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        let mut all = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = all.get_mut(&self.node) {
+            *count -= 1;
+            if *count == 0 {
+                all.remove(&self.node);
+            }
+        }
     }
 }
 

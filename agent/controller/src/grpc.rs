@@ -95,6 +95,8 @@ impl tonic::server::UnaryService<SecretsRequest> for TellSecrets {
         Box::pin(async move {
             let node = service.caller(request.metadata()).await?;
             let told = service.secrets.changed(&node, request.get_ref()).await;
+            let told =
+                told.ok_or_else(|| Status::resource_exhausted("too many questions of this node wait"))?;
             for one in &told.secrets {
                 service.metrics.secret(one.refused.is_empty());
                 tracing::debug!(

@@ -21,6 +21,9 @@ use crate::watching;
 /// Pods that are on a node and have not finished: the server sends no others.
 const ALIVE: &str = "spec.nodeName!=,status.phase!=Succeeded,status.phase!=Failed";
 
+/// The annotation of a pod that a node has from a file of its own (a static pod), which nobody can take away.
+const MIRROR: &str = "kubernetes.io/config.mirror";
+
 /// What is read of a Pod's spec.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
@@ -117,6 +120,11 @@ impl Index {
         self.standing.apply(&name, &pod, own);
         let finished = pod.status.and_then(|status| status.phase);
         if finished.is_some_and(|phase| phase == "Succeeded" || phase == "Failed") {
+            return;
+        }
+        // A node may make such pods, in every namespace and with all labels, and no others: one that was taken over would get
+        // everybody's certificates.
+        if pod.metadata.annotations.is_some_and(|all| all.contains_key(MIRROR)) {
             return;
         }
         let Some(node) = pod.spec.node_name.filter(|node| !node.is_empty()) else { return };

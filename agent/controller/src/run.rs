@@ -76,7 +76,7 @@ async fn start(options: ControllerOptions) -> anyhow::Result<()> {
     let pods = Arc::new(Pods::new(&namespace));
     let metrics = Arc::new(Metrics::new());
     let agent = format!("system:serviceaccount:{namespace}:{}", options.agent_service_account);
-    let secrets = Arc::new(GatewaySecrets::new(client.clone(), pods.clone()));
+    let secrets = Arc::new(GatewaySecrets::new(client.clone(), &namespace, pods.clone()));
     let certificates = CertificateService {
         secrets: secrets.clone(),
         tokens: Arc::new(Tokens::new(client.clone(), agent)),

@@ -79,8 +79,9 @@ pub struct SecretsResponse {
     pub secrets: Vec<SecretTold>,
 }
 
-/// A Secret, or why there is none.
+/// A Secret, or why there is none. Private keys are in it: what it holds is not shown.
 #[derive(Clone, PartialEq, prost::Message)]
+#[prost(skip_debug)]
 pub struct SecretTold {
     /// Namespace.
     #[prost(string, tag = "1")]
@@ -97,4 +98,16 @@ pub struct SecretTold {
     /// Why the caller cannot have it; empty: it can.
     #[prost(string, tag = "5")]
     pub refused: String,
+}
+
+impl std::fmt::Debug for SecretTold {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SecretTold")
+            .field("namespace", &self.namespace)
+            .field("name", &self.name)
+            .field("version", &self.version)
+            .field("keys", &self.data.keys())
+            .field("refused", &self.refused)
+            .finish()
+    }
 }

@@ -43,7 +43,7 @@ const INGRESS: &str = "ingressgateway";
 fn controller() -> (GatewaySecrets, pods::Index, gateways::Index) {
     weft_identity::crypto::install().unwrap();
     let client = Client::try_from(kube::Config::new("http://127.0.0.1:1".parse().unwrap())).unwrap();
-    let mut secrets = GatewaySecrets::new(client, Arc::new(Pods::default()));
+    let mut secrets = GatewaySecrets::new(client, "weft-system", Arc::new(Pods::default()));
     (secrets.patience, secrets.held_back) = (Duration::from_millis(10), Duration::from_millis(20));
     let (mut pods, mut gateways) = (pods::Index::default(), gateways::Index::default());
     for event in [
@@ -88,7 +88,6 @@ async fn an_agent_gets_what_its_gateways_need_and_nothing_else() {
         // A Secret that no Gateway names; one of the Gateway's own namespace, where no gateway pod is.
         ("n1", "edge", "other", "not needed"),
         ("n1", "shop", "shop", "not needed"),
-        ("n1", "weft-system", "weft-ca", "not needed"),
         // Another node; a node with a pod that is no gateway; one whose gateway has ended.
         ("n4", "edge", "shop", "not needed"),
         ("n2", "edge", "shop", "not needed"),
@@ -118,12 +117,44 @@ async fn an_agent_gets_what_its_gateways_need_and_nothing_else() {
 }
 
 #[tokio::test]
+async fn the_meshs_own_key_is_no_gateways() {
+    let (secrets, mut pods, mut gateways) = controller();
+    let ingress = pod("weft-system", "gw", "n1", &json!({ "istio": INGRESS }), "Running");
+    secrets.pods.take(Event::Apply(ingress), &mut pods);
+    let mut fresh = OfNamespace::default();
+    for name in ["weft-ca", "cacerts", "shop"] {
+        let tls = json!({ "mode": "SIMPLE", "credentialName": name });
+        let of_somebody = gateway("shop", name, &json!({ "istio": INGRESS }), &tls);
+        secrets.gateways.take(Event::Apply(of_somebody), &mut gateways);
+        secrets.take("weft-system", Event::InitApply(secret(name, "1", &[])), &mut fresh);
+    }
+    secrets.take("weft-system", Event::InitDone, &mut fresh);
+    assert_eq!(told(&secrets, "n1", "weft-system", "shop"), "u/1");
+    for name in ["weft-ca", "cacerts"] {
+        let why = told(&secrets, "n1", "weft-system", name);
+        assert!(why.contains("is the mesh's own CA"), "{why}");
+    }
+}
+
+#[tokio::test]
+async fn one_node_keeps_few_questions_waiting() {
+    let (secrets, ..) = controller();
+    let turns: Vec<_> = (0..MOST_WAITING).map(|_| Turn::of(&secrets.waiting, "n1").unwrap()).collect();
+    let nothing = SecretsRequest::default();
+    assert_eq!(secrets.changed("n1", &nothing).await, None);
+    assert!(secrets.changed("n2", &nothing).await.is_some());
+    drop(turns);
+    assert!(secrets.changed("n1", &nothing).await.is_some());
+    assert!(secrets.waiting.lock().unwrap().is_empty());
+}
+
+#[tokio::test]
 async fn nothing_is_said_before_all_is_known() {
     let (known, ..) = controller();
     let client = known.client.clone();
-    let fresh = GatewaySecrets::new(client.clone(), Arc::new(Pods::default()));
+    let fresh = GatewaySecrets::new(client.clone(), "weft-system", Arc::new(Pods::default()));
     assert_eq!(told(&fresh, "n1", "edge", "shop"), "not yet");
-    let fresh = GatewaySecrets::new(client, known.pods.clone());
+    let fresh = GatewaySecrets::new(client, "weft-system", known.pods.clone());
     assert_eq!(told(&fresh, "n1", "edge", "shop"), "not yet", "Gateways are not known");
     for event in [Event::Init, Event::InitDone] {
         fresh.gateways.take(event, &mut gateways::Index::default());
@@ -142,13 +173,13 @@ async fn an_agent_hears_of_changes_alone() {
         version: version.to_owned(),
     };
     let request = |asked: SecretAsked| SecretsRequest { secrets: vec![asked] };
-    let told = secrets.changed("n1", &request(asked("missing", ""))).await;
+    let told = secrets.changed("n1", &request(asked("missing", ""))).await.unwrap();
     let [missing] = &*told.secrets else { panic!("{told:?}") };
     assert!(missing.refused.contains("Secret missing") && missing.data.is_empty(), "{missing:?}");
     // Who knows that waits, and hears nothing.
-    let told = secrets.changed("n1", &request(asked("missing", &missing.version))).await;
+    let told = secrets.changed("n1", &request(asked("missing", &missing.version))).await.unwrap();
     assert_eq!(told.secrets, []);
-    let told = secrets.changed("n1", &request(asked("shop", "u/1"))).await;
+    let told = secrets.changed("n1", &request(asked("shop", "u/1"))).await.unwrap();
     assert_eq!(told.secrets, []);
     // A change ends the wait, which would be for longer than any test.
     secrets.held_back = Duration::from_hours(1);
@@ -158,7 +189,7 @@ async fn an_agent_hears_of_changes_alone() {
         secrets.take("edge", Event::Delete(secret("shop", "2", &[])), &mut OfNamespace::default());
     };
     let (told, ()) = tokio::join!(secrets.changed("n1", &known), change);
-    assert_eq!(told.secrets[0].refused, "there is no Secret edge/shop");
+    assert_eq!(told.unwrap().secrets[0].refused, "there is no Secret edge/shop");
 }
 
 #[test]

@@ -30,6 +30,18 @@ fn listed(all: impl IntoIterator<Item = LeanPod>) -> Vec<Event<LeanPod>> {
 }
 
 #[test]
+fn what_a_node_makes_by_itself_proves_nothing() {
+    let mut made = pod("static", "n1", "", "Running");
+    made.metadata.labels = Some([("istio".to_owned(), "ingressgateway".to_owned())].into());
+    let served = after(listed([made.clone()]));
+    assert!(served.runs("n1", "shop", "default") && served.any_gateway("n1", "shop", |_| true));
+    made.metadata.annotations = Some([(MIRROR.to_owned(), "hash".to_owned())].into());
+    let pods = after(listed([made]));
+    assert!(!pods.runs("n1", "shop", "default") && !pods.any_gateway("n1", "shop", |_| true));
+    assert!(pods.gateway_namespaces().is_empty());
+}
+
+#[test]
 fn an_account_runs_where_a_live_pod_of_it_is() {
     let pods = after(listed([
         pod("a", "n1", "cart", "Running"),
